@@ -1,0 +1,94 @@
+"""The table of commands, and all help that is made of it alone.
+
+Invariant: the command of words ``snapshot create`` is the module ``idemfs.cli.snapshot_create``.
+This module imports nothing that costs time: ``idemfs --help`` is this table and no more.
+"""
+
+from __future__ import annotations
+
+COMMANDS: dict[tuple[str, ...], str] = {
+    ("init",): "make a store",
+    ("put",): "copy a directory of this machine into a store",
+    ("get",): "copy a directory of a store or snapshot to this machine",
+    ("ls",): "list a directory of a store or snapshot",
+    ("cat",): "write the content of a file to standard output",
+    ("info",): "show what a store is and how much it holds",
+    ("check",): "look for damage; say what is wrong and where",
+    ("digest",): "print the digest of a snapshot, equal on every store that holds it",
+    ("snapshot", "create"): "take a snapshot",
+    ("snapshot", "list"): "list the snapshots, with the bytes that each owns",
+    ("snapshot", "delete"): "delete snapshots, in any order",
+    ("snapshot", "rename"): "give a snapshot another name",
+    ("snapshot", "restore"): "bring the active file system back to a snapshot",
+    ("snapshot", "diff"): "list what changed between two snapshots",
+    ("send",): "write the change set of a snapshot to standard output",
+    ("receive",): "apply the change set on standard input",
+    ("stream", "show"): "describe the change set on standard input",
+    ("standby", "add"): "make a store a standby of this one",
+    ("standby", "list"): "list the standbys, and the snapshot that each has",
+    ("standby", "remove"): "forget a standby",
+    ("replicate",): "bring the standbys up to date",
+    ("status",): "show role, epoch, snapshots and standbys",
+    ("failover",): "make a standby the primary when the old one is lost",
+    ("failback",): "make an old primary the standby of the one that took over",
+    ("switchover",): "exchange primary and standby as planned, losing nothing",
+}
+"""The words of each command, and what it does in one line."""
+
+GROUPS = {words[0] for words in COMMANDS if len(words) > 1}
+
+EXIT_STATUS_HELP = "exit status: 0 done · 1 refused or failed (one line on standard error says why) · 2 wrong usage"
+
+
+def module_name(words: tuple[str, ...]) -> str:
+    return "idemfs.cli." + "_".join(words)
+
+
+def phrase(words: tuple[str, ...]) -> str:
+    return " ".join(words)
+
+
+def _lines(chosen: dict[tuple[str, ...], str]) -> str:
+    width = max(len(phrase(words)) for words in chosen)
+    return "\n".join(f"  {phrase(words).ljust(width)}  {text}" for words, text in chosen.items())
+
+
+def help_all() -> str:
+    return f"""\
+usage: idemfs COMMAND ...
+       idemfs --version
+
+A file system with instant snapshots, and a standby to fail over to and to come back from.
+
+{_lines(COMMANDS)}
+
+`idemfs COMMAND --help` tells more of one command; STORE@SNAPSHOT names a snapshot where one can be read.
+{EXIT_STATUS_HELP}
+documents: README.md and docs/ beside the source · in Python: help("idemfs")
+"""
+
+
+def help_group(group: str) -> str:
+    chosen = {words: text for words, text in COMMANDS.items() if words[0] == group}
+    return f"""\
+usage: idemfs {group} {"|".join(words[1] for words in chosen)} ...
+
+{_lines(chosen)}
+
+`idemfs {group} COMMAND --help` tells more of one command.
+{EXIT_STATUS_HELP}
+"""
+
+
+def did_you_mean(words: tuple[str, ...]) -> str | None:
+    """The command that was most likely meant by these words, which are none."""
+    import difflib
+
+    known = {phrase(each): phrase(each) for each in COMMANDS}
+    known |= {group: group for group in GROUPS}
+    for each in COMMANDS:
+        known.setdefault(each[-1], phrase(each))
+    for tried in (phrase(words), words[-1]):
+        for match in difflib.get_close_matches(tried, known, n=1, cutoff=0.6):
+            return known[match]
+    return None
