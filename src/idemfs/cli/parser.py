@@ -6,11 +6,12 @@ A wrong argument is reported in one line, as every other failure is.
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn
 
 from idemfs.cli.commands import EXIT_STATUS_HELP
-from idemfs.cli.failures import UsageError
-from idemfs.cli.operands import parse_target
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NoReturn
 
 HELP_WIDTH = 100
 """A fixed width: asking the terminal for its own imports ten more modules."""
@@ -23,6 +24,8 @@ class _Formatter(argparse.RawDescriptionHelpFormatter):
 
 class _Parser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
+        from idemfs.cli.failures import UsageError
+
         raise UsageError(f"{message}; see '{self.prog} --help'")
 
 
@@ -44,6 +47,8 @@ def add_store(parser: argparse.ArgumentParser) -> None:
 
 def add_target(parser: argparse.ArgumentParser) -> None:
     """``options.target: operands.Target``."""
+    from idemfs.cli.operands import parse_target
+
     parser.add_argument("target", metavar="STORE[@SNAPSHOT]", type=parse_target, help="a store, or a snapshot of it")
 
 

@@ -8,9 +8,6 @@ from __future__ import annotations
 
 import sys
 
-from idemfs.cli.failures import Refused
-from idemfs.cli.names import printable, without_controls
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -57,7 +54,11 @@ def table(rows: Iterable[Row], columns: Sequence[Column], *, terminal: bool = Fa
 
 
 def _cell(text: str, terminal: bool) -> str:
-    return printable(text) if terminal else text
+    if not terminal:
+        return text
+    from idemfs.cli.names import printable
+
+    return printable(text)
 
 
 def _pad(text: str, width: int, right: bool) -> str:
@@ -108,6 +109,9 @@ def confirm(question: str, *, yes: bool) -> None:
     """Return if the user agrees, or gave ``--yes``; otherwise raise ``Refused``. Without a terminal nobody agrees."""
     if yes:
         return
+    from idemfs.cli.failures import Refused
+    from idemfs.cli.names import without_controls
+
     if not sys.stdin.isatty():
         raise Refused(f"{question} Nobody is here to be asked: repeat with --yes")
     sys.stderr.write(f"{without_controls(question)} [y/N] ")
