@@ -28,17 +28,15 @@ class Target(NamedTuple):
 
 
 def parse_target(text: str) -> Target:
-    """``STORE`` or ``STORE@SNAPSHOT``. The last ``@`` after the last ``/`` divides; a store whose own name has an
-    ``@`` is written with a ``/`` at its end."""
-    head, slash, last = text.rpartition("/")
-    name, at, snapshot = last.rpartition("@")
-    if not at:
-        name, snapshot = last, ""
-    store = head + slash + name
-    if not store or (at and not name):
-        raise UsageError(f"{text!r} names no store; write STORE or STORE@SNAPSHOT")
-    if at and not snapshot:
+    """``STORE`` or ``STORE@SNAPSHOT``. The last ``@`` divides if no ``/`` comes after it: a store whose own name has
+    an ``@`` is written with a ``/`` at its end, ``me@home/`` or ``me@home/@monday``."""
+    store, at, snapshot = text.rpartition("@")
+    if not at or "/" in snapshot:
+        store, snapshot = text, ""
+    elif not snapshot:
         raise UsageError(f"{text!r} names no snapshot after the '@'; write STORE or STORE@SNAPSHOT")
+    if not store:
+        raise UsageError(f"{text!r} names no store; write STORE or STORE@SNAPSHOT")
     return Target(store, snapshot or None)
 
 
