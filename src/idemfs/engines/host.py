@@ -1,0 +1,85 @@
+"""What both engines ask of the host's file system beyond ``os``: space that is really there, and the way back.
+
+A host that cannot reserve (EOPNOTSUPP) is asked how much is free instead; that is a
+promise no longer, but the best to be had. glibc's ``posix_fallocate`` is not used: on
+such hosts it writes into the file, which races with whoever else writes there.
+
+Threads: every function may be called from any thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+
+from idemfs.errors import NoSpace
+
+KEEP_SIZE = 0x01
+PUNCH_HOLE = 0x02
+
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
+_UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOSYS})
+
+_fallocate: Callable[[int, int, int, int], int] | None = None
+
+
+def is_full(number: int) -> bool:
+    """Whether this errno says that the host has no more room for us."""
+    return number in _NO_ROOM
+
+
+def no_space(path: str) -> NoSpace:
+    return NoSpace(f"{path}: the host file system is full; free some space there")
+
+
+def reserve(fd: int, path: str, offset: int, size: int, *, keep_size: bool) -> None:
+    """Back these bytes of the file with real space. Raises ``NoSpace``; a part may be backed then."""
+    try:
+        fallocate(fd, KEEP_SIZE if keep_size else 0, offset, size)
+    except OSError as error:
+        if error.errno in _UNSUPPORTED:
+            host = os.fstatvfs(fd)
+            if host.f_bavail * host.f_frsize < size:
+                raise no_space(path) from error
+        elif error.errno is not None and is_full(error.errno):
+            raise no_space(path) from error
+        else:
+            raise
+
+
+def give_back(fd: int, offset: int, size: int) -> bool:
+    """Free the space under these bytes. False on a host that cannot."""
+    try:
+        fallocate(fd, PUNCH_HOLE | KEEP_SIZE, offset, size)
+    except OSError as error:
+        if error.errno in _UNSUPPORTED:
+            return False
+        raise
+    return True
+
+
+def fallocate(fd: int, mode: int, offset: int, size: int) -> None:
+    """``fallocate(2)``, which ``os`` lacks. Raises ``OSError``."""
+    global _fallocate
+    # Late, since reading commands never need it and it is slow to import.
+    import ctypes
+
+    if _fallocate is None:
+        function = ctypes.CDLL(None, use_errno=True).fallocate
+        function.argtypes = (ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64)
+        function.restype = ctypes.c_int
+        _fallocate = function
+    while _fallocate(fd, mode, offset, size):
+        number = ctypes.get_errno()
+        if number != errno.EINTR:
+            raise OSError(number, os.strerror(number))
+
+
+def sync_directory(path: str) -> None:
+    """Make the names in this directory durable."""
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(fd)
+    finally:
+        os.close(fd)

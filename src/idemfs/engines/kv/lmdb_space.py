@@ -1,0 +1,136 @@
+"""How much space the next commit of an LMDB file can take, and keeping that much of the host for it.
+
+LMDB never overwrites a page that a reader or the last commit may need: a commit copies
+every page on the way to a change. It writes no page number at or above ``page_count``
+plus the pages that it allocates, so it cannot fail for space once the host has backed
+every byte of the file up to there. Pages that LMDB has free inside the file are not
+counted on: which of them a commit may use depends on readers and on runs of pages.
+
+On a host that itself never overwrites (btrfs, ZFS), backed bytes can still need new
+space when they are written again; there this is a best effort.
+
+Threads: ``Reservation`` may be used from any thread, also during a commit.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from typing import NamedTuple
+
+from idemfs.engines import host
+from idemfs.errors import NoSpace
+from idemfs.limits import KEY_SIZE_MAX
+
+_STEP_BYTES = 1 << 20
+"""The host is asked in multiples of this, so that it is asked seldom."""
+_NODE_BYTES_MAX = KEY_SIZE_MAX + 10
+"""A record's key with LMDB's header of 8 bytes and its place of 2 in the page."""
+
+
+class Shape(NamedTuple):
+    """The pages of an LMDB file after a commit."""
+
+    page_size: int
+    page_count: int
+    """Pages up to the end of what was ever used: free ones too."""
+    depth: int
+    """Of the deepest table."""
+    branch_count: int
+    leaf_count: int
+    overflow_count: int
+
+    @property
+    def used_count(self) -> int:
+        return self.branch_count + self.leaf_count + self.overflow_count
+
+
+def page_count_max(shape: Shape, record_count: int, value_bytes: int) -> int:
+    """An upper bound of the pages that LMDB allocates for this many changed records, in one commit or split over two.
+
+    Pages that exist are copied when they change, at most once a commit, which is why the
+    bounds that come from their number are doubled.
+    """
+    page_size = shape.page_size
+    # A change copies its leaf. A removal that leaves a page nearly empty takes from the neighbour, and copies that too.
+    leaf_copies = min(2 * record_count, 2 * shape.leaf_count)
+    # A split leaves two pages that are three quarters full at most, so that the next split
+    # of either needs a quarter of a page of new bytes; a page that is there may split at once.
+    bytes_new = value_bytes + record_count * _NODE_BYTES_MAX
+    leaf_splits = min(record_count, leaf_copies + 4 * bytes_new // page_size + 1)
+    # A value of 2,000 bytes or more lives outside: its own pages, the last of them partly filled.
+    outside = 3 * value_bytes // page_size
+    branch_copies = min(2 * record_count * max(shape.depth - 1, 0), 2 * shape.branch_count)
+    # A branch page holds 13 entries or more, and splits in halves.
+    branch_splits = branch_copies + leaf_splits // 5 + 1
+    pages = leaf_copies + leaf_splits + outside + branch_copies + branch_splits
+    # LMDB's list of free pages, 8 bytes each: what is free now, what the copies free, and what outside values free.
+    free_count = max(shape.page_count - shape.used_count, 0)
+    freed_count = leaf_copies + branch_copies + min(shape.overflow_count, 26 * record_count)
+    lists = 2 * ((free_count + freed_count + pages) * 8 // page_size) + 32
+    return pages + lists
+
+
+class Reservation:
+    """Space of the host behind the end of an LMDB data file.
+
+    Invariant: every byte of the file below ``_end`` is backed by the host.
+    """
+
+    def __init__(self, path: str, shape: Shape) -> None:
+        self._path = path
+        self._fd = os.open(path, os.O_RDWR | os.O_CLOEXEC)
+        self._lock = threading.Lock()
+        self._end = 0
+        self._shape = shape
+        self._in_flight_count = 0
+
+    def ensure(self, record_count: int, value_bytes: int) -> None:
+        """Have room for this many records, next to those whose commit has begun. Raises ``NoSpace``."""
+        with self._lock:
+            in_flight = self._in_flight_count
+            shape = self._shape._replace(
+                page_count=self._shape.page_count + in_flight,
+                branch_count=self._shape.branch_count + in_flight,
+                leaf_count=self._shape.leaf_count + in_flight,
+            )
+            needed = page_count_max(shape, record_count, value_bytes)
+            end = (shape.page_count + needed) * shape.page_size
+            if end > self._end:
+                self._extend(end)
+
+    def commit_begins(self, record_count: int, value_bytes: int) -> None:
+        """From now on ``ensure`` speaks of the records after these."""
+        with self._lock:
+            self._in_flight_count = page_count_max(self._shape, record_count, value_bytes)
+
+    def commit_ended(self, shape: Shape) -> None:
+        """``shape`` is how the commit left the file, whether or not it succeeded."""
+        with self._lock:
+            self._in_flight_count = 0
+            self._shape = shape
+
+    def release(self) -> None:
+        """Give back what lies behind the end of the file. No commit may be under way, of any process."""
+        with self._lock:
+            os.ftruncate(self._fd, os.fstat(self._fd).st_size)
+            self._end = 0
+
+    def close(self) -> None:
+        os.close(self._fd)
+
+    def _extend(self, end: int) -> None:
+        # Asked first: a host that runs out half way keeps for us what it had found until then.
+        missing = end - os.fstat(self._fd).st_blocks * 512
+        free = os.fstatvfs(self._fd)
+        if missing > free.f_bavail * free.f_frsize:
+            raise host.no_space(self._path)
+        # From the start of the file the first time: LMDB leaves pages unwritten that it allocated and freed
+        # in one commit, so that there may be holes.
+        rounded = -(-end // _STEP_BYTES) * _STEP_BYTES
+        try:
+            host.reserve(self._fd, self._path, self._end, rounded - self._end, keep_size=True)
+        except NoSpace:
+            host.reserve(self._fd, self._path, self._end, end - self._end, keep_size=True)
+            rounded = end
+        self._end = rounded

@@ -1,0 +1,36 @@
+"""Time that a test moves, and randomness from a seed: the other ``clock.Clock``.
+
+Threads: any.
+"""
+
+from __future__ import annotations
+
+import threading
+from random import Random
+
+_START_NS = 1_700_000_000_000_000_000
+
+
+class Simulated:
+    """A clock that stands still until ``advance``; ``random_bytes`` follows from ``seed``."""
+
+    def __init__(self, seed: int = 0, start_ns: int = _START_NS) -> None:
+        self._lock = threading.Lock()
+        self._random = Random(seed)
+        self._start_ns = start_ns
+        self._passed_ns = 0
+
+    def advance(self, seconds: float) -> None:
+        assert seconds >= 0
+        with self._lock:
+            self._passed_ns += round(seconds * 1e9)
+
+    def now_ns(self) -> int:
+        return self._start_ns + self._passed_ns
+
+    def monotonic_seconds(self) -> float:
+        return self._passed_ns / 1e9
+
+    def random_bytes(self, size: int) -> bytes:
+        with self._lock:
+            return self._random.randbytes(size)
