@@ -1,0 +1,77 @@
+"""What idemfs asks of a metadata engine: ordered keys, ranges, and one atomic batch.
+
+Invariants: a batch is durable as a whole or not at all when ``commit`` returns or fails;
+a read that starts after ``commit`` returned sees the batch. Keys are at most
+``limits.KEY_SIZE_MAX`` bytes, values at most ``limits.RECORD_SIZE_MAX``.
+
+Threads: reads may come from any thread, also during a commit; one commit at a time.
+The interface holds no iterators or transactions across calls, so that an engine
+behind a network serves it with one round trip a call.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from enum import Enum
+from typing import NamedTuple, Protocol
+
+
+class Table(Enum):
+    """The tables of a store; the value is the name on disk."""
+
+    ACTIVE = "active"
+    SHADOW = "shadow"
+    OWNED = "owned"
+    SMALL = "small"
+
+
+class Precondition(NamedTuple):
+    """``commit`` does nothing but raise ``Fenced`` unless ``key`` in ``SMALL`` has ``value`` (None: is missing)."""
+
+    key: bytes
+    value: bytes | None
+
+
+Batch = Mapping[Table, Mapping[bytes, bytes | None]]
+"""New values per table; None removes the key. Order does not matter."""
+
+
+class KV(Protocol):
+    """A metadata engine."""
+
+    def get(self, table: Table, key: bytes) -> bytes | None:
+        """The value, or None."""
+        ...
+
+    def get_many(self, table: Table, keys: Sequence[bytes]) -> list[bytes | None]:
+        """One value or None per key, in the order asked, all from one committed state."""
+        ...
+
+    def scan(
+        self, table: Table, start: bytes, end: bytes, limit: int, reverse: bool = False
+    ) -> list[tuple[bytes, bytes]]:
+        """Up to ``limit`` pairs with ``start <= key < end``, ascending; with ``reverse`` the last ones, descending."""
+        ...
+
+    def commit(self, batch: Batch, precondition: Precondition | None = None) -> None:
+        """Make ``batch`` durable, atomically.
+
+        Raises ``Fenced`` when the precondition does not hold, ``NoSpace`` when the host is full,
+        and then nothing has changed.
+        """
+        ...
+
+    def reserve(self, record_count: int, value_bytes: int) -> None:
+        """Make sure that the next commit, of up to this many records and bytes, finds room. Raises ``NoSpace``.
+
+        A later call replaces the earlier one. Engines whose host has no such notion do nothing.
+        """
+        ...
+
+    def used_bytes(self) -> int:
+        """Bytes on the host that the records take."""
+        ...
+
+    def close(self) -> None:
+        """Release the host's resources; what was not committed is gone."""
+        ...

@@ -1,0 +1,148 @@
+"""What can go wrong, as a tree. Each error says what, where, and what to do, in one line.
+
+::
+
+    IdemfsError
+    ├── StoreError
+    │   ├── StoreExists · StoreMissing · StoreInUse
+    │   ├── FormatError: FormatTooNew · Damaged
+    │   └── CommitFailed
+    ├── SnapshotError
+    │   ├── SnapshotExists · SnapshotMissing · SnapshotHeld
+    │   └── BadSnapshotName
+    ├── StreamError
+    │   ├── StreamDamaged · StreamTooNew
+    │   └── StreamRefused · StreamInterrupted
+    ├── RoleError
+    │   ├── NotPrimary (also an OSError, EROFS) · NotStandby
+    │   ├── Fenced (also an OSError, EROFS)
+    │   └── PeerError
+    └── DamagedBlock (also an OSError, EIO) · NoSpace (also an OSError, ENOSPC)
+
+POSIX failures (a name that is missing, a directory that is not empty) are plain
+``OSError`` with the errno that ``open(2)`` and its family document.
+"""
+
+from __future__ import annotations
+
+import errno
+
+
+class IdemfsError(Exception):
+    """Base of every error that is not a POSIX one."""
+
+
+class StoreError(IdemfsError):
+    """About a store as a whole."""
+
+
+class StoreExists(StoreError):
+    """``init`` found a store, or something else, at its path."""
+
+
+class StoreMissing(StoreError):
+    """No store at this path."""
+
+
+class StoreInUse(StoreError):
+    """Another process owns the store; ``pid`` names it."""
+
+    def __init__(self, path: str, pid: int) -> None:
+        super().__init__(f"{path}: in use by process {pid}; end it, or wait until it is done")
+        self.pid = pid
+
+
+class FormatError(StoreError):
+    """The bytes of a store or of a record are not what this version reads."""
+
+
+class FormatTooNew(FormatError):
+    """Made by a newer idemfs, or with a feature that this one does not know."""
+
+
+class Damaged(FormatError):
+    """A record breaks the format; nothing was changed."""
+
+
+class CommitFailed(StoreError):
+    """A transaction group could not be made durable. The store takes no more changes until it is opened again."""
+
+
+class SnapshotError(IdemfsError):
+    """About snapshots."""
+
+
+class SnapshotExists(SnapshotError):
+    """The name is taken."""
+
+
+class SnapshotMissing(SnapshotError):
+    """No snapshot has this name."""
+
+
+class SnapshotHeld(SnapshotError):
+    """A hold keeps the snapshot; the message names its owner."""
+
+
+class BadSnapshotName(SnapshotError):
+    """The name is empty, too long, or has a character that names cannot have."""
+
+
+class StreamError(IdemfsError):
+    """About a change set's bytes or their use."""
+
+
+class StreamDamaged(StreamError):
+    """Bytes are missing, changed, or out of order."""
+
+
+class StreamTooNew(StreamError):
+    """Written by a newer idemfs."""
+
+
+class StreamRefused(StreamError):
+    """Whole, but not for this store in its present state; the message has the reason."""
+
+
+class StreamInterrupted(StreamError):
+    """The stream ended early; what came so far is kept, and the same stream goes on from there."""
+
+
+class RoleError(IdemfsError):
+    """About primary, standby, and epochs."""
+
+
+class NotPrimary(RoleError, OSError):
+    """A standby refuses writes."""
+
+    def __init__(self, message: str) -> None:
+        OSError.__init__(self, errno.EROFS, message)
+
+
+class NotStandby(RoleError):
+    """The command is for a standby, and this store is none."""
+
+
+class Fenced(RoleError, OSError):
+    """A higher epoch exists: this store's right to write has ended."""
+
+    def __init__(self, message: str) -> None:
+        OSError.__init__(self, errno.EROFS, message)
+
+
+class PeerError(RoleError):
+    """The other store is missing, unknown, or not related to this one."""
+
+
+class DamagedBlock(IdemfsError, OSError):
+    """A block does not have the checksum that its file names; it is never returned as data."""
+
+    def __init__(self, message: str) -> None:
+        OSError.__init__(self, errno.EIO, message)
+
+
+class NoSpace(IdemfsError, OSError):
+    """The host has no room left; nothing was changed."""
+
+    def __init__(self, message: str) -> None:
+        OSError.__init__(self, errno.ENOSPC, message)

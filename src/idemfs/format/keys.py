@@ -1,0 +1,148 @@
+"""Keys of every table. All numbers big-endian, so that byte order is number order and a scan is a range.
+
+::
+
+    active   ino(8) · 'b' · index(8)            indirect block
+             ino(8) · 'd' · name                directory entry
+             ino(8) · 'i'                       inode
+             ino(8) · 'l' · parent(8) · name    a further back-reference of a hard-linked inode
+             ino(8) · 'x' · name                extended attribute
+    shadow   active key · snapshot id(8)
+    owned    snapshot id(8) · active key
+    small    'E' · sector(8)                    shared extent        'F' · fileset(2)              fileset
+             'O' · ino(8)                       orphan               'R' · sector(8)               free extent
+             'S' · fileset(2) · snapshot(8)     snapshot             'T'                           store state
+             'P' · text                         replication state    'H' · snapshot(8) · owner     hold
+
+Values of link and xattr records start with ``PRESENT``, since in the shadow table
+an empty value is ``ABSENT``. A shadow key cannot be taken for the key of a longer name: snapshot ids start
+with a zero byte, and names hold none.
+"""
+
+from __future__ import annotations
+
+from idemfs.ids import FilesetId, Ino, Number, SnapshotId
+from idemfs.limits import SNAPSHOT_ID_MAX
+
+INODE, BLOCK, ENTRY, LINK, XATTR = b"i", b"b", b"d", b"l", b"x"
+KIND_AT = 8
+NAME_AT = 9
+
+PRESENT = b"\x01"
+STORE_STATE = b"T"
+END = b"\xff" * 16
+"""Greater than every key of the small table."""
+
+
+def inode(ino: Ino) -> bytes:
+    return ino.to_bytes(8, "big") + INODE
+
+
+def block(ino: Ino, index: int) -> bytes:
+    """Of the ``index``-th indirect block."""
+    return ino.to_bytes(8, "big") + BLOCK + index.to_bytes(8, "big")
+
+
+def entry(directory: Ino, name: bytes) -> bytes:
+    return directory.to_bytes(8, "big") + ENTRY + name
+
+
+def link(ino: Ino, parent: Number, name: bytes) -> bytes:
+    return ino.to_bytes(8, "big") + LINK + parent.to_bytes(8, "big") + name
+
+
+def xattr(ino: Ino, name: bytes) -> bytes:
+    return ino.to_bytes(8, "big") + XATTR + name
+
+
+def ino_of(key: bytes) -> Ino:
+    """The inode that an active key belongs to."""
+    return Ino(int.from_bytes(key[:8], "big"))
+
+
+def kind_of(key: bytes) -> bytes:
+    return key[8:9]
+
+
+def index_of(key: bytes) -> int:
+    """The index in the key of an indirect block."""
+    return int.from_bytes(key[9:17], "big")
+
+
+def kind_range(ino: Ino, kind: bytes) -> tuple[bytes, bytes]:
+    """Start and end of all active keys of one kind of one inode; also holds for shadow keys."""
+    start = ino.to_bytes(8, "big") + kind
+    return start, start[:8] + bytes((kind[0] + 1,))
+
+
+def ino_range(ino: Ino) -> tuple[bytes, bytes]:
+    """Start and end of all active (or shadow) keys of one inode."""
+    return ino.to_bytes(8, "big"), (ino + 1).to_bytes(8, "big")
+
+
+def fileset_range(fileset: FilesetId) -> tuple[bytes, bytes]:
+    """Start and end of all active (or shadow) keys of one fileset."""
+    start = fileset.to_bytes(2, "big")
+    return start, start + b"\xff" * 7
+
+
+def shadow(key: bytes, snapshot: SnapshotId) -> bytes:
+    return key + snapshot.to_bytes(8, "big")
+
+
+def shadow_parts(shadow_key: bytes) -> tuple[bytes, SnapshotId]:
+    return shadow_key[:-8], SnapshotId(int.from_bytes(shadow_key[-8:], "big"))
+
+
+def shadow_range(key: bytes, oldest: SnapshotId) -> tuple[bytes, bytes]:
+    """Start and end of the versions of ``key`` that ``oldest`` or a newer snapshot owns."""
+    return key + oldest.to_bytes(8, "big"), key + (SNAPSHOT_ID_MAX + 1).to_bytes(8, "big")
+
+
+def owned(snapshot: SnapshotId, key: bytes) -> bytes:
+    return snapshot.to_bytes(8, "big") + key
+
+
+def owned_range(snapshot: SnapshotId) -> tuple[bytes, bytes]:
+    return snapshot.to_bytes(8, "big"), (snapshot + 1).to_bytes(8, "big")
+
+
+def shared_extent(sector: int) -> bytes:
+    return b"E" + sector.to_bytes(8, "big")
+
+
+def free_extent(sector: int) -> bytes:
+    return b"R" + sector.to_bytes(8, "big")
+
+
+def fileset(number: FilesetId) -> bytes:
+    return b"F" + number.to_bytes(2, "big")
+
+
+def orphan(ino: Ino) -> bytes:
+    return b"O" + ino.to_bytes(8, "big")
+
+
+def snapshot(number: FilesetId, snapshot_id: SnapshotId) -> bytes:
+    return b"S" + number.to_bytes(2, "big") + snapshot_id.to_bytes(8, "big")
+
+
+def snapshot_range(number: FilesetId) -> tuple[bytes, bytes]:
+    return b"S" + number.to_bytes(2, "big"), b"S" + number.to_bytes(2, "big") + b"\xff" * 9
+
+
+def hold(snapshot_id: SnapshotId, owner: bytes) -> bytes:
+    return b"H" + snapshot_id.to_bytes(8, "big") + owner
+
+
+def hold_range(snapshot_id: SnapshotId) -> tuple[bytes, bytes]:
+    return b"H" + snapshot_id.to_bytes(8, "big"), b"H" + (snapshot_id + 1).to_bytes(8, "big")
+
+
+def replication(name: str) -> bytes:
+    return b"P" + name.encode()
+
+
+def prefix_range(prefix: bytes) -> tuple[bytes, bytes]:
+    """Start and end of the small-table keys that start with a one-byte ``prefix``."""
+    return prefix, bytes((prefix[0] + 1,))

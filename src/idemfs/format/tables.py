@@ -1,0 +1,167 @@
+"""Records of the small table: store state, filesets, snapshots.
+
+Layouts (little-endian)::
+
+    store state   next snapshot(8) next fileset(8) sector count(8)
+    fileset       guid(16) next number(8) newest snapshot(8) digest(16) inodes(8) name
+    snapshot      guid(16) created ns(8) digest(16) data bytes(8) record bytes(8) state(1) inodes(8) name
+
+A snapshot's *data bytes* are those of the extents that its records name, in whole
+sectors; its *record bytes* are the keys and values of its shadow records.
+Both are what the snapshot owns; they are kept as records move.
+"""
+
+from __future__ import annotations
+
+from struct import Struct, error
+
+from idemfs.errors import Damaged
+from idemfs.ids import FilesetId, Guid, SnapshotId
+
+_STATE = Struct("<QQQ")
+_FILESET = Struct("<16sQQ16sQ")
+_SNAPSHOT = Struct("<16sq16sqqBQ")
+
+COMPLETE, DELETING = 0, 1
+
+
+class StoreState:
+    """Counters of the whole store."""
+
+    __slots__ = ("next_fileset", "next_snapshot", "sector_count")
+
+    def __init__(self, next_snapshot: int = 1, next_fileset: int = 1, sector_count: int = 1) -> None:
+        self.next_snapshot = next_snapshot
+        self.next_fileset = next_fileset
+        self.sector_count = sector_count
+
+    def pack(self) -> bytes:
+        return _STATE.pack(self.next_snapshot, self.next_fileset, self.sector_count)
+
+
+class Fileset:
+    """One fileset as the open group sees it. ``guid`` is the same on primary and standby."""
+
+    __slots__ = ("digest", "guid", "inode_count", "name", "newest", "next_number", "number")
+
+    def __init__(
+        self,
+        number: FilesetId,
+        guid: Guid,
+        name: str,
+        next_number: int = 1,
+        newest: SnapshotId = SnapshotId(0),
+        digest: int = 0,
+        inode_count: int = 0,
+    ) -> None:
+        self.number = number
+        self.guid = guid
+        self.name = name
+        self.next_number = next_number
+        self.newest = newest
+        self.digest = digest
+        self.inode_count = inode_count
+
+    def pack(self) -> bytes:
+        return (
+            _FILESET.pack(
+                self.guid, self.next_number, self.newest, self.digest.to_bytes(16, "little"), self.inode_count
+            )
+            + self.name.encode()
+        )
+
+
+class Snapshot:
+    """One snapshot as the open group sees it."""
+
+    __slots__ = (
+        "created_ns",
+        "data_bytes",
+        "digest",
+        "fileset",
+        "guid",
+        "id",
+        "inode_count",
+        "name",
+        "record_bytes",
+        "state",
+    )
+
+    def __init__(
+        self,
+        fileset: FilesetId,
+        id: SnapshotId,
+        guid: Guid,
+        name: str,
+        created_ns: int,
+        digest: int,
+        inode_count: int,
+        data_bytes: int = 0,
+        record_bytes: int = 0,
+        state: int = COMPLETE,
+    ) -> None:
+        self.fileset = fileset
+        self.id = id
+        self.guid = guid
+        self.name = name
+        self.created_ns = created_ns
+        self.digest = digest
+        self.inode_count = inode_count
+        self.data_bytes = data_bytes
+        self.record_bytes = record_bytes
+        self.state = state
+
+    @property
+    def owned_bytes(self) -> int:
+        """Bytes that this snapshot alone keeps: extents in whole sectors, and its records."""
+        return self.data_bytes + self.record_bytes
+
+    def pack(self) -> bytes:
+        return (
+            _SNAPSHOT.pack(
+                self.guid,
+                self.created_ns,
+                self.digest.to_bytes(16, "little"),
+                self.data_bytes,
+                self.record_bytes,
+                self.state,
+                self.inode_count,
+            )
+            + self.name.encode()
+        )
+
+
+def unpack_state(value: bytes) -> StoreState:
+    try:
+        return StoreState(*_STATE.unpack(value))
+    except error as bad:
+        raise Damaged("the store state record is damaged") from bad
+
+
+def unpack_fileset(number: FilesetId, value: bytes) -> Fileset:
+    try:
+        guid, next_number, newest, digest, inodes = _FILESET.unpack_from(value)
+        name = value[_FILESET.size :].decode()
+    except (error, UnicodeDecodeError) as bad:
+        raise Damaged(f"the record of fileset {number} is damaged") from bad
+    return Fileset(number, Guid(guid), name, next_number, SnapshotId(newest), int.from_bytes(digest, "little"), inodes)
+
+
+def unpack_snapshot(fileset: FilesetId, snapshot_id: SnapshotId, value: bytes) -> Snapshot:
+    try:
+        guid, created, digest, data, records, state, inodes = _SNAPSHOT.unpack_from(value)
+        name = value[_SNAPSHOT.size :].decode()
+    except (error, UnicodeDecodeError) as bad:
+        raise Damaged(f"the record of snapshot {snapshot_id} is damaged") from bad
+    return Snapshot(
+        fileset,
+        snapshot_id,
+        Guid(guid),
+        name,
+        created,
+        int.from_bytes(digest, "little"),
+        inodes,
+        data,
+        records,
+        state,
+    )

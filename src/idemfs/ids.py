@@ -1,0 +1,45 @@
+"""Named numbers of idemfs, so that a type checker keeps them apart.
+
+An inode number is *fileset* (16 bits) · *number in the fileset* (48 bits). The
+48 bits are the same on a primary and on its standbys; the 16 bits are local to
+a store. Nothing here is ever reused within a store.
+"""
+
+from __future__ import annotations
+
+from typing import NewType
+
+FilesetId = NewType("FilesetId", int)
+"""0 is the root fileset."""
+Number = NewType("Number", int)
+"""The 48 bits of an inode number that are equal in every store."""
+Ino = NewType("Ino", int)
+"""Fileset and number together: unique in one store."""
+SnapshotId = NewType("SnapshotId", int)
+"""Grows over the whole store; 0 means "no snapshot"; below 2**56."""
+Guid = NewType("Guid", bytes)
+"""16 random bytes that name a store or a snapshot across stores."""
+Address = NewType("Address", int)
+"""A disk address, ``HOLE`` or ``DITTO``; see ``format.address``."""
+
+NUMBER_BITS = 48
+NUMBER_MASK = (1 << NUMBER_BITS) - 1
+
+ROOT_FILESET = FilesetId(0)
+ROOT_NUMBER = Number(1)
+NO_SNAPSHOT = SnapshotId(0)
+
+
+def make_ino(fileset: FilesetId, number: Number) -> Ino:
+    return Ino(fileset << NUMBER_BITS | number)
+
+
+def fileset_of(ino: Ino) -> FilesetId:
+    return FilesetId(ino >> NUMBER_BITS)
+
+
+def number_of(ino: Ino) -> Number:
+    return Number(ino & NUMBER_MASK)
+
+
+ROOT_INO = make_ino(ROOT_FILESET, ROOT_NUMBER)

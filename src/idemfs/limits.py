@@ -1,0 +1,44 @@
+"""Every bound of idemfs in one place. Sizes are bytes unless the name says otherwise."""
+
+from __future__ import annotations
+
+NAME_SIZE_MAX = 255
+SYMLINK_SIZE_MAX = 4095
+XATTR_NAME_SIZE_MAX = 255
+XATTR_VALUE_SIZE_MAX = 65536
+LINK_COUNT_MAX = 65000
+FILE_SIZE_MAX = 16 << 40
+TIME_NS_MIN, TIME_NS_MAX = -(1 << 63), (1 << 63) - 1
+
+SECTOR_SIZE = 4096
+BLOCK_SIZE_MIN, BLOCK_SIZE_DEFAULT, BLOCK_SIZE_MAX = 4 << 10, 128 << 10, 4 << 20
+INDIRECT_ENTRY_COUNT = 512
+"""Blocks whose addresses stand in one indirect block record (8 KiB when full)."""
+INLINE_SIZE_MAX = 1536
+"""Content up to this size lives in the inode; two such records fit one 4 KiB page of LMDB."""
+RECORD_SIZE_MAX = 100_000
+KEY_SIZE_MAX = 300
+
+SNAPSHOT_ID_MAX = (1 << 56) - 1
+"""The top byte of an id is 0: this keeps shadow keys prefix-free, since names hold no NUL byte."""
+SNAPSHOT_NAME_SIZE_MAX = 200
+SNAPSHOT_COUNT_MAX = 1 << 20
+
+GROUP_SECONDS = 5.0
+GROUP_RECORD_COUNT_MAX = 60_000
+GROUP_RECORD_BYTES_MAX = 64 << 20
+DIRTY_DATA_BYTES_MAX = 32 << 20
+BLOCK_CACHE_BYTES_MAX = 64 << 20
+RECORD_CACHE_COUNT_MAX = 20_000
+
+SEGMENT_SIZE = 1 << 30
+"""Size of one file of the local block store."""
+RESERVE_SECTOR_COUNT = 2048
+"""Space is claimed from the host in steps of this many sectors (8 MiB)."""
+SECTOR_COUNT_MAX = 1 << 38
+
+FRAME_SIZE_MAX = 8 << 20
+"""A stream frame holds at least one block of the largest size with its key."""
+STREAM_BATCH_BYTES = 1 << 20
+SCAN_COUNT = 1000
+"""Records fetched from an engine in one range call."""

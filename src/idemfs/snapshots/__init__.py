@@ -1,0 +1,1 @@
+"""Filesets and their snapshots: create, list, delete, restore, compare."""

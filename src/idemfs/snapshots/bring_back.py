@@ -1,0 +1,194 @@
+"""Make the active file system what a snapshot has: *restore* (any snapshot, newer ones stay) and *rollback*.
+
+A restore first takes a snapshot that undoes it, then shares the addresses of the
+restored snapshot. A rollback goes back to the newest snapshot and moves its addresses,
+so that afterwards it owns nothing. Neither copies data, but for the tail block of a file
+that somebody appended to. Both can be interrupted, and go on when the store is opened.
+
+Threads: the store's lock is held for one inode at a time.
+"""
+
+from __future__ import annotations
+
+from idemfs.format import keys
+from idemfs.format.address import sector_count_of
+from idemfs.format.inode import Inode, unpack
+from idemfs.format.tables import Snapshot
+from idemfs.ids import FilesetId, Ino, SnapshotId
+from idemfs.limits import INDIRECT_ENTRY_COUNT, SECTOR_SIZE
+from idemfs.snapshots import manage
+from idemfs.snapshots.changes import changed_inodes
+from idemfs.versions import rule, state
+from idemfs.versions.active import Active
+from idemfs.versions.resolve import View
+
+_RESTORE = keys.replication("restore")
+_ROLLBACK = keys.replication("rollback")
+
+
+def restore(active: Active, snapshot: Snapshot, undo_name: str | None = None) -> Snapshot:
+    """Make the active state that of ``snapshot``; the snapshot to undo it with. Durable on return.
+
+    Raises ``SnapshotExists`` for an ``undo_name`` that is taken, ``NoSpace``, ``CommitFailed``.
+    """
+    store = active.store
+    with store.lock:
+        name = undo_name or manage.unique_name(store, snapshot.fileset, f"before-restore-{snapshot.name}"[:180])
+        undo = manage.create(store, snapshot.fileset, name)
+        go_back(active, snapshot)
+        return undo
+
+
+def go_back(active: Active, snapshot: Snapshot) -> None:
+    """As ``restore``, when the newest snapshot holds the active state already: that one undoes it."""
+    store = active.store
+    with store.lock:
+        store.admit(1, 100)
+        store.small.put(_RESTORE, snapshot.fileset.to_bytes(2, "big") + snapshot.id.to_bytes(8, "big"))
+        _restore_all(active, snapshot)
+
+
+def _restore_all(active: Active, snapshot: Snapshot) -> None:
+    store = active.store
+    store.commit(wait=False)
+    newest = store.catalog.filesets[snapshot.fileset].newest
+    view = View(active, snapshot.id)
+    for ino, changed in changed_inodes(store, snapshot.fileset, snapshot.id, newest):
+        bring_back_inode(active, view, ino, changed, share=True)
+    store.admit(1, 100)
+    store.small.put(_RESTORE, None)
+    store.commit()
+
+
+def rollback(active: Active, fileset: FilesetId) -> None:
+    """Undo every change since the newest snapshot; durable on return. There is one."""
+    store = active.store
+    with store.lock:
+        newest = store.catalog.filesets[fileset].newest
+        assert newest, "a rollback needs a snapshot to go back to"
+        snapshot = store.catalog.snapshot(fileset, newest)
+        store.admit(1, 100)
+        store.small.put(_ROLLBACK, fileset.to_bytes(2, "big") + newest.to_bytes(8, "big"))
+        store.commit(wait=False)
+        view = View(active, newest)
+        for ino, changed in changed_inodes(store, fileset, newest, None):
+            target = view.inode(ino)
+            bring_back_inode(active, view, ino, changed, share=False)
+            _disown(active, snapshot, ino, changed, target)
+        store.admit(1, 100)
+        store.small.put(_ROLLBACK, None)
+        active.resolved.clear()
+        store.commit()
+
+
+def resume(active: Active) -> None:
+    """Go on with what a crash interrupted."""
+    store = active.store
+    value = store.small.get(_RESTORE)
+    if value is not None:
+        fileset, snapshot_id = _target(value)
+        with store.lock:
+            store.admit(1, 100)
+            _restore_all(active, store.catalog.snapshot(fileset, snapshot_id))
+    value = store.small.get(_ROLLBACK)
+    if value is not None:
+        rollback(active, _target(value)[0])
+
+
+def _target(value: bytes) -> tuple[FilesetId, SnapshotId]:
+    return FilesetId(int.from_bytes(value[:2], "big")), SnapshotId(int.from_bytes(value[2:], "big"))
+
+
+def bring_back_inode(active: Active, view: View, ino: Ino, changed: list[bytes], *, share: bool) -> None:
+    """Give one inode and its changed records the state that ``view`` has, preserving like any change."""
+    store = active.store
+    store.admit(4 * len(changed) + 20, sum(map(len, changed)) * 4 + (1 << 17))
+    target = view.inode(ino)
+    current = active.inode(ino)
+    if target is None:
+        if current is not None:
+            active.remove_inode(ino)
+            store.small.put(keys.orphan(ino), None)
+        return
+    if current is not None and rule.is_born_after(current.birth, view.snapshot):
+        # Another inode that was given the same number meanwhile, on another primary.
+        active.remove_inode(ino)
+        current = None
+    if current is None:
+        fresh = unpack(target.pack())
+        fresh.sectors = 0
+        active.insert_inode(ino, fresh)
+    node = active.change_inode(ino)
+    _bring_back_blocks(active, view, ino, node, target, changed, share)
+    for key in changed:
+        if key[8:9] not in (keys.INODE, keys.BLOCK):
+            value = view.version(key)
+            if value is None:
+                active.delete_record(key, ino, node)
+            else:
+                active.put_record(key, value, ino, node)
+    _copy_portable(target, node)
+    store.small.put(keys.orphan(ino), None if target.nlink else b"")
+
+
+def _bring_back_blocks(
+    active: Active, view: View, ino: Ino, node: Inode, target: Inode, changed: list[bytes], share: bool
+) -> None:
+    store = active.store
+    block_size = store.block_size
+    has_blocks = target.is_file and not target.is_inline
+    active.drop_blocks(ino, node, -(-target.size // block_size) if has_blocks else 0)
+    if not has_blocks:
+        return
+    for key in changed:
+        if key[8:9] != keys.BLOCK:
+            continue
+        index = keys.index_of(key)
+        wanted = view.file_map(ino, target, index)
+        present = active.map(ino, index).copy()
+        for entry in range(max(len(wanted.addresses), len(present.addresses))):
+            address, checksum = wanted.get(entry)
+            if present.get(entry)[0] != address:
+                if share:
+                    store.space.share(address)
+                number = index * INDIRECT_ENTRY_COUNT + entry
+                active.set_block(ino, node, number, address, checksum, number * block_size)
+    _trim_tail(active, ino, node, target)
+
+
+def _trim_tail(active: Active, ino: Ino, node: Inode, target: Inode) -> None:
+    """Active blocks hold nothing past the size of their file: the one block that a restore may have to write."""
+    store = active.store
+    number = target.size // store.block_size
+    inside = state.tail_size(target.size, number, store.block_size)
+    if not inside:
+        return
+    address, checksum = active.block(ino, number)
+    if not state.holds_more(address, inside):
+        return
+    content = store.data.read(address, checksum)
+    if len(content) > inside:
+        new_address, new_checksum = store.data.write(content[:inside])
+        active.set_block(ino, node, number, new_address, new_checksum, target.size)
+
+
+def _copy_portable(source: Inode, node: Inode) -> None:
+    for field in ("mode", "uid", "gid", "nlink", "rdev", "size", "mtime", "ctime", "btime", "flags"):
+        setattr(node, field, getattr(source, field))
+    node.parent, node.name, node.data = source.parent, source.name, source.data
+
+
+def _disown(active: Active, snapshot: Snapshot, ino: Ino, changed: list[bytes], target: Inode | None) -> None:
+    """The newest snapshot's versions of one inode stand in the active file system now."""
+    from idemfs.format import indirect
+
+    for key in changed:
+        if key[8:9] == keys.BLOCK:
+            value = active.store.shadow.get(keys.shadow(key, snapshot.id))
+            if value is not None:
+                entries = indirect.unpack_shadow(value).entries.values()
+                snapshot.data_bytes -= sum(sector_count_of(address) for address, _ in entries) * SECTOR_SIZE
+        active.drop_shadow(key, snapshot)
+    if target is not None:
+        node = active.change_inode_kept(ino)
+        node.birth, node.seen = target.birth, target.seen

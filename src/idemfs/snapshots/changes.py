@@ -1,0 +1,42 @@
+"""Which records may differ between two states of a fileset: those that the snapshots from the base on own.
+
+No tree is walked: the cost follows what changed. Records that only grew (appended
+blocks) are not named, but their inode is.
+
+Threads: under the store's lock; the caller has settled the open group.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Iterator
+from itertools import groupby
+
+from idemfs.format import keys
+from idemfs.ids import FilesetId, Ino, SnapshotId
+from idemfs.limits import SCAN_COUNT
+from idemfs.store.store import Store
+
+
+def changed_inodes(
+    store: Store, fileset: FilesetId, base: SnapshotId, target: SnapshotId | None, after: Ino = Ino(-1)
+) -> Iterator[tuple[Ino, list[bytes]]]:
+    """Inodes greater than ``after`` with their changed keys, ascending; ``target`` None is the active state."""
+    owners = [
+        snapshot.id
+        for snapshot in store.catalog.all_snapshots(fileset)
+        if snapshot.id >= base and (target is None or snapshot.id < target)
+    ]
+    streams = [_owned_keys(store, owner, after) for owner in owners]
+    for ino, group in groupby(heapq.merge(*streams), key=keys.ino_of):
+        yield ino, [key for key, _ in groupby(group)]
+
+
+def _owned_keys(store: Store, owner: SnapshotId, after: Ino) -> Iterator[bytes]:
+    start, end = keys.owned_range(owner)
+    if after >= 0:
+        start = keys.owned(owner, keys.ino_range(after)[1])
+    while pairs := store.owned.scan(start, end, SCAN_COUNT):
+        for key, _ in pairs:
+            yield key[8:]
+        start = pairs[-1][0] + b"\0"

@@ -1,0 +1,117 @@
+"""Delete a snapshot: what the next older one sees through it is handed down, the rest is freed.
+
+Any order. The cost follows what the snapshot owns. The work goes in steps, each
+atomic; a snapshot that is being deleted has no name any more but still takes part in
+resolving until its last record is gone, so that a crash between two steps loses nothing.
+
+Threads: the store's lock is held for one step at a time.
+"""
+
+from __future__ import annotations
+
+from idemfs.format import indirect, keys
+from idemfs.format.address import sector_count_of
+from idemfs.format.indirect import ShadowBlock
+from idemfs.format.tables import DELETING, Snapshot
+from idemfs.ids import Ino
+from idemfs.limits import SECTOR_SIZE
+from idemfs.snapshots.manage import refuse_if_held
+from idemfs.versions import rule, state
+from idemfs.versions.active import Active
+from idemfs.versions.resolve import View
+
+_STEP_RECORD_COUNT = 1000
+_STEP_BYTES = 8 << 20
+
+
+def delete(active: Active, snapshot: Snapshot) -> None:
+    """Delete ``snapshot``; durable on return. Raises ``SnapshotHeld``, ``NoSpace``, ``CommitFailed``."""
+    store = active.store
+    with store.lock:
+        refuse_if_held(store, snapshot)
+        store.admit(2, 1000)
+        snapshot.state = DELETING
+        store.catalog.changed(snapshot)
+        store.commit(wait=False)
+    finish(active, snapshot)
+
+
+def resume(active: Active) -> None:
+    """Finish the deletions that a crash interrupted."""
+    for fileset in list(active.store.catalog.filesets):
+        for snapshot in active.store.catalog.all_snapshots(fileset):
+            if snapshot.state == DELETING:
+                finish(active, snapshot)
+
+
+def finish(active: Active, snapshot: Snapshot) -> None:
+    """Carry a deletion that has begun to its end."""
+    store = active.store
+    while True:
+        with store.lock:
+            store.admit(4 * _STEP_RECORD_COUNT, _STEP_BYTES)
+            active.settle()
+            if not _step(active, snapshot):
+                store.catalog.remove_snapshot(snapshot)
+                active.resolved.clear()
+                store.commit()
+                return
+
+
+def _step(active: Active, snapshot: Snapshot) -> bool:
+    """Hand down some records; whether there were any."""
+    store = active.store
+    pairs = store.owned.scan(*keys.owned_range(snapshot.id), _STEP_RECORD_COUNT)
+    older = store.catalog.next_older(snapshot.fileset, snapshot.id)
+    hand_down = _HandDown(active, snapshot, older)
+    size = 0
+    for owned_key, _ in pairs:
+        size += hand_down.record(owned_key[8:])
+        if size > _STEP_BYTES // 2:
+            break
+    return bool(pairs)
+
+
+class _HandDown:
+    """The records of one step, in key order."""
+
+    def __init__(self, active: Active, snapshot: Snapshot, older: Snapshot | None) -> None:
+        self._active = active
+        self._store = active.store
+        self._snapshot = snapshot
+        self._older = older
+        self._view = View(active, older.id) if older else None
+        self._ino = Ino(-1)
+
+    def record(self, key: bytes) -> int:
+        """Hand down or free one record; the bytes of its value."""
+        ino = keys.ino_of(key)
+        if ino != self._ino:
+            self._ino = ino
+            # Looked up before the inode's own record is handed down; the answer is the same after it.
+            self._node = self._view.inode(ino) if self._view else None
+        value = self._store.shadow.get(keys.shadow(key, self._snapshot.id)) or b""
+        if key[8:9] == keys.BLOCK:
+            self._block(key, indirect.unpack_shadow(value))
+        elif self._older and (key[8:9] == keys.INODE or self._node is not None):
+            if self._store.shadow.get(keys.shadow(key, self._older.id)) is None:
+                self._active.put_shadow(key, self._older, value)
+        self._active.drop_shadow(key, self._snapshot)
+        return len(value)
+
+    def _block(self, key: bytes, shadow: ShadowBlock) -> None:
+        kept = ShadowBlock()
+        count = 0
+        if self._older and self._node:
+            value = self._store.shadow.get(keys.shadow(key, self._older.id))
+            if value is not None:
+                kept = indirect.unpack_shadow(value)
+            count = state.entry_count(self._store, self._node, keys.index_of(key))
+        outcome = rule.hand_down(shadow.entries, kept.entries, count)
+        for address in outcome.freed:
+            self._store.free(address)
+        if outcome.moved and self._older:
+            kept.entries.update(outcome.moved)
+            self._active.put_shadow(key, self._older, kept.pack())
+            self._older.data_bytes += sum(sector_count_of(a) for a, _ in outcome.moved.values()) * SECTOR_SIZE
+        self._snapshot.data_bytes -= sum(sector_count_of(a) for a, _ in shadow.entries.values()) * SECTOR_SIZE

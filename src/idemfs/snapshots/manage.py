@@ -1,0 +1,123 @@
+"""Create, find, rename and hold snapshots.
+
+A snapshot is one record, written with the group whose state it names; nothing is
+copied, whatever the size of the fileset.
+
+Threads: each call takes the store's lock for its time.
+"""
+
+from __future__ import annotations
+
+from idemfs.errors import BadSnapshotName, SnapshotExists, SnapshotHeld
+from idemfs.format import keys
+from idemfs.format.tables import Snapshot
+from idemfs.ids import FilesetId, Guid
+from idemfs.limits import SNAPSHOT_COUNT_MAX, SNAPSHOT_NAME_SIZE_MAX
+from idemfs.store.store import Store
+
+RESERVED_NAMES = ("latest", ".", "..")
+NEVER_NS = (1 << 63) - 1
+"""The expiry of a hold that does not expire."""
+
+
+def check_name(name: str) -> None:
+    """Raises ``BadSnapshotName``: names become folders in ``.snapshots`` and stand after ``@``."""
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise BadSnapshotName(f"snapshot name {name!r} is not valid Unicode") from None
+    if not 0 < size <= SNAPSHOT_NAME_SIZE_MAX:
+        raise BadSnapshotName(f"a snapshot name has 1 to {SNAPSHOT_NAME_SIZE_MAX} bytes; this one has {size}")
+    if any(c in "/@" or not c.isprintable() for c in name):
+        raise BadSnapshotName(f"snapshot name {name!r} has '/', '@' or an unprintable character")
+    if name in RESERVED_NAMES:
+        raise BadSnapshotName(f"{name!r} is reserved; choose another snapshot name")
+
+
+def create(
+    store: Store, fileset: FilesetId, name: str, *, guid: Guid | None = None, created_ns: int | None = None
+) -> Snapshot:
+    """Take snapshot ``name`` of the active state; durable on return.
+
+    ``guid`` and ``created_ns`` are given when a standby completes a snapshot of its primary.
+    Raises ``BadSnapshotName``, ``SnapshotExists``, ``NoSpace``, ``CommitFailed``.
+    """
+    check_name(name)
+    with store.lock:
+        store.admit(4, 4 * SNAPSHOT_NAME_SIZE_MAX)
+        existing = store.catalog.snapshots(fileset)
+        if any(snapshot.name == name for snapshot in existing):
+            raise SnapshotExists(f"a snapshot named {name!r} exists; choose another name, or delete it first")
+        if len(existing) >= SNAPSHOT_COUNT_MAX:
+            raise SnapshotExists(f"the fileset has {SNAPSHOT_COUNT_MAX} snapshots already; delete some first")
+        made: list[Snapshot] = []
+
+        def add() -> None:
+            record = store.catalog.filesets[fileset]
+            snapshot = Snapshot(
+                fileset,
+                store.catalog.new_snapshot_id(),
+                guid or Guid(store.clock.random_bytes(16)),
+                name,
+                store.clock.now_ns() if created_ns is None else created_ns,
+                record.digest,
+                record.inode_count,
+            )
+            store.catalog.add_snapshot(snapshot)
+            made.append(snapshot)
+
+        store.commit(last=add)
+        return made[0]
+
+
+def rename(store: Store, snapshot: Snapshot, name: str) -> None:
+    """Give a snapshot another name; its guid stays. Raises ``BadSnapshotName``, ``SnapshotExists``."""
+    check_name(name)
+    with store.lock:
+        store.admit(2, 2 * SNAPSHOT_NAME_SIZE_MAX)
+        if any(other.name == name for other in store.catalog.snapshots(snapshot.fileset)):
+            raise SnapshotExists(f"a snapshot named {name!r} exists; choose another name")
+        snapshot.name = name
+        store.catalog.changed(snapshot)
+        store.commit()
+
+
+def unique_name(store: Store, fileset: FilesetId, wanted: str) -> str:
+    """``wanted``, or it with the first free ``-2``, ``-3`` … when it is taken."""
+    taken = {snapshot.name for snapshot in store.catalog.snapshots(fileset)}
+    name, count = wanted, 1
+    while name in taken:
+        count += 1
+        name = f"{wanted}-{count}"
+    return name
+
+
+def hold(store: Store, snapshot: Snapshot, owner: str, expires_ns: int = NEVER_NS) -> None:
+    """Keep a snapshot from being deleted until ``expires_ns``, or until ``release``. Part of the open group."""
+    with store.lock:
+        store.admit(1, 300)
+        store.small.put(keys.hold(snapshot.id, owner.encode()), expires_ns.to_bytes(8, "little"))
+
+
+def release(store: Store, snapshot: Snapshot, owner: str) -> None:
+    """End the hold of ``owner``, if there is one. Part of the open group."""
+    with store.lock:
+        store.admit(1, 300)
+        store.small.put(keys.hold(snapshot.id, owner.encode()), None)
+
+
+def holders(store: Store, snapshot: Snapshot) -> list[str]:
+    """Who holds the snapshot now."""
+    now = store.clock.now_ns()
+    pairs = store.small.scan(*keys.hold_range(snapshot.id), 1000)
+    return [key[9:].decode() for key, value in pairs if int.from_bytes(value, "little") > now]
+
+
+def refuse_if_held(store: Store, snapshot: Snapshot) -> None:
+    """Raises ``SnapshotHeld``."""
+    owners = holders(store, snapshot)
+    if owners:
+        raise SnapshotHeld(
+            f"snapshot {snapshot.name!r} is held by {', '.join(owners)}; release it there, "
+            "or delete it after a newer one has replaced it"
+        )

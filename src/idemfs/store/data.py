@@ -1,0 +1,129 @@
+"""Content of blocks to extents and back.
+
+The *payload* of a block is its content without trailing zeros; a block of zeros is a
+hole. The checksum is over the payload, so it does not depend on compression, and is
+equal on every standby. A payload that does not have its checksum is never returned.
+
+Threads: under the store's lock. Compression and checksums release the interpreter lock.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from typing import TYPE_CHECKING
+
+from xxhash import xxh3_64_intdigest
+
+from idemfs.engines.blocks.api import Blocks
+from idemfs.errors import DamagedBlock
+from idemfs.format import address as addresses
+from idemfs.format.address import HOLE
+from idemfs.ids import Address
+from idemfs.limits import BLOCK_CACHE_BYTES_MAX, SECTOR_SIZE
+from idemfs.store.space import Space
+
+if TYPE_CHECKING:
+    import zstandard
+
+_COMPRESSION_LEVEL = 1
+
+
+class Data:
+    """Reads and writes the blocks of one store."""
+
+    def __init__(self, blocks: Blocks, space: Space, block_size: int, compress: bool) -> None:
+        self._blocks = blocks
+        self._space = space
+        self._block_size = block_size
+        self._compress = compress
+        self._compressor: zstandard.ZstdCompressor | None = None
+        self._decompressor: zstandard.ZstdDecompressor | None = None
+        self._cache: OrderedDict[Address, bytes] = OrderedDict()
+        self._cache_bytes = 0
+        self.written = False
+        """Whether the open group wrote blocks, which must be synced before it commits."""
+
+    def write(self, content: bytes, extent: tuple[int, int] | None = None) -> tuple[Address, int]:
+        """Store the content of one block; its address and checksum. Trailing zeros are not stored.
+
+        ``extent`` (sector, count) was allocated for it before, in this group; what is not needed of it
+        is given back. Raises ``NoSpace`` only without one.
+        """
+        payload = content.rstrip(b"\0")
+        if not payload:
+            if extent:
+                self._space.give_back(*extent, 0)
+            return HOLE, 0
+        checksum = xxh3_64_intdigest(payload)
+        stored = self._compressed(payload) if self._compress else None
+        data = payload if stored is None else stored
+        count = (len(data) + SECTOR_SIZE - 1) // SECTOR_SIZE
+        if extent:
+            sector = extent[0]
+            self._space.give_back(*extent, count)
+        else:
+            sector = self._space.allocate(count)
+        self._blocks.write(sector, data)
+        self.written = True
+        address = addresses.make(sector, len(data), stored is not None)
+        self._remember(address, payload)
+        return address, checksum
+
+    def read(self, address: Address, checksum: int) -> bytes:
+        """The payload at a real address or ``HOLE``. Raises ``DamagedBlock``."""
+        if address == HOLE:
+            return b""
+        payload = self._cache.get(address)
+        if payload is not None:
+            self._cache.move_to_end(address)
+            return payload
+        payload = self.read_uncached(address, checksum)
+        self._remember(address, payload)
+        return payload
+
+    def read_uncached(self, address: Address, checksum: int) -> bytes:
+        """The payload as the block store has it now; for scrubbing, and for large transfers."""
+        sector = addresses.sector_of(address)
+        payload = self._blocks.read(sector, addresses.stored_size_of(address))
+        if addresses.is_compressed(address):
+            payload = self._decompressed(payload, sector)
+        if xxh3_64_intdigest(payload) != checksum:
+            raise DamagedBlock(f"the block at sector {sector} is damaged: its checksum is wrong")
+        return payload
+
+    def forget(self, address: Address) -> None:
+        """The extent is freed: its place may soon hold something else."""
+        payload = self._cache.pop(address, None)
+        if payload is not None:
+            self._cache_bytes -= len(payload)
+
+    def drop_cache(self) -> None:
+        self._cache.clear()
+        self._cache_bytes = 0
+
+    def _remember(self, address: Address, payload: bytes) -> None:
+        self._cache[address] = payload
+        self._cache_bytes += len(payload)
+        while self._cache_bytes > BLOCK_CACHE_BYTES_MAX:
+            self._cache_bytes -= len(self._cache.popitem(last=False)[1])
+
+    def _compressed(self, payload: bytes) -> bytes | None:
+        """``payload`` compressed, or None when that saves no sector."""
+        if len(payload) <= SECTOR_SIZE:
+            return None
+        if self._compressor is None:
+            import zstandard
+
+            self._compressor = zstandard.ZstdCompressor(level=_COMPRESSION_LEVEL)
+        stored = self._compressor.compress(payload)
+        return stored if -(-len(stored) // SECTOR_SIZE) < -(-len(payload) // SECTOR_SIZE) else None
+
+    def _decompressed(self, stored: bytes, sector: int) -> bytes:
+        import zstandard
+
+        if self._decompressor is None:
+            self._decompressor = zstandard.ZstdDecompressor()
+        try:
+            return self._decompressor.decompress(stored, max_output_size=self._block_size)
+        except zstandard.ZstdError as bad:
+            raise DamagedBlock(f"the block at sector {sector} is damaged: it cannot be decompressed") from bad

@@ -1,0 +1,140 @@
+"""Stores on the local file system: what ``init`` makes, and how it is opened.
+
+::
+
+    STORE/superblock     written last by ``init``: a directory without it is no store
+    STORE/meta/          the metadata engine
+    STORE/blocks/        the block store
+    STORE/lock           who owns the store
+"""
+
+from __future__ import annotations
+
+import os
+
+from idemfs.clock import Clock, System
+from idemfs.engines.blocks.local import LocalBlocks
+from idemfs.engines.kv.api import KV, Table
+from idemfs.engines.kv.lmdb_engine import LmdbKV
+from idemfs.engines.lock import StoreLock
+from idemfs.errors import StoreExists, StoreMissing
+from idemfs.format import keys, superblock, tables
+from idemfs.format.superblock import COMPRESSION_NONE, COMPRESSION_ZSTD, Superblock
+from idemfs.ids import ROOT_FILESET, Guid
+from idemfs.limits import BLOCK_SIZE_DEFAULT, BLOCK_SIZE_MAX, BLOCK_SIZE_MIN, INDIRECT_ENTRY_COUNT, INLINE_SIZE_MAX
+from idemfs.store.store import Store
+
+
+def new_superblock(clock: Clock, block_size: int, compression: str) -> Superblock:
+    """Raises ``ValueError`` for a block size or compression that no store can have."""
+    if not BLOCK_SIZE_MIN <= block_size <= BLOCK_SIZE_MAX or block_size & (block_size - 1):
+        raise ValueError(f"block size {block_size} is not a power of two from 4 KiB to 4 MiB")
+    known = {"none": COMPRESSION_NONE, "zstd": COMPRESSION_ZSTD}
+    if compression not in known:
+        raise ValueError(f"compression {compression!r} is none of: none, zstd")
+    return Superblock(
+        Guid(clock.random_bytes(16)),
+        block_size,
+        INLINE_SIZE_MAX,
+        INDIRECT_ENTRY_COUNT,
+        known[compression],
+        clock.now_ns(),
+    )
+
+
+def first_records(kv: KV, fileset_guid: Guid) -> None:
+    """What a store holds before anything is in it: its counters, and the root fileset without a root directory."""
+    root = tables.Fileset(ROOT_FILESET, fileset_guid, "root")
+    kv.commit({Table.SMALL: {keys.STORE_STATE: tables.StoreState().pack(), keys.fileset(ROOT_FILESET): root.pack()}})
+
+
+def create_files(
+    path: str,
+    *,
+    block_size: int = BLOCK_SIZE_DEFAULT,
+    compression: str = "none",
+    fileset_guid: Guid | None = None,
+    clock: Clock | None = None,
+) -> None:
+    """Make the files of a new store at ``path``, which does not exist or is an empty directory.
+
+    ``fileset_guid``: for a standby, that of its primary. Raises ``StoreExists``, ``ValueError``, ``OSError``.
+    """
+    clock = clock or System()
+    block = new_superblock(clock, block_size, compression)
+    try:
+        os.makedirs(path, exist_ok=True)
+    except FileExistsError:
+        raise StoreExists(f"{path}: is a file; name a directory that does not exist yet") from None
+    if os.path.exists(os.path.join(path, "superblock")):
+        raise StoreExists(f"{path}: is a store already")
+    if os.listdir(path):
+        raise StoreExists(f"{path}: is not empty; name a directory that does not exist yet")
+    lock = StoreLock(path)
+    try:
+        os.mkdir(os.path.join(path, "meta"))
+        os.mkdir(os.path.join(path, "blocks"))
+        kv = LmdbKV(os.path.join(path, "meta"))
+        try:
+            first_records(kv, fileset_guid or Guid(clock.random_bytes(16)))
+        finally:
+            kv.close()
+        _write_superblock(path, superblock.pack(block))
+    finally:
+        lock.close()
+
+
+def _write_superblock(path: str, value: bytes) -> None:
+    target = os.path.join(path, "superblock")
+    with open(target + ".new", "wb") as file:
+        file.write(value)
+        file.flush()
+        # crash: the superblock says that the store is complete, so it is whole before it has its name.
+        os.fsync(file.fileno())
+    os.rename(target + ".new", target)
+    directory = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        # crash: the name itself.
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def read_superblock(path: str) -> Superblock:
+    """Raises ``StoreMissing``, ``FormatTooNew``, ``Damaged``."""
+    try:
+        with open(os.path.join(path, "superblock"), "rb") as file:
+            value = file.read(4096)
+    except (FileNotFoundError, NotADirectoryError):
+        raise StoreMissing(f"{path}: no store here; 'idemfs init {path}' makes one") from None
+    return superblock.unpack(value)
+
+
+def open_files(path: str, *, readonly: bool = False, background: bool = True, clock: Clock | None = None) -> Store:
+    """Open the store at ``path``; the caller closes it.
+
+    ``readonly`` takes no lock, sees the last committed group, and refuses changes.
+    Raises ``StoreMissing``, ``StoreInUse``, ``FormatError``, ``OSError``.
+    """
+    block = read_superblock(path)
+    lock = None if readonly else StoreLock(path)
+    try:
+        kv = LmdbKV(os.path.join(path, "meta"), readonly=readonly)
+        try:
+            blocks = LocalBlocks(os.path.join(path, "blocks"), readonly=readonly)
+            return Store(
+                block,
+                kv,
+                blocks,
+                clock or System(),
+                background=background and not readonly,
+                readonly=readonly,
+                on_close=lock.close if lock else None,
+            )
+        except BaseException:
+            kv.close()
+            raise
+    except BaseException:
+        if lock:
+            lock.close()
+        raise

@@ -1,0 +1,264 @@
+"""A store that is open: its tables, space, data and catalog, and the transaction groups that make changes durable.
+
+Changes go to the open group in memory. A group is *sealed* (everything cached is
+written into its records) and then *committed*: blocks are synced, then one atomic
+metadata batch is written; meanwhile the next group takes changes. One group at a
+time is being committed. Whatever happens, the store on disk is its last committed group.
+
+Threads: ``lock`` guards everything; callers hold it for one operation. With
+``background`` a thread commits, else the caller does, which makes a run repeatable.
+A commit that fails closes the store for changes: memory and disk may differ, so
+only opening it again tells what is there.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+from idemfs.clock import Clock
+from idemfs.engines.blocks.api import Blocks
+from idemfs.engines.kv.api import KV, Precondition, Table
+from idemfs.errors import CommitFailed, IdemfsError
+from idemfs.format.address import HOLE
+from idemfs.format.superblock import COMPRESSION_ZSTD, Superblock
+from idemfs.ids import Address
+from idemfs.limits import GROUP_RECORD_BYTES_MAX, GROUP_RECORD_COUNT_MAX, GROUP_SECONDS
+from idemfs.store.catalog import Catalog
+from idemfs.store.data import Data
+from idemfs.store.records import Records
+from idemfs.store.space import Space
+
+_RESERVE_RECORD_STEP = 4096
+_RESERVE_BYTES_STEP = 4 << 20
+
+
+class Store:
+    """One open store. ``open_store`` and ``create_store`` make it."""
+
+    def __init__(
+        self,
+        superblock: Superblock,
+        kv: KV,
+        blocks: Blocks,
+        clock: Clock,
+        *,
+        background: bool = False,
+        readonly: bool = False,
+        on_close: Callable[[], None] | None = None,
+    ) -> None:
+        self.superblock = superblock
+        self.block_size = superblock.block_size
+        self.kv = kv
+        self.blocks = blocks
+        self.clock = clock
+        self.readonly = readonly
+        self.lock = threading.RLock()
+        self.active = Records(kv, Table.ACTIVE)
+        self.shadow = Records(kv, Table.SHADOW)
+        self.owned = Records(kv, Table.OWNED)
+        self.small = Records(kv, Table.SMALL)
+        self.catalog = Catalog(self.small)
+        self.space = Space(blocks, self.small, self.catalog.state.sector_count)
+        self.data = Data(blocks, self.space, self.block_size, superblock.compression == COMPRESSION_ZSTD)
+        self.before_seal: list[Callable[[], None]] = []
+        """Called in order, under the lock, to write what is cached into the open group."""
+        self.precondition: Precondition | None = None
+        self.dirty = False
+        """Whether anything changed since the last seal."""
+        self._on_close = on_close
+        self._background = background
+        self._done = threading.Condition(self.lock)
+        self._committing = False
+        self._sealed_sequence = 0
+        self._committed_sequence = 0
+        self._failure: BaseException | None = None
+        self._thread: threading.Thread | None = None
+        self._closing = False
+        self._opened_at = clock.monotonic_seconds()
+        self._admitted_records = self._admitted_bytes = 0
+        self._reserved_records = self._reserved_bytes = 0
+        self._sealed_records = self._sealed_bytes = 0
+
+    # -- changes -----------------------------------------------------------------------------------
+
+    def admit(self, records: int, size: int) -> None:
+        """Make room for an operation that changes up to this many records of ``size`` bytes together.
+
+        Called before the operation changes anything. Raises ``NoSpace``, ``CommitFailed``, or, for a
+        store opened to read, ``OSError`` (EROFS). May seal and commit the open group, when it is large.
+        """
+        if self._failure is not None or self.readonly or self._closing:
+            self._refuse()
+        if not self.dirty:
+            self.dirty = True
+            self._opened_at = self.clock.monotonic_seconds()
+            self._wake()
+        elif self._admitted_records > GROUP_RECORD_COUNT_MAX or self._admitted_bytes > GROUP_RECORD_BYTES_MAX:
+            self.commit(wait=False)
+            self.dirty = True
+        records += self._admitted_records
+        size += self._admitted_bytes
+        if records > self._reserved_records or size > self._reserved_bytes:
+            self._reserve(records, size)
+        self._admitted_records = records
+        self._admitted_bytes = size
+
+    def _reserve(self, records: int, size: int) -> None:
+        # What the group being committed still needs counts too.
+        more, more_bytes = records + _RESERVE_RECORD_STEP, size + _RESERVE_BYTES_STEP
+        try:
+            self.kv.reserve(more + self._sealed_records, more_bytes + self._sealed_bytes)
+        except OSError:
+            self.kv.reserve(records + self._sealed_records, size + self._sealed_bytes)
+            more, more_bytes = records, size
+        self._reserved_records, self._reserved_bytes = more, more_bytes
+
+    def _refuse(self) -> None:
+        if self._failure is not None:
+            raise CommitFailed(
+                f"the store stopped taking changes after a failed commit ({self._failure}); open it again"
+            ) from self._failure
+        if self.readonly:
+            import errno
+
+            raise OSError(errno.EROFS, "the store is open for reading only")
+        raise CommitFailed("the store is closed")
+
+    def free(self, address: Address) -> None:
+        """One record gives up the extent at ``address``."""
+        if address != HOLE:
+            self.data.forget(address)
+            self.space.free(address)
+
+    # -- groups ------------------------------------------------------------------------------------
+
+    def commit(self, wait: bool = True, last: Callable[[], None] | None = None) -> None:
+        """Seal the open group and make it durable; with ``wait`` return when it is. Raises ``CommitFailed``.
+
+        ``last`` is called when all that is cached stands in the group's records: what it adds to the
+        catalog belongs to exactly this state.
+        """
+        with self.lock:
+            if self._failure is not None:
+                self._refuse()
+            sequence = self._seal(last)
+            if not self._background:
+                if self._committing and self._committed_sequence < sequence:
+                    self._run_commit()
+                return
+            self._wake()
+            while wait and self._committed_sequence < sequence:
+                if self._failure is not None:
+                    self._refuse()
+                self._done.wait()
+
+    def _seal(self, last: Callable[[], None] | None = None) -> int:
+        """Close the open group if it holds anything; the sequence number of the last sealed group."""
+        if not self.dirty:
+            return self._sealed_sequence
+        while self._committing:
+            if self._failure is not None:
+                self._refuse()
+            self._done.wait()
+        for hook in self.before_seal:
+            hook()
+        if last is not None:
+            last()
+        self.catalog.state.sector_count = self.space.sector_count
+        self.space.seal()
+        self.catalog.state.sector_count = self.space.sector_count
+        self.catalog.seal()
+        self._batch = {
+            Table.ACTIVE: self.active.seal(),
+            Table.SHADOW: self.shadow.seal(),
+            Table.OWNED: self.owned.seal(),
+            Table.SMALL: self.small.seal(),
+        }
+        self._sync_blocks, self.data.written = self.data.written, False
+        self.dirty = False
+        self._sealed_records, self._sealed_bytes = self._admitted_records, self._admitted_bytes
+        self._admitted_records = self._admitted_bytes = 0
+        self._reserved_records = self._reserved_bytes = 0
+        self._committing = True
+        self._sealed_sequence += 1
+        return self._sealed_sequence
+
+    def _run_commit(self) -> None:
+        """Make the sealed group durable. Without the lock in the background, with it otherwise."""
+        try:
+            if self._sync_blocks:
+                # crash: the batch names these blocks, so they are on disk before it is.
+                self.blocks.sync()
+            # crash: the commit is the moment at which the group exists.
+            self.kv.commit(self._batch, self.precondition)
+            self.space.discard()
+        except Exception as failure:
+            with self.lock:
+                self._failure = failure
+                self._done.notify_all()
+            if not self._background:
+                self._refuse()
+            return
+        with self.lock:
+            self._batch = {}
+            for records in (self.active, self.shadow, self.owned, self.small):
+                records.drop_sealed()
+            self.space.release()
+            self._sealed_records = self._sealed_bytes = 0
+            self._committing = False
+            self._committed_sequence = self._sealed_sequence
+            self._done.notify_all()
+
+    def _wake(self) -> None:
+        if not self._background:
+            return
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._commit_loop, name="idemfs-commit", daemon=True)
+            self._thread.start()
+        self._done.notify_all()
+
+    def _commit_loop(self) -> None:
+        while True:
+            with self.lock:
+                while not self._committing and not self._is_due():
+                    if self._closing:
+                        return
+                    self._done.wait(GROUP_SECONDS / 2 if self.dirty else None)
+                if self._failure is not None:
+                    return
+                if not self._committing:
+                    try:
+                        self._seal()
+                    except (IdemfsError, OSError) as failure:
+                        self._failure = failure
+                        self._done.notify_all()
+                        return
+            self._run_commit()
+
+    def _is_due(self) -> bool:
+        return self.dirty and self.clock.monotonic_seconds() - self._opened_at >= GROUP_SECONDS
+
+    def close(self) -> None:
+        """Commit what is open, then release the store. The store is released even when the commit fails."""
+        try:
+            if not self._closing and not self.readonly and self._failure is None:
+                self.commit()
+        finally:
+            self.abandon()
+
+    def abandon(self) -> None:
+        """Release the store without committing: what was not committed is gone, as after a crash."""
+        with self.lock:
+            if self._closing:
+                return
+            self._closing = True
+            self._done.notify_all()
+        if self._thread is not None and self._thread is not threading.current_thread():
+            self._thread.join()
+        with suppress(OSError):
+            self.blocks.close()
+        self.kv.close()
+        if self._on_close is not None:
+            self._on_close()

@@ -1,0 +1,1 @@
+"""What POSIX means, once, for every adapter."""

@@ -1,0 +1,218 @@
+"""Reading by inode number, from the active file system or from a snapshot, with the same methods.
+
+Threads: each call takes the store's lock. ``OSError`` with the errno of POSIX; a
+snapshot that was deleted meanwhile answers ``ESTALE``.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable, Iterator
+
+from idemfs.errors import DamagedBlock
+from idemfs.format import entry, keys
+from idemfs.format.address import HOLE
+from idemfs.format.inode import Inode
+from idemfs.format.tables import COMPLETE, Snapshot
+from idemfs.ids import ROOT_NUMBER, FilesetId, Ino, Number, fileset_of, make_ino, number_of
+from idemfs.limits import INDIRECT_ENTRY_COUNT, SCAN_COUNT
+from idemfs.versions.state import Records, tail_size
+
+DirtyBlock = Callable[[Ino, int], bytes | bytearray | None]
+"""Content of a block that is changed and not written yet, or None."""
+
+
+def posix(number: int, what: str = "") -> OSError:
+    """The builtin subclass of ``OSError`` for ``number``."""
+    return OSError(number, os.strerror(number) + (f": {what}" if what else ""))
+
+
+class Reader:
+    """One state of a fileset. ``dirty`` and ``dirty_numbers`` know the active file system's unwritten blocks."""
+
+    def __init__(
+        self,
+        view: Records,
+        fileset: FilesetId,
+        *,
+        snapshot: Snapshot | None = None,
+        dirty: DirtyBlock | None = None,
+        dirty_numbers: Callable[[Ino], list[int]] | None = None,
+    ) -> None:
+        self.view = view
+        self.store = view.store
+        self.fileset = fileset
+        self.root = make_ino(fileset, ROOT_NUMBER)
+        self.snapshot = snapshot
+        self._dirty = dirty
+        self._dirty_numbers = dirty_numbers
+
+    def _check(self) -> None:
+        if self.snapshot is not None and self.snapshot.state != COMPLETE:
+            raise posix(errno.ESTALE, f"snapshot {self.snapshot.name} was deleted")
+
+    def inode(self, ino: Ino) -> Inode:
+        """Raises ``OSError`` (ENOENT, ESTALE). What is returned is not changed, and not kept across calls."""
+        with self.store.lock:
+            self._check()
+            node = self.view.inode(ino)
+            if node is None:
+                raise posix(errno.ENOENT)
+            return node
+
+    def directory(self, ino: Ino) -> Inode:
+        """As ``inode``; raises ENOTDIR for anything else."""
+        node = self.inode(ino)
+        if not node.is_dir:
+            raise posix(errno.ENOTDIR)
+        return node
+
+    def lookup(self, directory: Ino, name: bytes) -> Ino:
+        """The inode number that ``name`` has in ``directory``; ``.`` and ``..`` are names too."""
+        with self.store.lock:
+            node = self.directory(directory)
+            if name == b".":
+                return directory
+            if name == b"..":
+                return make_ino(fileset_of(directory), node.parent)
+            value = self.view.version(keys.entry(directory, name))
+            if value is None:
+                raise posix(errno.ENOENT)
+            return make_ino(fileset_of(directory), entry.unpack(value)[0])
+
+    def entries(self, directory: Ino, after: bytes = b"", limit: int = SCAN_COUNT) -> list[tuple[bytes, Ino, int]]:
+        """Up to ``limit`` (name, inode number, type) in order of names, from the first name past ``after``."""
+        with self.store.lock:
+            self.directory(directory)
+            start, end = keys.kind_range(directory, keys.ENTRY)
+            at: bytes | None = start + after + b"\0" if after else start
+            fileset = fileset_of(directory)
+            found: list[tuple[bytes, Ino, int]] = []
+            while at is not None and len(found) < limit:
+                pairs, at = self.view.page(at, end, limit)
+                for key, value in pairs:
+                    number, kind = entry.unpack(value)
+                    found.append((key[keys.NAME_AT :], make_ino(fileset, number), kind))
+            return found[:limit]
+
+    def all_entries(self, directory: Ino) -> Iterator[tuple[bytes, Ino, int]]:
+        """Every entry, page by page; entries that stay meanwhile come exactly once."""
+        after = b""
+        while page := self.entries(directory, after):
+            yield from page
+            after = page[-1][0]
+
+    def readlink(self, ino: Ino) -> bytes:
+        node = self.inode(ino)
+        if node.mode & 0o170000 != 0o120000:
+            raise posix(errno.EINVAL)
+        return node.data
+
+    def links(self, ino: Ino) -> list[tuple[Number, bytes]]:
+        """Every (directory number, name) of an inode, the first one first; empty for what was unlinked."""
+        with self.store.lock:
+            node = self.inode(ino)
+            found = [(node.parent, node.name)] if node.name else []
+            for key, _ in self.view.records(*keys.kind_range(ino, keys.LINK)):
+                found.append((Number(int.from_bytes(key[9:17], "big")), key[17:]))
+            return found
+
+    def path(self, ino: Ino) -> bytes:
+        """The path of an inode by its first back-reference; ``b"?"`` stands for what has no name any more."""
+        parts: list[bytes] = []
+        with self.store.lock:
+            while number_of(ino) != ROOT_NUMBER:
+                node = self.view.inode(ino)
+                if node is None or not node.name or len(parts) > 100_000:
+                    parts.append(b"?")
+                    break
+                parts.append(node.name)
+                ino = make_ino(fileset_of(ino), node.parent)
+        return b"/" + b"/".join(reversed(parts))
+
+    def xattr(self, ino: Ino, name: bytes) -> bytes:
+        """Raises ``OSError`` (ENODATA)."""
+        with self.store.lock:
+            self.inode(ino)
+            value = self.view.version(keys.xattr(ino, name))
+            if value is None:
+                raise posix(errno.ENODATA)
+            return value[1:]
+
+    def xattr_names(self, ino: Ino) -> list[bytes]:
+        with self.store.lock:
+            self.inode(ino)
+            pairs = self.view.records(*keys.kind_range(ino, keys.XATTR))
+            return [key[keys.NAME_AT :] for key, _ in pairs]
+
+    def read(self, ino: Ino, offset: int, size: int) -> bytes:
+        """Up to ``size`` bytes from ``offset``; fewer at the end of the file. Raises ``DamagedBlock``."""
+        with self.store.lock:
+            node = self.inode(ino)
+            if not node.is_file:
+                raise posix(errno.EISDIR if node.is_dir else errno.EINVAL)
+            size = min(size, node.size - offset)
+            if size <= 0:
+                return b""
+            if node.is_inline:
+                return node.data[offset : offset + size]
+            block_size = self.store.block_size
+            number, start = divmod(offset, block_size)
+            if start + size <= block_size:
+                return self._piece(ino, number, start, size)
+            pieces = [self._piece(ino, number, start, block_size - start)]
+            left = size - (block_size - start)
+            while left > 0:
+                number += 1
+                pieces.append(self._piece(ino, number, 0, min(left, block_size)))
+                left -= block_size
+            return b"".join(pieces)
+
+    def _piece(self, ino: Ino, number: int, start: int, size: int) -> bytes:
+        content: bytes | bytearray | None = self._dirty(ino, number) if self._dirty else None
+        if content is None:
+            address, checksum = self.view.block(ino, number)
+            if address == HOLE:
+                return bytes(size)
+            try:
+                content = self.store.data.read(address, checksum)
+            except DamagedBlock as damaged:
+                path = os.fsdecode(self.path(ino))
+                raise DamagedBlock(
+                    f"{path}: block {number} is damaged ({damaged.strerror}); "
+                    "restore the file from a snapshot or a standby"
+                ) from damaged
+        piece = bytes(content[start : start + size])
+        return piece if len(piece) == size else piece + bytes(size - len(piece))
+
+    def data_ranges(self, ino: Ino, offset: int = 0) -> Iterator[tuple[int, int]]:
+        """(start, end) of the parts of a file from ``offset`` on that are no holes, ascending, joined."""
+        node = self.inode(ino)
+        if node.is_inline:
+            if offset < node.size:
+                yield offset, node.size
+            return
+        start = end = -1
+        for number in self._data_numbers(ino, node, offset // self.store.block_size):
+            first = number * self.store.block_size
+            if first != end:
+                if end > start:
+                    yield max(start, offset), end
+                start = first
+            end = first + tail_size(node.size, number, self.store.block_size)
+        if end > start and end > offset:
+            yield max(start, offset), end
+
+    def _data_numbers(self, ino: Ino, node: Inode, first: int) -> Iterator[int]:
+        block_size = self.store.block_size
+        with self.store.lock:
+            dirty = sorted(self._dirty_numbers(ino)) if self._dirty_numbers else []
+            indexes = set(self.view.map_indexes(ino, node.size, first // INDIRECT_ENTRY_COUNT))
+            indexes.update(number // INDIRECT_ENTRY_COUNT for number in dirty)
+        for index in sorted(indexes):
+            base = index * INDIRECT_ENTRY_COUNT
+            with self.store.lock:
+                entries = {base + at for at, _, _ in self.view.file_map(ino, node, index).real_entries()}
+            entries.update(number for number in dirty if number // INDIRECT_ENTRY_COUNT == index)
+            yield from (number for number in sorted(entries) if number >= first and number * block_size < node.size)
