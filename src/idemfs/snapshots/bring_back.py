@@ -32,7 +32,7 @@ def restore(active: Active, snapshot: Snapshot, undo_name: str | None = None) ->
     Raises ``SnapshotExists`` for an ``undo_name`` that is taken, ``NoSpace``, ``CommitFailed``.
     """
     store = active.store
-    with store.lock:
+    with store.exclusive():
         name = undo_name or manage.unique_name(store, snapshot.fileset, f"before-restore-{snapshot.name}"[:180])
         undo = manage.create(store, snapshot.fileset, name)
         go_back(active, snapshot)
@@ -42,7 +42,7 @@ def restore(active: Active, snapshot: Snapshot, undo_name: str | None = None) ->
 def go_back(active: Active, snapshot: Snapshot) -> None:
     """As ``restore``, when the newest snapshot holds the active state already: that one undoes it."""
     store = active.store
-    with store.lock:
+    with store.exclusive():
         store.admit(1, 100)
         store.small.put(_RESTORE, snapshot.fileset.to_bytes(2, "big") + snapshot.id.to_bytes(8, "big"))
         _restore_all(active, snapshot)
@@ -63,7 +63,7 @@ def _restore_all(active: Active, snapshot: Snapshot) -> None:
 def rollback(active: Active, fileset: FilesetId) -> None:
     """Undo every change since the newest snapshot; durable on return. There is one."""
     store = active.store
-    with store.lock:
+    with store.exclusive():
         newest = store.catalog.filesets[fileset].newest
         assert newest, "a rollback needs a snapshot to go back to"
         snapshot = store.catalog.snapshot(fileset, newest)
@@ -87,7 +87,7 @@ def resume(active: Active) -> None:
     value = store.small.get(_RESTORE)
     if value is not None:
         fileset, snapshot_id = _target(value)
-        with store.lock:
+        with store.exclusive():
             store.admit(1, 100)
             _restore_all(active, store.catalog.snapshot(fileset, snapshot_id))
     value = store.small.get(_ROLLBACK)

@@ -14,13 +14,14 @@ only opening it again tells what is there.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 
 from idemfs.clock import Clock
 from idemfs.engines.blocks.api import Blocks
 from idemfs.engines.kv.api import KV, Precondition, Table
 from idemfs.errors import CommitFailed, IdemfsError
+from idemfs.format import role
 from idemfs.format.address import HOLE
 from idemfs.format.superblock import COMPRESSION_ZSTD, Superblock
 from idemfs.ids import Address
@@ -64,7 +65,9 @@ class Store:
         self.data = Data(blocks, self.space, self.block_size, superblock.compression == COMPRESSION_ZSTD)
         self.before_seal: list[Callable[[], None]] = []
         """Called in order, under the lock, to write what is cached into the open group."""
-        self.precondition: Precondition | None = None
+        self._owner_record = self.small.get(role.KEY)
+        """The role record as committed: every batch states it, so that a node that lost its role commits nothing."""
+        self._exclusive: int | None = None
         self.dirty = False
         """Whether anything changed since the last seal."""
         self._on_close = on_close
@@ -89,6 +92,8 @@ class Store:
         Called before the operation changes anything. Raises ``NoSpace``, ``CommitFailed``, or, for a
         store opened to read, ``OSError`` (EROFS). May seal and commit the open group, when it is large.
         """
+        while self._exclusive is not None and self._exclusive != threading.get_ident():
+            self._done.wait()
         if self._failure is not None or self.readonly or self._closing:
             self._refuse()
         if not self.dirty:
@@ -104,6 +109,19 @@ class Store:
             self._reserve(records, size)
         self._admitted_records = records
         self._admitted_bytes = size
+
+    @contextmanager
+    def exclusive(self) -> Iterator[None]:
+        """The lock, and nobody else changes anything, also while a step in between waits for a commit."""
+        with self.lock:
+            while self._exclusive is not None and self._exclusive != threading.get_ident():
+                self._done.wait()
+            outer, self._exclusive = self._exclusive, threading.get_ident()
+            try:
+                yield
+            finally:
+                self._exclusive = outer
+                self._done.notify_all()
 
     def _reserve(self, records: int, size: int) -> None:
         # What the group being committed still needs counts too.
@@ -176,6 +194,8 @@ class Store:
             Table.OWNED: self.owned.seal(),
             Table.SMALL: self.small.seal(),
         }
+        self._precondition = Precondition(role.KEY, self._owner_record)
+        self._owner_record = self._batch[Table.SMALL].get(role.KEY, self._owner_record)
         self._sync_blocks, self.data.written = self.data.written, False
         self.dirty = False
         self._sealed_records, self._sealed_bytes = self._admitted_records, self._admitted_bytes
@@ -192,7 +212,7 @@ class Store:
                 # crash: the batch names these blocks, so they are on disk before it is.
                 self.blocks.sync()
             # crash: the commit is the moment at which the group exists.
-            self.kv.commit(self._batch, self.precondition)
+            self.kv.commit(self._batch, self._precondition)
             self.space.discard()
         except Exception as failure:
             with self.lock:

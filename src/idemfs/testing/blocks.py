@@ -95,6 +95,10 @@ class CrashingBlocks:
         with self._lock:
             return sum(piece is not _GARBAGE for piece in self._present.values()) * SECTOR_SIZE
 
+    def free_bytes(self) -> int:
+        self._cut.check()
+        return (1 << 40) - self.used_bytes()
+
     def close(self) -> None:
         """Nothing; allowed after the cut, so that a test can tidy up."""
 
@@ -128,6 +132,9 @@ class FaultyBlocks:
 
     def used_bytes(self) -> int:
         return self._engine.used_bytes()
+
+    def free_bytes(self) -> int:
+        return self._engine.free_bytes()
 
     def close(self) -> None:
         self._engine.close()

@@ -106,6 +106,10 @@ class LocalBlocks:
         with os.scandir(self._path) as entries:
             return sum(entry.stat().st_blocks * 512 for entry in entries if entry.name.endswith(_SUFFIX))
 
+    def free_bytes(self) -> int:
+        host_state = os.statvfs(self._path)
+        return host_state.f_bavail * host_state.f_frsize
+
     def close(self) -> None:
         with self._sync_lock, self._open_lock:
             while self._fds:

@@ -14,6 +14,8 @@ from idemfs.errors import NoSpace
 from idemfs.limits import SECTOR_SIZE
 
 _ZEROS = bytes(SECTOR_SIZE)
+_UNLIMITED_SECTOR_COUNT = 1 << 28
+"""What an engine without a capacity says that it could give (1 TiB)."""
 
 
 class MemoryBlocks:
@@ -53,6 +55,10 @@ class MemoryBlocks:
     def used_bytes(self) -> int:
         with self._lock:
             return len(self._sectors) * SECTOR_SIZE
+
+    def free_bytes(self) -> int:
+        capacity = _UNLIMITED_SECTOR_COUNT if self._capacity_sectors is None else self._capacity_sectors
+        return capacity * SECTOR_SIZE - self.used_bytes()
 
     def close(self) -> None:
         """Nothing to release; the sectors stay, so that a test can look at them."""
