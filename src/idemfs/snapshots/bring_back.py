@@ -188,7 +188,7 @@ def _disown(active: Active, snapshot: Snapshot, ino: Ino, changed: list[bytes], 
             if value is not None:
                 entries = indirect.unpack_shadow(value).entries.values()
                 snapshot.data_bytes -= sum(sector_count_of(address) for address, _ in entries) * SECTOR_SIZE
-        active.drop_shadow(key, snapshot)
+        active.shadows.drop(key, snapshot)
     if target is not None:
         node = active.change_inode_kept(ino)
         node.birth, node.seen = target.birth, target.seen

@@ -95,8 +95,8 @@ class _HandDown:
             self._block(key, indirect.unpack_shadow(value))
         elif self._older and (key[8:9] == keys.INODE or self._node is not None):
             if self._store.shadow.get(keys.shadow(key, self._older.id)) is None:
-                self._active.put_shadow(key, self._older, value)
-        self._active.drop_shadow(key, self._snapshot)
+                self._active.shadows.put(key, self._older, value)
+        self._active.shadows.drop(key, self._snapshot)
         return len(value)
 
     def _block(self, key: bytes, shadow: ShadowBlock) -> None:
@@ -112,6 +112,6 @@ class _HandDown:
             self._store.free(address)
         if outcome.moved and self._older:
             kept.entries.update(outcome.moved)
-            self._active.put_shadow(key, self._older, kept.pack())
+            self._active.shadows.put(key, self._older, kept.pack())
             self._older.data_bytes += sum(sector_count_of(a) for a, _ in outcome.moved.values()) * SECTOR_SIZE
         self._snapshot.data_bytes -= sum(sector_count_of(a) for a, _ in shadow.entries.values()) * SECTOR_SIZE

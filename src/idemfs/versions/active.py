@@ -16,15 +16,14 @@ from idemfs.errors import Damaged
 from idemfs.format import digest, indirect, keys
 from idemfs.format import inode as inodes
 from idemfs.format.address import HOLE, sector_count_of
-from idemfs.format.indirect import IndirectBlock, ShadowBlock
-from idemfs.format.inode import ABSENT, Inode
-from idemfs.format.tables import Fileset, Snapshot
+from idemfs.format.indirect import IndirectBlock
+from idemfs.format.inode import Inode
+from idemfs.format.tables import Fileset
 from idemfs.ids import Address, Ino, SnapshotId, fileset_of
-from idemfs.limits import INDIRECT_ENTRY_COUNT, RECORD_CACHE_COUNT_MAX, SCAN_COUNT, SECTOR_SIZE
+from idemfs.limits import INDIRECT_ENTRY_COUNT, RECORD_CACHE_COUNT_MAX, SCAN_COUNT
 from idemfs.store.store import Store
-from idemfs.versions import rule
+from idemfs.versions.shadows import MapKey, Shadows
 
-MapKey = tuple[Ino, int]
 _NO_BLOCK = 1 << 62
 """Greater than every block number."""
 
@@ -35,14 +34,12 @@ class Active:
     def __init__(self, store: Store) -> None:
         self.store = store
         self.records = store.active
+        self.shadows = Shadows(store)
         self._filesets = store.catalog.filesets
         self._inodes: dict[Ino, Inode] = {}
         self._changed_inodes: set[Ino] = set()
         self._maps: dict[MapKey, IndirectBlock] = {}
         self._changed_maps: set[MapKey] = set()
-        self._shadows: dict[MapKey, ShadowBlock] = {}
-        self._changed_shadows: dict[MapKey, SnapshotId] = {}
-        self._kept_sizes: dict[Ino, int] = {}
         self._new_keys: set[bytes] = set()
         self.resolved: dict[Ino, dict[tuple[SnapshotId, int], IndirectBlock]] = {}
         """Indirect blocks as snapshots see them; those of a file are dropped when an extent that they name goes."""
@@ -83,44 +80,6 @@ class Active:
     def fileset(self, ino: Ino) -> Fileset:
         return self._filesets[fileset_of(ino)]
 
-    # -- preserving --------------------------------------------------------------------------------
-
-    def _newest(self, ino: Ino) -> SnapshotId:
-        return self._filesets[fileset_of(ino)].newest
-
-    def _snapshot(self, ino: Ino, snapshot: SnapshotId) -> Snapshot:
-        return self.store.catalog.snapshot(fileset_of(ino), snapshot)
-
-    def put_shadow(self, key: bytes, snapshot: Snapshot, value: bytes) -> None:
-        """Make ``value`` the version of ``key`` that ``snapshot`` owns."""
-        shadow_key = keys.shadow(key, snapshot.id)
-        old = self.store.shadow.get(shadow_key)
-        if old is None:
-            snapshot.record_bytes += len(shadow_key)
-            self.store.owned.put(keys.owned(snapshot.id, key), b"")
-        else:
-            snapshot.record_bytes -= len(old)
-        snapshot.record_bytes += len(value)
-        self.store.shadow.put(shadow_key, value)
-        self.store.catalog.changed(snapshot)
-
-    def drop_shadow(self, key: bytes, snapshot: Snapshot) -> None:
-        """``snapshot`` owns no version of ``key`` any more; its extents are the caller's care."""
-        shadow_key = keys.shadow(key, snapshot.id)
-        old = self.store.shadow.get(shadow_key)
-        if old is not None:
-            if key[8:9] == keys.BLOCK:
-                self._shadows.pop((keys.ino_of(key), keys.index_of(key)), None)
-            snapshot.record_bytes -= len(shadow_key) + len(old)
-            self.store.shadow.put(shadow_key, None)
-            self.store.owned.put(keys.owned(snapshot.id, key), None)
-            self.store.catalog.changed(snapshot)
-
-    def _preserve_record(self, key: bytes, ino: Ino, birth: SnapshotId, old: bytes | None) -> None:
-        newest = self._newest(ino)
-        if rule.keeps_record(birth, newest) and self.store.shadow.get(keys.shadow(key, newest)) is None:
-            self.put_shadow(key, self._snapshot(ino, newest), ABSENT if old is None else old)
-
     # -- inodes ------------------------------------------------------------------------------------
 
     def change_inode(self, ino: Ino) -> Inode:
@@ -128,10 +87,8 @@ class Active:
         node = self.inode(ino)
         if node is None:
             raise Damaged(f"inode {ino} is missing; run 'idemfs check'")
-        newest = self._filesets[ino >> 48].newest  # type: ignore[index]
-        if node.seen < newest and rule.keeps_inode(node.birth, node.seen, newest):
-            self.put_shadow(keys.inode(ino), self._snapshot(ino, newest), node.pack())
-            node.seen = newest
+        if node.seen < self._filesets[fileset_of(ino)].newest:
+            self.shadows.preserve_inode(ino, node)
         self._changed_inodes.add(ino)
         return node
 
@@ -140,7 +97,7 @@ class Active:
         node = self.inode(ino)
         assert node is not None
         self._changed_inodes.add(ino)
-        self._kept_sizes.pop(ino, None)
+        self.shadows.forget(ino)
         return node
 
     def touch_atime(self, ino: Ino, atime: int) -> None:
@@ -152,21 +109,20 @@ class Active:
 
     def insert_inode(self, ino: Ino, node: Inode) -> None:
         """A new inode; the newest snapshot remembers that it was absent. Sets birth and seen."""
-        fileset = self._filesets[ino >> 48]  # type: ignore[index]
+        fileset = self._filesets[fileset_of(ino)]
         newest = fileset.newest
         node.birth = node.seen = newest
         key = ino.to_bytes(8, "big") + b"i"
         records = self.records
+        self._inodes.pop(ino, None)
         if key not in records.values:
-            if self._inodes.pop(ino, None) is None and records.before_group(key) is None:
+            if records.before_group(key) is None:
                 self._new_keys.add(key)
             records.pending.append(key)
-        else:
-            self._inodes.pop(ino, None)
         records.values[key] = node.pack()
         fileset.inode_count += 1
-        if newest and self.store.shadow.get(keys.shadow(key, newest)) is None:
-            self.put_shadow(key, self._snapshot(ino, newest), ABSENT)
+        if newest:
+            self.shadows.mark_absent(ino)
 
     def remove_inode(self, ino: Ino) -> None:
         """The inode and every record of it go; what the newest snapshot sees is preserved."""
@@ -183,13 +139,7 @@ class Active:
         key = keys.inode(ino)
         self.records.put(key, None)
         self.fileset(ino).inode_count -= 1
-        self._drop_absent(key, ino)
-
-    def _drop_absent(self, key: bytes, ino: Ino) -> None:
-        """A record that came and went since the newest snapshot leaves no trace in it."""
-        newest = self._newest(ino)
-        if newest and self.store.shadow.get(keys.shadow(key, newest)) == ABSENT:
-            self.drop_shadow(key, self._snapshot(ino, newest))
+        self.shadows.drop_absent(key)
 
     # -- entries, links, extended attributes ---------------------------------------------------------
 
@@ -200,8 +150,7 @@ class Active:
             return
         if old is None and key not in self.records.values:
             self._new_keys.add(key)
-        if node.birth < self._newest(ino):
-            self._preserve_record(key, ino, node.birth, old)
+        self.shadows.preserve(key, node.birth, old)
         self.records.put(key, value)
 
     def delete_record(self, key: bytes, ino: Ino, node: Inode) -> None:
@@ -209,9 +158,9 @@ class Active:
         old = self.records.get(key)
         if old is None:
             return
-        self._preserve_record(key, ino, node.birth, old)
+        self.shadows.preserve(key, node.birth, old)
         self.records.put(key, None)
-        self._drop_absent(key, ino)
+        self.shadows.drop_absent(key)
 
     # -- blocks ------------------------------------------------------------------------------------
 
@@ -229,54 +178,13 @@ class Active:
         old, old_checksum = block.get(entry)
         if old == HOLE == address:
             return
-        if not self._move_to_shadow(ino, node, index, entry, (old, old_checksum), change_start):
+        if not self.shadows.take_block(ino, node, index, entry, (old, old_checksum), change_start):
             if old != HOLE:
                 self.store.free(old)
                 self.resolved.pop(ino, None)
         block.set(entry, address, checksum)
         self._changed_maps.add((ino, index))
         node.sectors += sector_count_of(address) - sector_count_of(old)
-
-    def _move_to_shadow(
-        self, ino: Ino, node: Inode, index: int, entry: int, pair: rule.Pair, change_start: int
-    ) -> bool:
-        """Whether the entry was moved into the newest snapshot, where a ditto stood."""
-        newest = self._newest(ino)
-        if not rule.keeps_record(node.birth, newest):
-            return False
-        if not rule.keeps_block(change_start, self._kept_size(ino, newest)):
-            return False
-        shadow = self._shadow(ino, index, newest)
-        if entry in shadow.entries:
-            return False
-        shadow.entries[entry] = pair
-        self._changed_shadows[ino, index] = newest
-        self._snapshot(ino, newest).data_bytes += sector_count_of(pair[0]) * SECTOR_SIZE
-        return True
-
-    def _kept_size(self, ino: Ino, newest: SnapshotId) -> int:
-        """Bytes of block content that the newest snapshot sees of a file; its shadow inode exists."""
-        size = self._kept_sizes.get(ino)
-        if size is None:
-            value = self.store.shadow.get(keys.shadow(keys.inode(ino), newest))
-            if value is None:
-                raise Damaged(f"inode {ino} changes without a shadow in snapshot {newest}; run 'idemfs check'")
-            shadow = inodes.unpack(value) if value != ABSENT else None
-            size = 0 if shadow is None or shadow.is_inline else shadow.size
-            self._kept_sizes[ino] = size
-        return size
-
-    def _shadow(self, ino: Ino, index: int, newest: SnapshotId) -> ShadowBlock:
-        shadow = self._shadows.get((ino, index))
-        if shadow is None:
-            value = self.store.shadow.get(keys.shadow(keys.block(ino, index), newest))
-            shadow = ShadowBlock() if value is None else indirect.unpack_shadow(value)
-            self._shadows[ino, index] = shadow
-        return shadow
-
-    def open_shadow(self, ino: Ino, index: int) -> ShadowBlock | None:
-        """What the open group has moved into the newest snapshot, if anything."""
-        return self._shadows[ino, index] if (ino, index) in self._changed_shadows else None
 
     def real_blocks(self, ino: Ino, first: int, last: int) -> Iterator[int]:
         """Numbers, from ``first`` up to but not ``last``, of blocks that are no holes; they may go meanwhile."""
@@ -304,19 +212,11 @@ class Active:
             self.records.put(keys.inode(ino), self._inodes[ino].pack())
         for ino, index in self._changed_maps:
             self.records.put(keys.block(ino, index), self._maps[ino, index].pack() or None)
-        self._flush_shadows()
+        self.shadows.flush()
         self._changed_inodes.clear()
         self._changed_maps.clear()
         self._update_digests(self.records.values.items())
         self._new_keys.clear()
-
-    def _flush_shadows(self) -> None:
-        for (ino, index), newest in self._changed_shadows.items():
-            snapshot = self._snapshot(ino, newest)
-            self.put_shadow(keys.block(ino, index), snapshot, self._shadows[ino, index].pack())
-        self._changed_shadows.clear()
-        self._shadows.clear()
-        self._kept_sizes.clear()
 
     def _update_digests(self, changes: Iterable[tuple[bytes, bytes | None]]) -> None:
         deltas: dict[bytes, int] = {}
@@ -337,7 +237,6 @@ class Active:
 
     def settle(self) -> None:
         """Seal the open group if objects are changed, so that the tables alone tell the state."""
-        if self._changed_inodes or self._changed_maps or self._changed_shadows:
+        if self._changed_inodes or self._changed_maps or self.shadows.is_changed:
             self.store.commit(wait=False)
-        self._shadows.clear()
-        self._kept_sizes.clear()
+        self.shadows.forget()

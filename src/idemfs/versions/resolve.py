@@ -82,7 +82,7 @@ class View:
 
     def _with_open_shadow(self, ino: Ino, index: int) -> Iterator[ShadowBlock]:
         yield from self.versions_of_map(ino, index)
-        open_shadow = self.active.open_shadow(ino, index)
+        open_shadow = self.active.shadows.open_block(ino, index)
         if open_shadow is not None:
             yield open_shadow
 

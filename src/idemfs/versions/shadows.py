@@ -1,0 +1,152 @@
+"""Preserve: what the newest snapshot is about to lose moves into its own version of the record, its shadow.
+
+Shadows of indirect blocks gather in memory while the group is open, since a file that is
+overwritten touches them block by block; all others are records at once.
+
+Threads: under the store's lock.
+"""
+
+from __future__ import annotations
+
+from idemfs.errors import Damaged
+from idemfs.format import indirect, keys
+from idemfs.format import inode as inodes
+from idemfs.format.address import sector_count_of
+from idemfs.format.indirect import ShadowBlock
+from idemfs.format.inode import ABSENT, Inode
+from idemfs.format.tables import Snapshot
+from idemfs.ids import Ino, SnapshotId, fileset_of
+from idemfs.limits import SECTOR_SIZE
+from idemfs.store.store import Store
+from idemfs.versions import rule
+
+MapKey = tuple[Ino, int]
+
+
+class Shadows:
+    """The versions that snapshots own."""
+
+    def __init__(self, store: Store) -> None:
+        self.store = store
+        self._filesets = store.catalog.filesets
+        self._blocks: dict[MapKey, ShadowBlock] = {}
+        self._changed_blocks: dict[MapKey, SnapshotId] = {}
+        self._kept_sizes: dict[Ino, int] = {}
+
+    def newest(self, ino: Ino) -> SnapshotId:
+        return self._filesets[fileset_of(ino)].newest
+
+    def _snapshot(self, ino: Ino, snapshot: SnapshotId) -> Snapshot:
+        return self.store.catalog.snapshot(fileset_of(ino), snapshot)
+
+    def put(self, key: bytes, snapshot: Snapshot, value: bytes) -> None:
+        """Make ``value`` the version of ``key`` that ``snapshot`` owns."""
+        shadow_key = keys.shadow(key, snapshot.id)
+        old = self.store.shadow.get(shadow_key)
+        if old is None:
+            snapshot.record_bytes += len(shadow_key)
+            self.store.owned.put(keys.owned(snapshot.id, key), b"")
+        else:
+            snapshot.record_bytes -= len(old)
+        snapshot.record_bytes += len(value)
+        self.store.shadow.put(shadow_key, value)
+        self.store.catalog.changed(snapshot)
+
+    def drop(self, key: bytes, snapshot: Snapshot) -> None:
+        """``snapshot`` owns no version of ``key`` any more; the extents that it named are the caller's care."""
+        shadow_key = keys.shadow(key, snapshot.id)
+        old = self.store.shadow.get(shadow_key)
+        if old is not None:
+            if key[8:9] == keys.BLOCK:
+                self._blocks.pop((keys.ino_of(key), keys.index_of(key)), None)
+            snapshot.record_bytes -= len(shadow_key) + len(old)
+            self.store.shadow.put(shadow_key, None)
+            self.store.owned.put(keys.owned(snapshot.id, key), None)
+            self.store.catalog.changed(snapshot)
+
+    def preserve(self, key: bytes, birth: SnapshotId, old: bytes | None) -> None:
+        """Before an entry, link or extended attribute of an inode with this birth changes from ``old``."""
+        ino = keys.ino_of(key)
+        newest = self.newest(ino)
+        if rule.keeps_record(birth, newest) and self.store.shadow.get(keys.shadow(key, newest)) is None:
+            self.put(key, self._snapshot(ino, newest), ABSENT if old is None else old)
+
+    def preserve_inode(self, ino: Ino, node: Inode) -> None:
+        """Before ``node`` changes."""
+        newest = self.newest(ino)
+        if rule.keeps_inode(node.birth, node.seen, newest):
+            self.put(keys.inode(ino), self._snapshot(ino, newest), node.pack())
+            node.seen = newest
+
+    def mark_absent(self, ino: Ino) -> None:
+        """The newest snapshot, if any, remembers that the inode was not there."""
+        newest = self.newest(ino)
+        key = keys.inode(ino)
+        if newest and self.store.shadow.get(keys.shadow(key, newest)) is None:
+            self.put(key, self._snapshot(ino, newest), ABSENT)
+
+    def drop_absent(self, key: bytes) -> None:
+        """A record that came and went since the newest snapshot leaves no trace in it."""
+        ino = keys.ino_of(key)
+        newest = self.newest(ino)
+        if newest and self.store.shadow.get(keys.shadow(key, newest)) == ABSENT:
+            self.drop(key, self._snapshot(ino, newest))
+
+    def take_block(self, ino: Ino, node: Inode, index: int, entry: int, pair: rule.Pair, change_start: int) -> bool:
+        """Whether the newest snapshot took over ``pair``, what an entry has been, where it had a ditto."""
+        newest = self.newest(ino)
+        if not rule.keeps_record(node.birth, newest):
+            return False
+        if not rule.keeps_block(change_start, self._kept_size(ino, newest)):
+            return False
+        shadow = self._block(ino, index, newest)
+        if entry in shadow.entries:
+            return False
+        shadow.entries[entry] = pair
+        self._changed_blocks[ino, index] = newest
+        self._snapshot(ino, newest).data_bytes += sector_count_of(pair[0]) * SECTOR_SIZE
+        return True
+
+    def _kept_size(self, ino: Ino, newest: SnapshotId) -> int:
+        """Bytes of block content that the newest snapshot sees of a file; its shadow inode exists."""
+        size = self._kept_sizes.get(ino)
+        if size is None:
+            value = self.store.shadow.get(keys.shadow(keys.inode(ino), newest))
+            if value is None:
+                raise Damaged(f"inode {ino} changes without a shadow in snapshot {newest}; run 'idemfs check'")
+            shadow = inodes.unpack(value) if value != ABSENT else None
+            size = 0 if shadow is None or shadow.is_inline else shadow.size
+            self._kept_sizes[ino] = size
+        return size
+
+    def _block(self, ino: Ino, index: int, newest: SnapshotId) -> ShadowBlock:
+        shadow = self._blocks.get((ino, index))
+        if shadow is None:
+            value = self.store.shadow.get(keys.shadow(keys.block(ino, index), newest))
+            shadow = ShadowBlock() if value is None else indirect.unpack_shadow(value)
+            self._blocks[ino, index] = shadow
+        return shadow
+
+    def open_block(self, ino: Ino, index: int) -> ShadowBlock | None:
+        """What the open group has moved into the newest snapshot, if anything."""
+        return self._blocks[ino, index] if (ino, index) in self._changed_blocks else None
+
+    @property
+    def is_changed(self) -> bool:
+        return bool(self._changed_blocks)
+
+    def flush(self) -> None:
+        """Write the gathered shadows into the open group."""
+        for (ino, index), newest in self._changed_blocks.items():
+            self.put(keys.block(ino, index), self._snapshot(ino, newest), self._blocks[ino, index].pack())
+        self._changed_blocks.clear()
+        self.forget()
+
+    def forget(self, ino: Ino | None = None) -> None:
+        """Nothing that is kept of the newest snapshot's versions holds any more; of ``ino``, or of all."""
+        assert not self._changed_blocks
+        if ino is None:
+            self._blocks.clear()
+            self._kept_sizes.clear()
+        else:
+            self._kept_sizes.pop(ino, None)
