@@ -40,7 +40,7 @@ def restore(active: Active, snapshot: Snapshot, undo_name: str | None = None) ->
 
 
 def go_back(active: Active, snapshot: Snapshot) -> None:
-    """As ``restore``, when the newest snapshot holds the active state already: that one undoes it."""
+    """As ``restore`` without a snapshot to undo it: what no snapshot holds is gone. Durable on return."""
     store = active.store
     with store.exclusive():
         store.admit(1, 100)
@@ -51,9 +51,8 @@ def go_back(active: Active, snapshot: Snapshot) -> None:
 def _restore_all(active: Active, snapshot: Snapshot) -> None:
     store = active.store
     store.commit(wait=False)
-    newest = store.catalog.filesets[snapshot.fileset].newest
     view = View(active, snapshot.id)
-    for ino, changed in changed_inodes(store, snapshot.fileset, snapshot.id, newest):
+    for ino, changed in changed_inodes(store, snapshot.fileset, snapshot.id, None):
         bring_back_inode(active, view, ino, changed, share=True)
     store.admit(1, 100)
     store.small.put(_RESTORE, None)
@@ -124,9 +123,9 @@ def bring_back_inode(active: Active, view: View, ino: Ino, changed: list[bytes],
         if key[8:9] not in (keys.INODE, keys.BLOCK):
             value = view.version(key)
             if value is None:
-                active.delete_record(key, ino, node)
+                active.delete_record(key, node)
             else:
-                active.put_record(key, value, ino, node)
+                active.put_record(key, value, node)
     _copy_portable(target, node)
     store.small.put(keys.orphan(ino), None if target.nlink else b"")
 

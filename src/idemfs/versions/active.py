@@ -107,16 +107,20 @@ class Active:
             node.atime = atime
             self._changed_inodes.add(ino)
 
-    def insert_inode(self, ino: Ino, node: Inode) -> None:
-        """A new inode; the newest snapshot remembers that it was absent. Sets birth and seen."""
+    def insert_inode(self, ino: Ino, node: Inode, *, is_new: bool = False) -> None:
+        """An inode that is not there; the newest snapshot remembers that it was absent. Sets birth and seen.
+
+        ``is_new``: its number was never used before, so nothing need be looked up.
+        """
         fileset = self._filesets[fileset_of(ino)]
         newest = fileset.newest
         node.birth = node.seen = newest
         key = ino.to_bytes(8, "big") + b"i"
         records = self.records
-        self._inodes.pop(ino, None)
+        if not is_new:
+            self._inodes.pop(ino, None)
         if key not in records.values:
-            if records.before_group(key) is None:
+            if is_new or records.before_group(key) is None:
                 self._new_keys.add(key)
             records.pending.append(key)
         records.values[key] = node.pack()
@@ -132,7 +136,7 @@ class Active:
             start, end = keys.kind_range(ino, kind)
             while pairs := self.records.scan(start, end, SCAN_COUNT):
                 for key, _ in pairs:
-                    self.delete_record(key, ino, node)
+                    self.delete_record(key, node)
                 start = pairs[-1][0]
         self._inodes.pop(ino, None)
         self._changed_inodes.discard(ino)
@@ -143,17 +147,25 @@ class Active:
 
     # -- entries, links, extended attributes ---------------------------------------------------------
 
-    def put_record(self, key: bytes, value: bytes, ino: Ino, node: Inode) -> None:
+    def add_record(self, key: bytes, value: bytes, node: Inode) -> None:
+        """As ``put_record``, for a record that the caller has just seen to be missing."""
+        if key not in self.records.values:
+            self._new_keys.add(key)
+        self.shadows.preserve(key, node.birth, None)
+        self.records.put(key, value)
+
+    def put_record(self, key: bytes, value: bytes, node: Inode) -> None:
         """Set a record of ``ino`` that is no inode and no indirect block."""
         old = self.records.get(key)
         if old == value:
             return
-        if old is None and key not in self.records.values:
-            self._new_keys.add(key)
+        if old is None:
+            self.add_record(key, value, node)
+            return
         self.shadows.preserve(key, node.birth, old)
         self.records.put(key, value)
 
-    def delete_record(self, key: bytes, ino: Ino, node: Inode) -> None:
+    def delete_record(self, key: bytes, node: Inode) -> None:
         """Remove such a record, if it is there."""
         old = self.records.get(key)
         if old is None:

@@ -45,7 +45,7 @@ class Names:
     def add(self, directory: Ino, name: bytes, ino: Ino, mode: int, now: int) -> None:
         """An entry that was not there."""
         node = self.active.change_inode(directory)
-        self.active.put_record(keys.entry(directory, name), entry.pack(number_of(ino), mode), directory, node)
+        self.active.add_record(keys.entry(directory, name), entry.pack(number_of(ino), mode), node)
         node.size += 1
         node.mtime = node.ctime = now
         if mode & 0o170000 == 0o040000:
@@ -54,7 +54,7 @@ class Names:
     def remove(self, directory: Ino, name: bytes, mode: int, now: int) -> None:
         """An entry that is there."""
         node = self.active.change_inode(directory)
-        self.active.delete_record(keys.entry(directory, name), directory, node)
+        self.active.delete_record(keys.entry(directory, name), node)
         node.size -= 1
         node.mtime = node.ctime = now
         if mode & 0o170000 == 0o040000:
@@ -63,32 +63,32 @@ class Names:
     def point(self, directory: Ino, name: bytes, ino: Ino, mode: int, now: int) -> None:
         """Let an entry that is there name another inode; counts of the directory are the caller's."""
         node = self.active.change_inode(directory)
-        self.active.put_record(keys.entry(directory, name), entry.pack(number_of(ino), mode), directory, node)
+        self.active.put_record(keys.entry(directory, name), entry.pack(number_of(ino), mode), node)
         node.mtime = node.ctime = now
 
     def add_back_reference(self, ino: Ino, node: Inode, parent: Number, name: bytes) -> None:
         if node.name:
-            self.active.put_record(keys.link(ino, parent, name), keys.PRESENT, ino, node)
+            self.active.put_record(keys.link(ino, parent, name), keys.PRESENT, node)
         else:
             node.parent, node.name = parent, name
 
     def remove_back_reference(self, ino: Ino, node: Inode, parent: Number, name: bytes) -> None:
         if (node.parent, node.name) != (parent, name):
-            self.active.delete_record(keys.link(ino, parent, name), ino, node)
+            self.active.delete_record(keys.link(ino, parent, name), node)
             return
         other = self.records.first(*keys.kind_range(ino, keys.LINK)) if node.nlink > 1 and not node.is_dir else None
         if other is None:
             node.parent, node.name = _NOWHERE, b""
             return
         node.parent, node.name = Number(int.from_bytes(other[0][9:17], "big")), other[0][17:]
-        self.active.delete_record(other[0], ino, node)
+        self.active.delete_record(other[0], node)
 
     def move_back_reference(self, ino: Ino, node: Inode, old: tuple[Number, bytes], new: tuple[Number, bytes]) -> None:
         if (node.parent, node.name) == old:
             node.parent, node.name = new
         else:
-            self.active.delete_record(keys.link(ino, *old), ino, node)
-            self.active.put_record(keys.link(ino, *new), keys.PRESENT, ino, node)
+            self.active.delete_record(keys.link(ino, *old), node)
+            self.active.put_record(keys.link(ino, *new), keys.PRESENT, node)
 
     def is_inside(self, directory: Ino, ancestor: Ino) -> bool:
         """Whether ``directory`` is ``ancestor`` or lies below it."""

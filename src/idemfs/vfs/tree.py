@@ -40,7 +40,7 @@ from idemfs.limits import (
     XATTR_NAME_SIZE_MAX,
     XATTR_VALUE_SIZE_MAX,
 )
-from idemfs.snapshots import bring_back, delete
+from idemfs.snapshots import bring_back, delete, received
 from idemfs.store.store import Store
 from idemfs.versions.active import Active
 from idemfs.versions.resolve import View
@@ -92,10 +92,10 @@ class Tree:
         """Grows when a directory is renamed, removed or restored: paths to inodes may be other ones then."""
         self.reload_role()
         if not store.readonly:
-            self._recover()
+            self.recover()
 
-    def _recover(self) -> None:
-        """What a crash left: interrupted deletions and restores, files that were open and unlinked."""
+    def recover(self) -> None:
+        """What a crash or another primary left: interrupted deletions and restores, files unlinked while open."""
         bring_back.resume(self.active)
         delete.resume(self.active)
         if self.role.role is Role.PRIMARY:
@@ -141,11 +141,14 @@ class Tree:
         return Reader(View(self.active, snapshot.id), snapshot.fileset, snapshot=snapshot)
 
     def newest_reader(self) -> Reader:
-        """What readers see: on a standby its newest complete snapshot, else the active file system."""
+        """What readers see: on a standby the snapshot that it received last, else the active file system."""
         if self.role.role is Role.STANDBY:
-            snapshots = self.store.catalog.snapshots(self.fileset)
-            if snapshots:
-                return self.snapshot_reader(snapshots[-1])
+            with self.store.lock:
+                base = received.base(self.store, self.fileset)
+            if base is not None:
+                return self.snapshot_reader(base)
+            # Nothing is older than snapshot 0: what is half-received stays unseen.
+            return Reader(View(self.active, NO_SNAPSHOT), self.fileset)
         return self.reader
 
     # -- names ---------------------------------------------------------------------------------------
@@ -177,7 +180,7 @@ class Tree:
             ino = self.store.catalog.new_ino(self.active.fileset(parent))
             node = _new_inode(mode, uid, gid, now, rdev, data)
             node.parent, node.name = number_of(parent), name
-            self.active.insert_inode(ino, node)
+            self.active.insert_inode(ino, node, is_new=True)
             self.names.add(parent, name, ino, mode, now)
             return ino
 
@@ -425,7 +428,7 @@ class Tree:
             if not exists and flags & XattrFlag.REPLACE:
                 raise posix(errno.ENODATA)
             node = self.active.change_inode(ino)
-            self.active.put_record(key, keys.PRESENT + value, ino, node)
+            self.active.put_record(key, keys.PRESENT + value, node)
             node.ctime = self.store.clock.now_ns()
 
     def remove_xattr(self, ino: Ino, name: bytes) -> None:
@@ -436,7 +439,7 @@ class Tree:
             if self.active.records.get(key) is None:
                 raise posix(errno.ENODATA)
             node = self.active.change_inode(ino)
-            self.active.delete_record(key, ino, node)
+            self.active.delete_record(key, node)
             node.ctime = self.store.clock.now_ns()
 
     # -- content -------------------------------------------------------------------------------------

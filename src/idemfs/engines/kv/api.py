@@ -24,6 +24,9 @@ class Table(Enum):
     OWNED = "owned"
     SMALL = "small"
 
+    # Members are compared by identity; the hash of their names costs as much as a short read.
+    __hash__ = object.__hash__
+
 
 class Precondition(NamedTuple):
     """``commit`` does nothing but raise ``Fenced`` unless ``key`` in ``SMALL`` has ``value`` (None: is missing)."""
