@@ -1,0 +1,213 @@
+"""The root fileset of an open store: its role, readers of its states, its orphans, its open files.
+
+``namespace.Namespace`` adds changes of names, ``tree.Tree`` changes of attributes and content.
+
+Threads: each call takes the store's lock.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+
+from idemfs.errors import Fenced, NotPrimary
+from idemfs.format import keys, role
+from idemfs.format.inode import INLINE, Inode
+from idemfs.format.role import Role, RoleRecord
+from idemfs.format.tables import Snapshot
+from idemfs.ids import NO_SNAPSHOT, ROOT_FILESET, ROOT_NUMBER, FilesetId, Ino, make_ino
+from idemfs.limits import SCAN_COUNT, SECTOR_SIZE
+from idemfs.snapshots import bring_back, delete, received
+from idemfs.store.store import Store
+from idemfs.versions.active import Active
+from idemfs.versions.resolve import View
+from idemfs.versions.state import ActiveView
+from idemfs.vfs.contents import Contents
+from idemfs.vfs.names import Names
+from idemfs.vfs.reader import Reader
+
+RECLAIM_BLOCK_COUNT = 16384
+"""A file of more blocks than this is freed in several groups."""
+RECORD_SIZE = 600
+"""What an operation's records may take, but for content: names, back-references, shadows."""
+
+
+class FilesetState:
+    """What every operation on a fileset needs."""
+
+    def __init__(self, store: Store, fileset: FilesetId = ROOT_FILESET) -> None:
+        self.store = store
+        self.fileset = fileset
+        self.root = make_ino(fileset, ROOT_NUMBER)
+        self.active = Active(store)
+        self.contents = Contents(self.active)
+        self.names = Names(self.active)
+        self.reader = Reader(
+            ActiveView(self.active),
+            fileset,
+            dirty=self.contents.waiting,
+            dirty_numbers=self.contents.waiting_numbers,
+        )
+        self._open_counts: dict[Ino, int] = {}
+        self.moves = 0
+        """Grows when a directory is renamed, removed or restored: paths to inodes may be other ones then."""
+        self.reload_role()
+        if not store.readonly:
+            self.recover()
+
+    def recover(self) -> None:
+        """What a crash or another primary left: interrupted deletions and restores, files unlinked while open."""
+        bring_back.resume(self.active)
+        delete.resume(self.active)
+        if self.role.role is Role.PRIMARY:
+            for key, _ in self.store.small.scan(*keys.prefix_range(b"O"), 1 << 30):
+                self._reclaim(Ino(int.from_bytes(key[1:], "big")))
+            if self.active.inode(self.root) is None and self._is_untouched():
+                self.make_root()
+
+    def _is_untouched(self) -> bool:
+        return self.active.fileset(self.root).next_number == 1
+
+    def make_root(self) -> None:
+        """The root directory of a new fileset; a standby gets its primary's instead."""
+        with self.store.lock:
+            self.store.admit(2, RECORD_SIZE)
+            fileset = self.active.fileset(self.root)
+            ino = self.store.catalog.new_ino(fileset)
+            assert ino == self.root
+            now = self.store.clock.now_ns()
+            node = new_inode(stat.S_IFDIR | 0o755, os.getuid(), os.getgid(), now)
+            node.parent = ROOT_NUMBER
+            self.active.insert_inode(ino, node)
+            self.store.commit()
+
+    # -- roles and readers ---------------------------------------------------------------------------
+
+    def reload_role(self) -> None:
+        """Take over the role that the store's role record names."""
+        self.role: RoleRecord = role.unpack(self.store.small.get(role.KEY))
+
+    def _change(self, records: int, size: int) -> None:
+        """Called by every operation first. Raises ``NotPrimary``, ``Fenced``, ``NoSpace``, ``CommitFailed``."""
+        if self.role.role is not Role.PRIMARY:
+            if self.role.role is Role.STANDBY:
+                raise NotPrimary("this store is a standby: write to its primary, or 'idemfs failover' makes it one")
+            raise Fenced(
+                f"epoch {self.role.seen_epoch} has ended this store's right to write; "
+                "'idemfs failback' makes it a standby of the new primary"
+            )
+        self.store.admit(records, size)
+
+    def snapshot_reader(self, snapshot: Snapshot) -> Reader:
+        return Reader(View(self.active, snapshot.id), snapshot.fileset, snapshot=snapshot)
+
+    def newest_reader(self) -> Reader:
+        """What readers see: on a standby the snapshot that it received last, else the active file system."""
+        if self.role.role is Role.STANDBY:
+            with self.store.lock:
+                base = received.base(self.store, self.fileset)
+            if base is not None:
+                return self.snapshot_reader(base)
+            # Nothing is older than snapshot 0: what is half-received stays unseen.
+            return Reader(View(self.active, NO_SNAPSHOT), self.fileset)
+        return self.reader
+
+    # -- orphans and open files ----------------------------------------------------------------------
+
+    def _gone(self, ino: Ino) -> None:
+        """The last link is gone: the inode goes too, or waits as an orphan until it is closed."""
+        if ino in self._open_counts or self._block_bound(ino) > RECLAIM_BLOCK_COUNT:
+            self.store.small.put(keys.orphan(ino), b"")
+            if ino not in self._open_counts:
+                self._reclaim(ino)
+        else:
+            self.contents.drop(ino)
+            self.active.remove_inode(ino)
+
+    def _block_bound(self, ino: Ino) -> int:
+        node = self.active.inode(ino)
+        return 0 if node is None or node.is_inline else -(-node.size // self.store.block_size)
+
+    def _reclaim(self, ino: Ino) -> None:
+        """Free an orphan, a part at a time, from its end."""
+        with self.store.lock:
+            while True:
+                self.store.admit(20 + 3 * SCAN_COUNT, 16 << 20)
+                node = self.active.inode(ino)
+                if node is None:
+                    break
+                self.contents.drop(ino)
+                bound = self._block_bound(ino)
+                if bound <= RECLAIM_BLOCK_COUNT:
+                    self.active.remove_inode(ino)
+                    break
+                node = self.active.change_inode(ino)
+                size = (bound - RECLAIM_BLOCK_COUNT) * self.store.block_size
+                self.contents.truncate(ino, node, size)
+            self.store.small.put(keys.orphan(ino), None)
+
+    def open(self, ino: Ino) -> None:
+        """Somebody uses the inode: unlinked, it stays until the last ``release``."""
+        with self.store.lock:
+            self.reader.inode(ino)
+            self._open_counts[ino] = self._open_counts.get(ino, 0) + 1
+
+    def release(self, ino: Ino) -> None:
+        with self.store.lock:
+            count = self._open_counts[ino] - 1
+            if count:
+                self._open_counts[ino] = count
+                return
+            del self._open_counts[ino]
+            node = self.active.inode(ino)
+            if node is not None and not node.nlink and self.role.role is Role.PRIMARY and not self.store.readonly:
+                self._reclaim(ino)
+
+    def sync(self) -> None:
+        """Everything that was changed before is durable on return."""
+        self.store.commit()
+
+    def statfs(self) -> os.statvfs_result:
+        """The host's free space, seen through the store."""
+        with self.store.lock:
+            free = self.store.space.free_sectors() + self.store.blocks.free_bytes() // SECTOR_SIZE
+            used = self.store.space.sector_count - self.store.space.free_sectors()
+            inode_count = self.active.fileset(self.root).inode_count
+        inodes_free = 1 << 40
+        total = used + free
+        return os.statvfs_result(
+            (
+                self.store.block_size,
+                SECTOR_SIZE,
+                total,
+                free,
+                free,
+                inode_count + inodes_free,
+                inodes_free,
+                inodes_free,
+                0,
+                255,
+            )
+        )
+
+
+def new_inode(mode: int, uid: int, gid: int, now: int, rdev: int = 0, data: bytes = b"") -> Inode:
+    is_directory = mode & 0o170000 == stat.S_IFDIR
+    return Inode(
+        birth=NO_SNAPSHOT,
+        seen=NO_SNAPSHOT,
+        atime=now,
+        mode=mode,
+        uid=uid,
+        gid=gid,
+        nlink=2 if is_directory else 1,
+        rdev=rdev,
+        size=len(data),
+        mtime=now,
+        ctime=now,
+        btime=now,
+        flags=INLINE if mode & 0o170000 == stat.S_IFREG else 0,
+        parent=ROOT_NUMBER,
+        name=b"",
+        data=data,
+    )

@@ -1,0 +1,214 @@
+"""Changing names in the active file system, by inode number.
+
+Every operation is atomic: it happens in one transaction group, or not at all.
+``OSError`` carries the errno of POSIX. Permissions are the adapters' affair in so far as
+they know a caller; who calls from here is the store's owner.
+
+Threads: each call takes the store's lock, and admits its records before it looks at
+anything, since admitting may let others in.
+"""
+
+from __future__ import annotations
+
+import errno
+import stat
+from enum import IntFlag
+
+from idemfs.format import keys
+from idemfs.format.inode import Inode
+from idemfs.ids import Ino, fileset_of, number_of
+from idemfs.limits import LINK_COUNT_MAX, SYMLINK_SIZE_MAX
+from idemfs.vfs.fileset_state import RECORD_SIZE, FilesetState, new_inode
+from idemfs.vfs.names import check_name
+from idemfs.vfs.reader import posix
+
+
+class RenameFlag(IntFlag):
+    """Of ``renameat2(2)``."""
+
+    NONE = 0
+    NOREPLACE = 1
+    EXCHANGE = 2
+
+
+class Namespace(FilesetState):
+    """Creates, links, removes and renames."""
+
+    def create(
+        self, parent: Ino, name: bytes, mode: int, uid: int, gid: int, *, rdev: int = 0, data: bytes = b""
+    ) -> Ino:
+        """A new inode of the type that ``mode`` says. ``data``: a symlink's target, or what a small file holds.
+
+        A directory with the set-group-id bit gives its group, and to directories the bit.
+        """
+        with self.store.lock:
+            self._change(8, RECORD_SIZE + len(data))
+            directory = self.reader.directory(parent)
+            check_name(name)
+            kind = mode & 0o170000
+            if len(data) > (SYMLINK_SIZE_MAX if kind == stat.S_IFLNK else self.store.superblock.inline_size):
+                raise posix(errno.ENAMETOOLONG if kind == stat.S_IFLNK else errno.EFBIG)
+            if not directory.name and parent != self.root:
+                raise posix(errno.ENOENT, "the directory was removed")
+            if self.active.records.get(keys.entry(parent, name)) is not None:
+                raise posix(errno.EEXIST)
+            if kind == stat.S_IFDIR and directory.nlink >= LINK_COUNT_MAX:
+                raise posix(errno.EMLINK)
+            if directory.mode & stat.S_ISGID:
+                gid = directory.gid
+                mode |= stat.S_ISGID if kind == stat.S_IFDIR else 0
+            now = self.store.clock.now_ns()
+            ino = self.store.catalog.new_ino(self.active.fileset(parent))
+            node = new_inode(mode, uid, gid, now, rdev, data)
+            node.parent, node.name = number_of(parent), name
+            self.active.insert_inode(ino, node, is_new=True)
+            self.names.add(parent, name, ino, mode, now)
+            return ino
+
+    def link(self, ino: Ino, parent: Ino, name: bytes) -> None:
+        """A further name for a file."""
+        with self.store.lock:
+            self._change(8, RECORD_SIZE)
+            node = self.reader.inode(ino)
+            self.reader.directory(parent)
+            check_name(name)
+            if node.is_dir:
+                raise posix(errno.EPERM)
+            if not node.nlink:
+                raise posix(errno.ENOENT)
+            if node.nlink >= LINK_COUNT_MAX:
+                raise posix(errno.EMLINK)
+            if fileset_of(ino) != fileset_of(parent):
+                raise posix(errno.EXDEV)
+            if self.names.find(parent, name) is not None:
+                raise posix(errno.EEXIST)
+            now = self.store.clock.now_ns()
+            node = self.active.change_inode(ino)
+            node.nlink += 1
+            node.ctime = now
+            self.names.add_back_reference(ino, node, number_of(parent), name)
+            self.names.add(parent, name, ino, node.mode, now)
+
+    def unlink(self, parent: Ino, name: bytes) -> None:
+        with self.store.lock:
+            self._change(10, RECORD_SIZE * 2)
+            ino = self.reader.lookup(parent, name)
+            node = self.reader.inode(ino)
+            if node.is_dir:
+                raise posix(errno.EISDIR)
+            now = self.store.clock.now_ns()
+            self.names.remove(parent, name, node.mode, now)
+            self._drop_link(ino, number_of(parent), name, now)
+
+    def rmdir(self, parent: Ino, name: bytes) -> None:
+        with self.store.lock:
+            self._change(10, RECORD_SIZE * 2)
+            if name in (b".", b".."):
+                raise posix(errno.EINVAL if name == b"." else errno.ENOTEMPTY)
+            ino = self.reader.lookup(parent, name)
+            node = self.reader.directory(ino)
+            if node.size:
+                raise posix(errno.ENOTEMPTY)
+            now = self.store.clock.now_ns()
+            self.names.remove(parent, name, node.mode, now)
+            self._drop_directory(ino, now)
+
+    def _drop_directory(self, ino: Ino, now: int) -> None:
+        self.moves += 1
+        node = self.active.change_inode(ino)
+        node.nlink = 0
+        node.ctime = now
+        node.name = b""
+        self._gone(ino)
+
+    def _drop_link(self, ino: Ino, parent: int, name: bytes, now: int) -> None:
+        node = self.active.change_inode(ino)
+        self.names.remove_back_reference(ino, node, number_of(Ino(parent)), name)
+        node.nlink -= 1
+        node.ctime = now
+        if not node.nlink:
+            self._gone(ino)
+
+    def rename(
+        self, parent: Ino, name: bytes, new_parent: Ino, new_name: bytes, flags: RenameFlag = RenameFlag.NONE
+    ) -> None:
+        """All cases of ``renameat2(2)`` but whiteouts."""
+        with self.store.lock:
+            self._change(24, RECORD_SIZE * 4)
+            for each in (name, new_name):
+                if each in (b".", b".."):
+                    raise posix(errno.EBUSY)
+            check_name(new_name)
+            if flags == RenameFlag.NOREPLACE | RenameFlag.EXCHANGE:
+                raise posix(errno.EINVAL)
+            self.reader.directory(new_parent)
+            ino = self.reader.lookup(parent, name)
+            node = self.reader.inode(ino)
+            if fileset_of(parent) != fileset_of(new_parent):
+                raise posix(errno.EXDEV)
+            target = self.names.find(new_parent, new_name)
+            if node.is_dir and self.names.is_inside(new_parent, ino):
+                raise posix(errno.EINVAL)
+            if flags & RenameFlag.NOREPLACE and target is not None:
+                raise posix(errno.EEXIST)
+            if flags & RenameFlag.EXCHANGE:
+                self._exchange(parent, name, ino, new_parent, new_name, target)
+            elif target != ino:
+                self._move(parent, name, ino, node, new_parent, new_name, target)
+
+    def _move(
+        self, parent: Ino, name: bytes, ino: Ino, node: Inode, new_parent: Ino, new_name: bytes, target: Ino | None
+    ) -> None:
+        now = self.store.clock.now_ns()
+        mode = node.mode
+        if target is not None:
+            self._check_replaced(node, self.reader.inode(target), parent, target)
+        elif node.is_dir and parent != new_parent and self.reader.inode(new_parent).nlink >= LINK_COUNT_MAX:
+            raise posix(errno.EMLINK)
+        if target is not None:
+            replaced = self.reader.inode(target)
+            self.names.remove(new_parent, new_name, replaced.mode, now)
+        self.names.remove(parent, name, mode, now)
+        self.names.add(new_parent, new_name, ino, mode, now)
+        node = self.active.change_inode(ino)
+        node.ctime = now
+        self.names.move_back_reference(ino, node, (number_of(parent), name), (number_of(new_parent), new_name))
+        self.moves += node.is_dir
+        if target is not None:
+            if replaced.is_dir:
+                self._drop_directory(target, now)
+            else:
+                self._drop_link(target, number_of(new_parent), new_name, now)
+
+    def _check_replaced(self, node: Inode, replaced: Inode, parent: Ino, target: Ino) -> None:
+        if node.is_dir and not replaced.is_dir:
+            raise posix(errno.ENOTDIR)
+        if replaced.is_dir and not node.is_dir:
+            raise posix(errno.EISDIR)
+        if replaced.is_dir and (replaced.size or self.names.is_inside(parent, target)):
+            raise posix(errno.ENOTEMPTY)
+
+    def _exchange(
+        self, parent: Ino, name: bytes, ino: Ino, new_parent: Ino, new_name: bytes, target: Ino | None
+    ) -> None:
+        if target is None:
+            raise posix(errno.ENOENT)
+        if target == ino:
+            return
+        other = self.reader.inode(target)
+        if other.is_dir and self.names.is_inside(parent, target):
+            raise posix(errno.EINVAL)
+        now = self.store.clock.now_ns()
+        node = self.active.change_inode(ino)
+        other = self.active.change_inode(target)
+        self.names.point(parent, name, target, other.mode, now)
+        self.names.point(new_parent, new_name, ino, node.mode, now)
+        if node.is_dir != other.is_dir and parent != new_parent:
+            shift = 1 if other.is_dir else -1
+            self.active.change_inode(parent).nlink += shift
+            self.active.change_inode(new_parent).nlink -= shift
+        node.ctime = other.ctime = now
+        here, there = (number_of(parent), name), (number_of(new_parent), new_name)
+        self.names.move_back_reference(ino, node, here, there)
+        self.names.move_back_reference(target, other, there, here)
+        self.moves += 1
