@@ -27,6 +27,8 @@ SNAPSHOT_COUNT_MAX = 1 << 20
 GROUP_SECONDS = 5.0
 GROUP_RECORD_COUNT_MAX = 60_000
 GROUP_RECORD_BYTES_MAX = 64 << 20
+GROUP_DATA_BYTES_MAX = 256 << 20
+"""Blocks that a group writes before it is sealed, so that the host starts on them while others are made."""
 DIRTY_DATA_BYTES_MAX = 32 << 20
 BLOCK_CACHE_BYTES_MAX = 64 << 20
 RECORD_CACHE_COUNT_MAX = 20_000

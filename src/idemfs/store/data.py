@@ -40,8 +40,8 @@ class Data:
         self._decompressor: zstandard.ZstdDecompressor | None = None
         self._cache: OrderedDict[Address, bytes] = OrderedDict()
         self._cache_bytes = 0
-        self.written = False
-        """Whether the open group wrote blocks, which must be synced before it commits."""
+        self.written_bytes = 0
+        """What the open group wrote; it must be synced before the group commits."""
 
     def write(self, content: bytes, extent: tuple[int, int] | None = None) -> tuple[Address, int]:
         """Store the content of one block; its address and checksum. Trailing zeros are not stored.
@@ -64,7 +64,7 @@ class Data:
         else:
             sector = self._space.allocate(count)
         self._blocks.write(sector, data)
-        self.written = True
+        self.written_bytes += len(data)
         address = addresses.make(sector, len(data), stored is not None)
         self._remember(address, payload)
         return address, checksum

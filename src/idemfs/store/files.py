@@ -17,11 +17,12 @@ from idemfs.engines.blocks.local import LocalBlocks
 from idemfs.engines.kv.api import KV, Table
 from idemfs.engines.kv.lmdb_engine import LmdbKV
 from idemfs.engines.lock import StoreLock
-from idemfs.errors import StoreExists, StoreMissing
+from idemfs.errors import StoreExists
 from idemfs.format import keys, superblock, tables
 from idemfs.format.superblock import COMPRESSION_NONE, COMPRESSION_ZSTD, Superblock
 from idemfs.ids import ROOT_FILESET, Guid
 from idemfs.limits import BLOCK_SIZE_DEFAULT, BLOCK_SIZE_MAX, BLOCK_SIZE_MIN, INDIRECT_ENTRY_COUNT, INLINE_SIZE_MAX
+from idemfs.store.peek import read_superblock
 from idemfs.store.store import Store
 
 
@@ -98,16 +99,6 @@ def _write_superblock(path: str, value: bytes) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
-
-
-def read_superblock(path: str) -> Superblock:
-    """Raises ``StoreMissing``, ``FormatTooNew``, ``Damaged``."""
-    try:
-        with open(os.path.join(path, "superblock"), "rb") as file:
-            value = file.read(4096)
-    except (FileNotFoundError, NotADirectoryError):
-        raise StoreMissing(f"{path}: no store here; 'idemfs init {path}' makes one") from None
-    return superblock.unpack(value)
 
 
 def open_files(path: str, *, readonly: bool = False, background: bool = True, clock: Clock | None = None) -> Store:

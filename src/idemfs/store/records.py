@@ -10,10 +10,12 @@ meanwhile; the sealed layer then equals what it committed, so either answer is r
 from __future__ import annotations
 
 from itertools import islice
-
-from sortedcontainers import SortedList
+from typing import TYPE_CHECKING
 
 from idemfs.engines.kv.api import KV, Table
+
+if TYPE_CHECKING:
+    from sortedcontainers import SortedList
 
 _MISSING = object()
 
@@ -26,13 +28,19 @@ class _Layer:
     def __init__(self) -> None:
         self.values: dict[bytes, bytes | None] = {}
         self.pending: list[bytes] = []
-        self.order: SortedList[bytes] = SortedList()
+        self.order: SortedList[bytes] | None = None
 
     def between(self, start: bytes, end: bytes, limit: int, reverse: bool) -> list[bytes]:
+        order = self.order
+        if order is None:
+            # Late, since listing snapshots never comes here and this is slow to import.
+            from sortedcontainers import SortedList
+
+            order = self.order = SortedList()
         if self.pending:
-            self.order.update(self.pending)
+            order.update(self.pending)
             self.pending.clear()
-        return list(islice(self.order.irange(start, end, (True, False), reverse), limit))
+        return list(islice(order.irange(start, end, (True, False), reverse), limit))
 
 
 class Records:

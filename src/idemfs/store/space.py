@@ -15,8 +15,7 @@ Threads: under the store's lock, but ``discard``, which the committing thread ca
 from __future__ import annotations
 
 from itertools import chain, islice
-
-from sortedcontainers import SortedDict
+from typing import TYPE_CHECKING
 
 from idemfs.engines.blocks.api import Blocks
 from idemfs.errors import Damaged, NoSpace
@@ -25,6 +24,9 @@ from idemfs.format import keys
 from idemfs.ids import Address
 from idemfs.limits import RESERVE_SECTOR_COUNT, SCAN_COUNT, SECTOR_COUNT_MAX
 from idemfs.store.records import Records
+
+if TYPE_CHECKING:
+    from sortedcontainers import SortedDict
 
 _PROBE_COUNT = 32
 _DISCARD_SECTOR_COUNT_MIN = 16
@@ -53,6 +55,9 @@ class Space:
 
     def _runs(self) -> SortedDict[int, int]:
         if self._free is None:
+            # Late, since listing snapshots never comes here and this is slow to import.
+            from sortedcontainers import SortedDict
+
             runs: SortedDict[int, int] = SortedDict()
             start, end = keys.prefix_range(b"R")
             while pairs := self._small.scan(start, end, SCAN_COUNT):

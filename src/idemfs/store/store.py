@@ -100,7 +100,11 @@ class Store:
             self.dirty = True
             self._opened_at = self.clock.monotonic_seconds()
             self._wake()
-        elif self._admitted_records > GROUP_RECORD_COUNT_MAX or self._admitted_bytes > GROUP_RECORD_BYTES_MAX:
+        elif (
+            self._admitted_records > GROUP_RECORD_COUNT_MAX
+            or self._admitted_bytes > GROUP_RECORD_BYTES_MAX
+            or self.data.written_bytes > GROUP_DATA_BYTES_MAX
+        ):
             self.commit(wait=False)
             self.dirty = True
         records += self._admitted_records
@@ -196,7 +200,7 @@ class Store:
         }
         self._precondition = Precondition(role.KEY, self._owner_record)
         self._owner_record = self._batch[Table.SMALL].get(role.KEY, self._owner_record)
-        self._sync_blocks, self.data.written = self.data.written, False
+        self._sync_blocks, self.data.written_bytes = self.data.written_bytes > 0, 0
         self.dirty = False
         self._sealed_records, self._sealed_bytes = self._admitted_records, self._admitted_bytes
         self._admitted_records = self._admitted_bytes = 0

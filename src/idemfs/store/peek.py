@@ -1,0 +1,43 @@
+"""What the tables of a store on the local file system say, read without its lock and without the rest of a store.
+
+For commands that only list: most of the time of a short command goes into importing, and a
+store that another process uses can be listed all the same. What is read is the last committed group.
+"""
+
+from __future__ import annotations
+
+import os
+
+from idemfs.engines.kv.api import Table
+from idemfs.engines.kv.lmdb_engine import LmdbKV
+from idemfs.errors import StoreMissing
+from idemfs.format import superblock
+from idemfs.format.superblock import Superblock
+from idemfs.ids import ROOT_FILESET
+from idemfs.store.catalog import Catalog
+from idemfs.store.records import Records
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from idemfs.format.tables import Fileset, Snapshot
+
+
+def read_superblock(path: str) -> Superblock:
+    """Raises ``StoreMissing``, ``FormatTooNew``, ``Damaged``."""
+    try:
+        with open(os.path.join(path, "superblock"), "rb") as file:
+            value = file.read(4096)
+    except (FileNotFoundError, NotADirectoryError):
+        raise StoreMissing(f"{path}: no store here; 'idemfs init {path}' makes one") from None
+    return superblock.unpack(value)
+
+
+def read_snapshots(path: str) -> tuple[Fileset, list[Snapshot]]:
+    """The root fileset and its complete snapshots, oldest first. Raises as ``read_superblock``, and ``OSError``."""
+    read_superblock(path)
+    kv = LmdbKV(os.path.join(path, "meta"), readonly=True)
+    try:
+        catalog = Catalog(Records(kv, Table.SMALL))
+        return catalog.filesets[ROOT_FILESET], catalog.snapshots(ROOT_FILESET)
+    finally:
+        kv.close()
