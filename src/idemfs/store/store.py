@@ -25,7 +25,7 @@ from idemfs.format import role
 from idemfs.format.address import HOLE
 from idemfs.format.superblock import COMPRESSION_ZSTD, Superblock
 from idemfs.ids import Address
-from idemfs.limits import GROUP_RECORD_BYTES_MAX, GROUP_RECORD_COUNT_MAX, GROUP_SECONDS
+from idemfs.limits import GROUP_DATA_BYTES_MAX, GROUP_RECORD_BYTES_MAX, GROUP_RECORD_COUNT_MAX, GROUP_SECONDS
 from idemfs.store.catalog import Catalog
 from idemfs.store.data import Data
 from idemfs.store.records import Records
