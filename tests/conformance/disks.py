@@ -1,7 +1,8 @@
-"""A small disk to fill, for tests of what happens then."""
+"""A small disk to fill, and the open files to break, for tests of what happens then."""
 
 from __future__ import annotations
 
+import os
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -23,3 +24,15 @@ def small_disk(directory: Path, size: int) -> Iterator[Path]:
         yield directory
     finally:
         subprocess.run(["umount", str(directory)], check=True)
+
+
+def fds_of(path: Path) -> list[int]:
+    """The open files of this process that are ``path``."""
+    found = []
+    for name in os.listdir("/proc/self/fd"):
+        try:
+            if os.readlink(f"/proc/self/fd/{name}") == str(path):
+                found.append(int(name))
+        except FileNotFoundError:  # the one that lists the directory
+            continue
+    return found

@@ -140,6 +140,25 @@ def test_a_precondition_that_fails_changes_nothing(kv: KV, expected: bytes | Non
     assert kv.get(A, b"k") == b"later"
 
 
+def test_readers_do_not_keep_a_commit_from_being_refused(kv: KV) -> None:
+    kv.commit({Table.SMALL: {b"epoch": b"1"}})
+    done = Event()
+
+    def read() -> None:
+        while not done.is_set():
+            kv.get(Table.SMALL, b"epoch")
+
+    with ThreadPoolExecutor(3) as pool:
+        readers = [pool.submit(read) for _ in range(3)]
+        try:
+            for _ in range(5):
+                with pytest.raises(Fenced):
+                    kv.commit({A: {b"k": b"v"}}, Precondition(b"epoch", b"2"))
+        finally:
+            done.set()
+        assert [reader.result() for reader in readers] == [None] * 3
+
+
 def test_readers_see_whole_commits_while_others_are_made(kv: KV) -> None:
     keys = [number.to_bytes(2, "big") for number in range(0, 4000, 40)]
     done = Event()

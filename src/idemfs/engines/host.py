@@ -10,7 +10,9 @@ Threads: every function may be called from any thread.
 from __future__ import annotations
 
 import errno
+import fcntl
 import os
+import struct
 from collections.abc import Callable
 
 from idemfs.errors import NoSpace
@@ -20,6 +22,10 @@ PUNCH_HOLE = 0x02
 
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOSYS})
+
+# From linux/fs.h: read and change a file's attributes; the one that chattr calls C.
+_GETFLAGS, _SETFLAGS, _NOCOW = 0x80086601, 0x40086602, 0x00800000
+_FLAGS = struct.Struct("i")
 
 _fallocate: Callable[[int, int, int, int], int] | None = None
 
@@ -74,6 +80,25 @@ def fallocate(fd: int, mode: int, offset: int, size: int) -> None:
         number = ctypes.get_errno()
         if number != errno.EINTR:
             raise OSError(number, os.strerror(number))
+
+
+def overwrite_in_place(path: str) -> None:
+    """Let files that are made in this directory from now on be overwritten where they are, if the host can choose.
+
+    btrfs otherwise writes to new space each time, so that nothing could be reserved; and storing
+    through a map, as LMDB does in its lock file, ends in SIGBUS when there is none. The price is that btrfs
+    keeps no checksums of these files.
+    """
+    fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        (flags,) = _FLAGS.unpack(fcntl.ioctl(fd, _GETFLAGS, bytes(_FLAGS.size)))
+        fcntl.ioctl(fd, _SETFLAGS, _FLAGS.pack(flags | _NOCOW))
+    except OSError as error:
+        # Whoever does not know the attribute says so in one of these ways.
+        if error.errno not in _UNSUPPORTED | {errno.ENOTTY, errno.EINVAL, errno.EPERM}:
+            raise
+    finally:
+        os.close(fd)
 
 
 def sync_directory(path: str) -> None:

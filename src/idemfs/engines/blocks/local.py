@@ -43,6 +43,7 @@ class LocalBlocks:
             if readonly:
                 raise StoreMissing(f"{path}: no blocks here")
             os.mkdir(path, 0o700)
+            host.overwrite_in_place(path)
             # crash: the directory's name must be durable before anything in it is said to be.
             host.sync_directory(os.path.dirname(os.path.abspath(path)))
 

@@ -37,8 +37,9 @@ if TYPE_CHECKING:
 
 _MAP_BYTES = 64 << 30
 """Address space, not memory or disk. It grows by doubling, so seldom that every read in flight may fail once."""
-_MAP_BYTES_MAX = 1 << 46
 _READER_COUNT_MAX = 1022
+"""Read transactions at one time, of all threads and processes."""
+_LOCK_FILE_BYTES_MAX = (_READER_COUNT_MAX + 64) * 64
 
 _T = TypeVar("_T")
 _Item = tuple[bytes, bytes]
@@ -50,18 +51,20 @@ class LmdbKV:
 
     def __init__(self, path: str, readonly: bool = False, *, map_bytes: int = _MAP_BYTES) -> None:
         self._path = path
-        self._map_bytes = map_bytes
         self._commit_lock = threading.Lock()
         self._failure: lmdb.Error | None = None
         data_path = os.path.join(path, "data.mdb")
-        if readonly and not os.path.exists(data_path):
-            raise StoreMissing(f"{path}: no metadata here")
+        if not os.path.exists(data_path):
+            if readonly:
+                raise StoreMissing(f"{path}: no metadata here")
+            _prepare(path)
         try:
             self._env = lmdb.Environment(
                 path,
                 map_size=map_bytes,
                 readonly=readonly,
-                mode=0o700,
+                create=False,
+                mode=0o600,
                 max_readers=_READER_COUNT_MAX,
                 max_dbs=len(Table),
                 # LMDB keeps one ended read transaction to begin the next one with, which makes beginning cheap.
@@ -69,6 +72,7 @@ class LmdbKV:
             )
         except lmdb.Error as error:
             raise _translate(error, path) from error
+        self._map_bytes = self._env.info()["map_size"]
         self._databases: dict[Table, _Database] = {}
         self._reservation: Reservation | None = None
         try:
@@ -111,8 +115,9 @@ class LmdbKV:
         record_count, value_bytes = measure(batch)
         with self._commit_lock:
             reservation = self._writable()
-            reservation.commit_begins(record_count, value_bytes)
+            end = reservation.commit_begins(record_count, value_bytes)
             try:
+                self._enlarge_map(end)
                 self._commit(batch, precondition)
             except lmdb.Error as error:
                 self._commit_failed(error, record_count, value_bytes)
@@ -144,13 +149,17 @@ class LmdbKV:
             self._env.close()
 
     def _open_tables(self, readonly: bool) -> None:
-        with self._env.begin(write=not readonly) as txn:
-            for table in Table:
-                try:
-                    name = table.value.encode()
-                    self._databases[table] = self._env.open_db(name, txn=txn, create=not readonly)
-                except lmdb.NotFoundError as error:
-                    raise Damaged(f"{self._path}: table {table.value!r} is missing; restore this store") from error
+        names = [(table, table.value.encode()) for table in Table]
+        if readonly:
+            try:
+                for table, name in names:
+                    self._databases[table] = self._env.open_db(name, create=False)
+            except lmdb.NotFoundError as error:
+                raise Damaged(f"{self._path}: table {table.value!r} is missing; restore this store") from error
+        else:
+            with self._env.begin(write=True) as txn:
+                for table, name in names:
+                    self._databases[table] = self._env.open_db(name, txn=txn)
 
     # Reads. Each may fail with ``lmdb.Error`` when the map changes its size under it.
 
@@ -219,27 +228,31 @@ class LmdbKV:
         return self._reservation
 
     def _commit(self, batch: Batch, precondition: Precondition | None) -> None:
-        while True:
-            try:
-                # crash: leaving this block syncs the new pages, and only then writes and syncs the page that
-                # points to them, so that a cut leaves the old state or the new one.
-                with self._env.begin(write=True) as txn:
-                    if precondition is not None:
-                        key, value = precondition
-                        if txn.get(key, None, self._databases[Table.SMALL]) != value:
-                            raise fenced(self._path, precondition)
-                    for table, records in batch.items():
-                        _change(txn, self._databases[table], records)
-                return
-            except lmdb.MapFullError:
-                if self._map_bytes >= _MAP_BYTES_MAX:
-                    raise
-                self._map_bytes *= 2
-                self._env.set_mapsize(self._map_bytes)
+        txn = self._env.begin(write=True)
+        try:
+            if precondition is not None:
+                value = txn.get(precondition.key, None, self._databases[Table.SMALL])
+                if value != precondition.value:
+                    # Ends it with no change made. Aborting waits until no thread reads, which may never come.
+                    txn.commit()
+                    raise fenced(self._path, precondition)
+            for table, records in batch.items():
+                _change(txn, self._databases[table], records)
+            # crash: this syncs the new pages, and only then writes and syncs the page that points to them, so
+            # that a cut leaves the old state or the new one.
+            txn.commit()
+        finally:
+            txn.abort()
+
+    def _enlarge_map(self, end: int) -> None:
+        """Have a map that a commit cannot fill, since the only way out of that is to abort."""
+        while self._map_bytes < end:
+            self._map_bytes *= 2
+            self._env.set_mapsize(self._map_bytes)
 
     def _commit_failed(self, error: lmdb.Error, record_count: int, value_bytes: int) -> None:
         """Raise what a failed commit means."""
-        if host.is_full(error.code) or isinstance(error, lmdb.MapFullError):
+        if host.is_full(error.code):
             raise host.no_space(self._path) from error
         if error.code == errno.EIO and self._reservation is not None:
             # LMDB says so too when the host ran full in the middle of a write.
@@ -247,6 +260,26 @@ class LmdbKV:
             self._reservation.ensure(record_count, value_bytes)
         self._failure = error
         raise OSError(errno.EIO, f"{self._path}: commit failed ({error}); open the store again") from error
+
+
+def _prepare(path: str) -> None:
+    """Make the directory, and back LMDB's lock file: to store through its map is a SIGBUS if the host is full."""
+    if not os.path.isdir(path):
+        os.mkdir(path, 0o700)
+    host.overwrite_in_place(path)
+    name = os.path.join(path, "lock.mdb")
+    try:
+        # Only a new one: to close a lock file that this process has open elsewhere would drop its locks.
+        fd = os.open(name, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except FileExistsError:
+        return
+    try:
+        host.reserve(fd, name, 0, _LOCK_FILE_BYTES_MAX, keep_size=True)
+    except OSError:
+        os.unlink(name)
+        raise
+    finally:
+        os.close(fd)
 
 
 def _change(txn: lmdb.Transaction[bytes], database: _Database, records: Mapping[bytes, bytes | None]) -> None:

@@ -6,8 +6,8 @@ plus the pages that it allocates, so it cannot fail for space once the host has 
 every byte of the file up to there. Pages that LMDB has free inside the file are not
 counted on: which of them a commit may use depends on readers and on runs of pages.
 
-On a host that itself never overwrites (btrfs, ZFS), backed bytes can still need new
-space when they are written again; there this is a best effort.
+On a host that itself never overwrites (ZFS; btrfs where ``host.overwrite_in_place`` failed), backed
+bytes can need new space when they are written again; there this is a best effort.
 
 Threads: ``Reservation`` may be used from any thread, also during a commit.
 """
@@ -99,10 +99,11 @@ class Reservation:
             if end > self._end:
                 self._extend(end)
 
-    def commit_begins(self, record_count: int, value_bytes: int) -> None:
-        """From now on ``ensure`` speaks of the records after these."""
+    def commit_begins(self, record_count: int, value_bytes: int) -> int:
+        """From now on ``ensure`` speaks of the records after these. Returns where the file ends then, at most."""
         with self._lock:
             self._in_flight_count = page_count_max(self._shape, record_count, value_bytes)
+            return (self._shape.page_count + self._in_flight_count) * self._shape.page_size
 
     def commit_ended(self, shape: Shape) -> None:
         """``shape`` is how the commit left the file, whether or not it succeeded."""
