@@ -252,6 +252,8 @@ class Space:
         """The sealed group is durable: what it freed can be handed out."""
         released, self._releasing = self._releasing, []
         for start, count in released:
+            # It has a record of its own, which the next group removes when the run joins the one before it.
+            self._changed.add(start)
             self._insert(start, count)
 
 
