@@ -84,11 +84,12 @@ def _dispatch(arguments: list[str]) -> int:
 
 
 def _run(words: tuple[str, ...], rest: list[str]) -> int:
-    import importlib
-
     from idemfs.cli.parser import make_parser
 
-    module: Command = importlib.import_module(commands.module_name(words))
+    name = commands.module_name(words)
+    # As importlib does, which itself takes time to import.
+    __import__(name)
+    module: Command = sys.modules[name]
     parser = make_parser(commands.phrase(words), commands.COMMANDS[words])
     module.arguments(parser)
     try:

@@ -13,6 +13,9 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import NoReturn
 
+# argparse asks for a translation of each of its texts, which imports and looks for files. There is none to find.
+setattr(argparse, "_", str)  # noqa: B010
+
 HELP_WIDTH = 100
 """A fixed width: asking the terminal for its own imports ten more modules."""
 

@@ -1,0 +1,40 @@
+"""What users are told of a snapshot. Plain, since listing snapshots must not wait for imports."""
+
+from __future__ import annotations
+
+
+from idemfs.format.tables import Fileset, Snapshot
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from datetime import datetime
+
+
+class SnapshotInfo:
+    """One snapshot as it was when it was asked for; what it owns changes later."""
+
+    __slots__ = ("created_ns", "digest", "file_count", "fileset", "guid", "id", "name", "owned_bytes")
+
+    def __init__(self, snapshot: Snapshot, fileset: Fileset) -> None:
+        self.name = snapshot.name
+        self.fileset = fileset.name
+        self.id = int(snapshot.id)
+        self.guid = snapshot.guid.hex()
+        """Names the snapshot in every store that holds it."""
+        self.created_ns = snapshot.created_ns
+        self.owned_bytes = snapshot.owned_bytes
+        """What deleting it would free, or hand down to the next older one: extents in whole sectors, and records."""
+        self.digest = f"{snapshot.digest:032x}"
+        """Equal in every store that holds the snapshot."""
+        self.file_count = snapshot.inode_count
+        """Inodes that the snapshot sees, directories included."""
+
+    @property
+    def created(self) -> datetime:
+        """UTC, in microseconds; ``created_ns`` is exact."""
+        from datetime import UTC, datetime, timedelta
+
+        return datetime(1970, 1, 1, tzinfo=UTC) + timedelta(microseconds=self.created_ns // 1000)
+
+    def __repr__(self) -> str:
+        return f"<SnapshotInfo {self.name!r} id={self.id} owned_bytes={self.owned_bytes} digest={self.digest}>"
