@@ -56,14 +56,15 @@ def page_count_max(shape: Shape, record_count: int, value_bytes: int) -> int:
     leaf_copies = min(2 * record_count, 2 * shape.leaf_count)
     # A split leaves two pages that are three quarters full at most, so that the next split
     # of either needs a quarter of a page of new bytes; a page that is there may split at once.
-    bytes_new = value_bytes + record_count * _NODE_BYTES_MAX
-    leaf_splits = min(record_count, leaf_copies + 4 * bytes_new // page_size + 1)
     # A value of 2,000 bytes or more lives outside: its own pages, the last of them partly filled.
-    outside = 3 * value_bytes // page_size
+    bytes_new = value_bytes + record_count * _NODE_BYTES_MAX
+    by_count = record_count + 3 * value_bytes // page_size
+    by_bytes = leaf_copies + 4 * bytes_new // page_size + 1
+    leaves_new = min(by_count, by_bytes)
     branch_copies = min(2 * record_count * max(shape.depth - 1, 0), 2 * shape.branch_count)
     # A branch page holds 13 entries or more, and splits in halves.
-    branch_splits = branch_copies + leaf_splits // 5 + 1
-    pages = leaf_copies + leaf_splits + outside + branch_copies + branch_splits
+    branches_new = branch_copies + min(record_count, leaves_new) // 5 + 1
+    pages = leaf_copies + leaves_new + branch_copies + branches_new
     # LMDB's list of free pages, 8 bytes each: what is free now, what the copies free, and what outside values free.
     free_count = max(shape.page_count - shape.used_count, 0)
     freed_count = leaf_copies + branch_copies + min(shape.overflow_count, 26 * record_count)
