@@ -18,7 +18,7 @@ from idemfs.ids import FilesetId, Ino, SnapshotId
 from idemfs.limits import INDIRECT_ENTRY_COUNT, SECTOR_SIZE
 from idemfs.snapshots import manage
 from idemfs.snapshots.changes import changed_inodes
-from idemfs.versions import rule, state
+from idemfs.versions import state
 from idemfs.versions.active import Active
 from idemfs.versions.resolve import View
 
@@ -109,10 +109,6 @@ def bring_back_inode(active: Active, view: View, ino: Ino, changed: list[bytes],
             active.remove_inode(ino)
             store.small.put(keys.orphan(ino), None)
         return
-    if current is not None and rule.is_born_after(current.birth, view.snapshot):
-        # Another inode that was given the same number meanwhile, on another primary.
-        active.remove_inode(ino)
-        current = None
     if current is None:
         fresh = unpack(target.pack())
         fresh.sectors = 0

@@ -10,11 +10,12 @@ Threads: the store's lock is held for one step at a time.
 from __future__ import annotations
 
 from idemfs.format import indirect, keys
-from idemfs.format.address import sector_count_of
+from idemfs.format.address import HOLE, sector_count_of
 from idemfs.format.indirect import ShadowBlock
+from idemfs.format.inode import ABSENT
 from idemfs.format.tables import DELETING, Snapshot
 from idemfs.ids import Ino
-from idemfs.limits import SECTOR_SIZE
+from idemfs.limits import INDIRECT_ENTRY_COUNT, SECTOR_SIZE
 from idemfs.snapshots.manage import refuse_if_held
 from idemfs.versions import rule, state
 from idemfs.versions.active import Active
@@ -93,21 +94,36 @@ class _HandDown:
         value = self._store.shadow.get(keys.shadow(key, self._snapshot.id)) or b""
         if key[8:9] == keys.BLOCK:
             self._block(key, indirect.unpack_shadow(value))
-        elif self._older and (key[8:9] == keys.INODE or self._node is not None):
+        elif self._older and self._is_wanted(key, value, self._older):
             if self._store.shadow.get(keys.shadow(key, self._older.id)) is None:
                 self._active.shadows.put(key, self._older, value)
         self._active.shadows.drop(key, self._snapshot)
         return len(value)
 
+    def _is_wanted(self, key: bytes, value: bytes, older: Snapshot) -> bool:
+        """Whether the older snapshot, or through it one that is older still, sees this version.
+
+        What an inode got after it had been brought back is absent for all who saw it before it went.
+        """
+        if key[8:9] == keys.INODE or self._node is not None:
+            return True
+        return value == ABSENT and self._active.shadows.is_seen(self._ino, older.id)
+
     def _block(self, key: bytes, shadow: ShadowBlock) -> None:
         kept = ShadowBlock()
-        count = 0
-        if self._older and self._node:
+        count = hole_count = 0
+        if self._older:
             value = self._store.shadow.get(keys.shadow(key, self._older.id))
             if value is not None:
                 kept = indirect.unpack_shadow(value)
-            count = state.entry_count(self._store, self._node, keys.index_of(key))
-        outcome = rule.hand_down(shadow.entries, kept.entries, count)
+            index = keys.index_of(key)
+            count = state.entry_count(self._store, self._node, index) if self._node else 0
+            if any(entry >= count and address == HOLE for entry, (address, _) in shadow.entries.items()):
+                size = self._active.shadows.largest_size(self._ino, self._older.id)
+                hole_count = rule.entry_count(
+                    size, self._store.block_size, index * INDIRECT_ENTRY_COUNT, INDIRECT_ENTRY_COUNT
+                )
+        outcome = rule.hand_down(shadow.entries, kept.entries, count, hole_count)
         for address in outcome.freed:
             self._store.free(address)
         if outcome.moved and self._older:

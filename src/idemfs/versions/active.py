@@ -110,11 +110,13 @@ class Active:
     def insert_inode(self, ino: Ino, node: Inode, *, is_new: bool = False) -> None:
         """An inode that is not there; the newest snapshot remembers that it was absent. Sets birth and seen.
 
-        ``is_new``: its number was never used before, so nothing need be looked up.
+        ``is_new``: its number was never used before, so nothing need be looked up. One that comes back, as in a
+        restore, has the birth that snapshots know.
         """
         fileset = self._filesets[fileset_of(ino)]
         newest = fileset.newest
-        node.birth = node.seen = newest
+        node.seen = newest
+        node.birth = newest if is_new else self.shadows.birth(ino)
         key = ino.to_bytes(8, "big") + b"i"
         records = self.records
         if not is_new:

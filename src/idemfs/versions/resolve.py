@@ -23,7 +23,7 @@ from idemfs.versions.active import Active
 
 Pair = tuple[bytes, bytes]
 
-_AFTER = b"\x01"
+AFTER = b"\x01"
 """Key + this is past every shadow key of that key, and not past any longer name: names hold no NUL byte."""
 
 
@@ -99,7 +99,7 @@ class View:
         bounds: list[bytes] = []
         actives = self.store.active.scan(start, end, limit)
         if len(actives) == limit:
-            bounds.append(actives[-1][0] + _AFTER)
+            bounds.append(actives[-1][0] + AFTER)
         for key, value in actives:
             younger = key[8:9] == keys.INODE and self._is_younger(value)
             seen[key] = None if younger else value
@@ -126,7 +126,7 @@ class View:
                 # One record with more versions than fit a page: seek its own.
                 own = self.store.shadow.first(*keys.shadow_range(last, self.snapshot))
                 pairs = [own] if own else []
-                bound = last + _AFTER
+                bound = last + AFTER
         for shadow_key, value in pairs:
             key, owner = keys.shadow_parts(shadow_key)
             if owner >= self.snapshot and key not in decided and (bound is None or key < bound):

@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import NamedTuple
 
+from idemfs.format.address import HOLE
 from idemfs.ids import Address, SnapshotId
 
 Pair = tuple[Address, int]
@@ -35,6 +36,8 @@ def keeps_block(change_start: int, kept_size: int) -> bool:
 
     ``kept_size`` is the size of its shadow inode: it hides what is appended past it, also
     inside a partly filled last block. The content of inline files is in the inode: 0.
+    Older snapshots that have the file longer see a hole there through dittos: for a hole that is
+    filled, ``kept_size`` is the largest size that any snapshot has.
     """
     return change_start < kept_size
 
@@ -46,16 +49,21 @@ class HandDown(NamedTuple):
     freed: list[Address]
 
 
-def hand_down(entries: Mapping[int, Pair], older: Mapping[int, Pair], older_entry_count: int) -> HandDown:
+def hand_down(
+    entries: Mapping[int, Pair], older: Mapping[int, Pair], older_entry_count: int, hole_entry_count: int = 0
+) -> HandDown:
     """Entries that the next older snapshot sees only as dittos go to it; the rest is freed.
 
     ``older_entry_count``: how many entries of this indirect block lie inside the file as the
     older snapshot has it; 0 when the file did not exist there, or was inline.
+    ``hole_entry_count``: the same for the longest version of the file that still older ones have. A hole
+    there is seen through all newer dittos; an extent is not, since it came after a hole that was kept.
     """
     moved: dict[int, Pair] = {}
     freed: list[Address] = []
     for entry, pair in entries.items():
-        if entry < older_entry_count and entry not in older:
+        is_inside = entry < older_entry_count or (pair[0] == HOLE and entry < hole_entry_count)
+        if is_inside and entry not in older:
             moved[entry] = pair
         else:
             freed.append(pair[0])

@@ -8,15 +8,17 @@ Threads: under the store's lock.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 from idemfs.errors import Damaged
 from idemfs.format import indirect, keys
 from idemfs.format import inode as inodes
-from idemfs.format.address import sector_count_of
+from idemfs.format.address import HOLE, sector_count_of
 from idemfs.format.indirect import ShadowBlock
 from idemfs.format.inode import ABSENT, Inode
 from idemfs.format.tables import Snapshot
-from idemfs.ids import Ino, SnapshotId, fileset_of
-from idemfs.limits import SECTOR_SIZE
+from idemfs.ids import NO_SNAPSHOT, Ino, SnapshotId, fileset_of
+from idemfs.limits import SCAN_COUNT, SECTOR_SIZE
 from idemfs.store.store import Store
 from idemfs.versions import rule
 
@@ -32,6 +34,7 @@ class Shadows:
         self._blocks: dict[MapKey, ShadowBlock] = {}
         self._changed_blocks: dict[MapKey, SnapshotId] = {}
         self._kept_sizes: dict[Ino, int] = {}
+        self._longest_sizes: dict[Ino, int] = {}
 
     def newest(self, ino: Ino) -> SnapshotId:
         return self._filesets[fileset_of(ino)].newest
@@ -92,13 +95,40 @@ class Shadows:
         if newest and self.store.shadow.get(keys.shadow(key, newest)) == ABSENT:
             self.drop(key, self._snapshot(ino, newest))
 
+    def birth(self, ino: Ino) -> SnapshotId:
+        """The birth of an inode that comes back, or under whose number snapshots see another one: that one's birth.
+
+        Its records stand where theirs have dittos, so they are preserved as if it had never gone. Else it is born now.
+        """
+        for _, version in self._versions(ino):
+            if version is not None:
+                return version.birth
+        return self.newest(ino)
+
+    def is_seen(self, ino: Ino, older_than: SnapshotId) -> bool:
+        """Whether a snapshot older than this one has a version of the inode, other than that it was absent."""
+        return any(version is not None and owner < older_than for owner, version in self._versions(ino))
+
+    def largest_size(self, ino: Ino, older_than: SnapshotId) -> int:
+        """The most bytes of block content that a version of the file has, of those that older snapshots own."""
+        return max((_block_bytes(version) for owner, version in self._versions(ino) if owner < older_than), default=0)
+
+    def _versions(self, ino: Ino) -> Iterator[tuple[SnapshotId, Inode | None]]:
+        """Owner and version, None for absent; oldest first."""
+        start, end = keys.shadow_range(keys.inode(ino), NO_SNAPSHOT)
+        while pairs := self.store.shadow.scan(start, end, SCAN_COUNT):
+            for key, value in pairs:
+                yield keys.shadow_parts(key)[1], None if value == ABSENT else inodes.unpack(value)
+            start = pairs[-1][0] + b"\0"
+
     def take_block(self, ino: Ino, node: Inode, index: int, entry: int, pair: rule.Pair, change_start: int) -> bool:
         """Whether the newest snapshot took over ``pair``, what an entry has been, where it had a ditto."""
         newest = self.newest(ino)
         if not rule.keeps_record(node.birth, newest):
             return False
         if not rule.keeps_block(change_start, self._kept_size(ino, newest)):
-            return False
+            if pair[0] != HOLE or not rule.keeps_block(change_start, self._longest_size(ino, newest)):
+                return False
         shadow = self._block(ino, index, newest)
         if entry in shadow.entries:
             return False
@@ -114,9 +144,15 @@ class Shadows:
             value = self.store.shadow.get(keys.shadow(keys.inode(ino), newest))
             if value is None:
                 raise Damaged(f"inode {ino} changes without a shadow in snapshot {newest}; run 'idemfs check'")
-            shadow = inodes.unpack(value) if value != ABSENT else None
-            size = 0 if shadow is None or shadow.is_inline else shadow.size
-            self._kept_sizes[ino] = size
+            size = self._kept_sizes[ino] = _block_bytes(None if value == ABSENT else inodes.unpack(value))
+        return size
+
+    def _longest_size(self, ino: Ino, newest: SnapshotId) -> int:
+        """As ``_kept_size``, of all snapshots. A hole that an older one sees through the newest one's ditto stays
+        one for it, though the newest one has the file shorter: so there the newest one gets the hole, too."""
+        size = self._longest_sizes.get(ino)
+        if size is None:
+            size = self._longest_sizes[ino] = self.largest_size(ino, SnapshotId(newest + 1))
         return size
 
     def _block(self, ino: Ino, index: int, newest: SnapshotId) -> ShadowBlock:
@@ -148,5 +184,12 @@ class Shadows:
         if ino is None:
             self._blocks.clear()
             self._kept_sizes.clear()
+            self._longest_sizes.clear()
         else:
             self._kept_sizes.pop(ino, None)
+            self._longest_sizes.pop(ino, None)
+
+
+def _block_bytes(node: Inode | None) -> int:
+    """How much of a file's content stands in blocks. Directories have none, but count their entries as size."""
+    return node.size if node is not None and node.is_file and not node.is_inline else 0

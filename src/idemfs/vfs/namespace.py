@@ -34,6 +34,13 @@ class RenameFlag(IntFlag):
 class Namespace(FilesetState):
     """Creates, links, removes and renames."""
 
+    def _directory(self, ino: Ino) -> Inode:
+        """A directory that can be given entries: one that was removed, and is still open, cannot."""
+        node = self.reader.directory(ino)
+        if not node.nlink:
+            raise posix(errno.ENOENT, "the directory was removed")
+        return node
+
     def create(
         self, parent: Ino, name: bytes, mode: int, uid: int, gid: int, *, rdev: int = 0, data: bytes = b""
     ) -> Ino:
@@ -43,13 +50,11 @@ class Namespace(FilesetState):
         """
         with self.store.lock:
             self._change(8, RECORD_SIZE + len(data))
-            directory = self.reader.directory(parent)
+            directory = self._directory(parent)
             check_name(name)
             kind = mode & 0o170000
             if len(data) > (SYMLINK_SIZE_MAX if kind == stat.S_IFLNK else self.store.superblock.inline_size):
                 raise posix(errno.ENAMETOOLONG if kind == stat.S_IFLNK else errno.EFBIG)
-            if not directory.name and parent != self.root:
-                raise posix(errno.ENOENT, "the directory was removed")
             if self.active.records.get(keys.entry(parent, name)) is not None:
                 raise posix(errno.EEXIST)
             if kind == stat.S_IFDIR and directory.nlink >= LINK_COUNT_MAX:
@@ -70,7 +75,7 @@ class Namespace(FilesetState):
         with self.store.lock:
             self._change(8, RECORD_SIZE)
             node = self.reader.inode(ino)
-            self.reader.directory(parent)
+            self._directory(parent)
             check_name(name)
             if node.is_dir:
                 raise posix(errno.EPERM)
@@ -141,7 +146,7 @@ class Namespace(FilesetState):
             check_name(new_name)
             if flags == RenameFlag.NOREPLACE | RenameFlag.EXCHANGE:
                 raise posix(errno.EINVAL)
-            self.reader.directory(new_parent)
+            self._directory(new_parent)
             ino = self.reader.lookup(parent, name)
             node = self.reader.inode(ino)
             if fileset_of(parent) != fileset_of(new_parent):

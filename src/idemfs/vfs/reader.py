@@ -17,6 +17,7 @@ from idemfs.format.inode import Inode
 from idemfs.format.tables import COMPLETE, Snapshot
 from idemfs.ids import ROOT_NUMBER, FilesetId, Ino, Number, fileset_of, make_ino, number_of
 from idemfs.limits import INDIRECT_ENTRY_COUNT, SCAN_COUNT
+from idemfs.versions.resolve import AFTER
 from idemfs.versions.state import Records, tail_size
 
 DirtyBlock = Callable[[Ino, int], bytes | bytearray | None]
@@ -86,7 +87,7 @@ class Reader:
         with self.store.lock:
             self.directory(directory)
             start, end = keys.kind_range(directory, keys.ENTRY)
-            at: bytes | None = start + after + b"\0" if after else start
+            at: bytes | None = start + after + AFTER if after else start
             fileset = fileset_of(directory)
             found: list[tuple[bytes, Ino, int]] = []
             while at is not None and len(found) < limit:
