@@ -1,0 +1,426 @@
+"""What a command that moves data or roles is going to do, made of facts alone. Pure.
+
+Invariants, which ``tests/sim`` holds against every interruption:
+
+- a store becomes primary only in an epoch above every epoch that it and all reachable stores have seen;
+- before a primary's state is taken back or passed over, a snapshot holds it;
+- of a state that a command leaves behind when it is interrupted, the same command, or the one that the
+  refusal names, makes a plan that leads to the same end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from idemfs.errors import Fenced, NotPrimary, NotStandby, PeerError, RoleError
+from idemfs.failover.facts import (
+    Decision,
+    Demote,
+    DropPartial,
+    Freeze,
+    GoBack,
+    Held,
+    Peer,
+    Plan,
+    Promote,
+    Refusal,
+    Risk,
+    Send,
+    Side,
+    Step,
+    TakeSnapshot,
+    Tell,
+    Unreachable,
+)
+from idemfs.ids import Guid
+
+_KEPT = "is kept there in snapshots, and not sent"
+
+
+def common_snapshot(source: Side, target: Side) -> Held | None:
+    """The newest snapshot of ``source`` that ``target`` has too."""
+    there = {held.guid for held in target.snapshots}
+    return next((held for held in reversed(source.snapshots) if held.guid in there), None)
+
+
+def newer(side: Side, common: Held | None) -> tuple[Held, ...]:
+    """The snapshots of ``side`` that are newer than ``common``; all of them without one."""
+    guids = [held.guid for held in side.snapshots]
+    return side.snapshots[guids.index(common.guid) + 1 :] if common else side.snapshots
+
+
+def sides(peers: Sequence[Peer]) -> list[Side]:
+    return [peer for peer in peers if isinstance(peer, Side)]
+
+
+def unreachable(peers: Sequence[Peer]) -> list[Unreachable]:
+    return [peer for peer in peers if isinstance(peer, Unreachable)]
+
+
+def acting_primary(me: Side, peers: Sequence[Peer]) -> Side | None:
+    """The reachable primary whose right to write is above all others', and above that of ``me``, if there is one."""
+    best: Side | None = None
+    for peer in sides(peers):
+        if peer.outranks(me) and (best is None or peer.outranks(best)):
+            best = peer
+    return best
+
+
+# -- replicate -----------------------------------------------------------------------------------------
+
+
+def replicate(me: Side, peers: Sequence[Peer]) -> Decision:
+    """Bring every reachable standby up to date."""
+    refusal = _not_writing(me, "replicate") or _unknown(me, peers)
+    if refusal:
+        return refusal
+    fenced = _fenced_by(me, peers, "replicate")
+    if fenced:
+        return fenced
+    if not peers:
+        return Refusal(error=_no_standby(me))
+    steps: list[Step] = []
+    sends: list[Step] = []
+    left_out = [f"{peer.path} is not reachable ({peer.reason})" for peer in unreachable(peers)]
+    for peer in sides(peers):
+        if peer.is_standby:
+            found = _bring_up(me, peer)
+            if isinstance(found, str):
+                left_out.append(found)
+            else:
+                sends += found
+        else:
+            if peer.is_primary:
+                steps.append(Tell(store=peer.guid, epoch=me.role.epoch))
+            left_out.append(f"{peer.path} was primary before and has not come back: run 'idemfs failback {peer.path}'")
+    standbys = [peer for peer in sides(peers) if peer.is_standby]
+    return Plan(
+        command="replicate",
+        source=me.path,
+        target=", ".join(peer.path for peer in standbys),
+        common=common_snapshot(me, standbys[0]) if len(standbys) == 1 else None,
+        steps=(*steps, *([TakeSnapshot(store=me.guid), *sends] if sends else ())),
+        then=PeerError("; ".join(left_out)) if left_out else None,
+    )
+
+
+def _bring_up(source: Side, target: Side) -> list[Step] | str:
+    """The steps that make a standby follow ``source``, whatever it followed before; or why it cannot."""
+    common = common_snapshot(source, target)
+    steps: list[Step] = []
+    if target.role.seen_epoch < source.role.epoch:
+        steps.append(Tell(store=target.guid, epoch=source.role.epoch))
+    if common is None and target.snapshots:
+        return (
+            f"{target.path} has snapshots, but none that {source.path} has: they are not related any more; "
+            "remove this standby and add a new one"
+        )
+    if common is not None and target.base != common.guid:
+        steps += [DropPartial(store=target.guid), GoBack(store=target.guid, snapshot=common.guid)]
+    return [*steps, Send(source=source.guid, target=target.guid)]
+
+
+# -- failover ------------------------------------------------------------------------------------------
+
+
+def failover(me: Side, peers: Sequence[Peer]) -> Decision:
+    """Make a standby the primary, without its old primary's consent."""
+    if me.is_primary:
+        return Refusal(error=NotStandby(f"{me.path}: is primary already, of epoch {me.role.epoch}"))
+    received = me.held(me.base) if me.is_standby else me.newest
+    if received is None and me.is_standby:
+        return Refusal(
+            error=RoleError(f"{me.path}: never received a complete snapshot, so there is nothing to continue from")
+        )
+    if not me.is_standby:
+        refusal = _fenced_may_not(me, peers)
+        if refusal:
+            return refusal
+    writing = [peer for peer in sides(peers) if peer.is_primary]
+    epoch = 1 + max(me.role.seen_epoch, *[peer.role.seen_epoch for peer in sides(peers)], 0)
+    # This store hears of the epoch first: what it tells others it has seen itself, also when it is interrupted.
+    steps: list[Step] = [Tell(store=side.guid, epoch=epoch) for side in [me, *writing]]
+    if me.half_received:
+        steps.append(DropPartial(store=me.guid))
+    steps.append(Promote(store=me.guid, epoch=epoch))
+    steps += [Tell(store=peer.guid, epoch=epoch) for peer in sides(peers) if not peer.is_primary]
+    risks = [_left_behind(peer, me) for peer in sides(peers)]
+    risks += [_not_known(peer, received) for peer in unreachable(peers)]
+    warning = None
+    if writing:
+        path = writing[0].path
+        warning = (
+            f"the primary {path} is reachable: 'idemfs switchover {path}' exchanges the roles and loses nothing; "
+            "a failover leaves behind what was not replicated"
+        )
+    source = writing[0].path if writing else next((peer.path for peer in peers), "-")
+    return Plan(
+        command="failover",
+        source=source,
+        target=me.path,
+        common=received,
+        steps=tuple(steps),
+        risks=tuple(risk for risk in risks if risk),
+        warning=warning,
+    )
+
+
+def _fenced_may_not(me: Side, peers: Sequence[Peer]) -> Refusal | None:
+    """A fenced store takes its right back only when whoever could have the better one cannot be asked."""
+    primary = acting_primary(me, peers)
+    if primary:
+        return Refusal(error=_run_failback(me, primary.role.epoch))
+    if me.frozen and any(peer.guid == me.frozen.peer for peer in sides(peers)):
+        return Refusal(
+            error=Fenced(f"{me.path}: a switchover was interrupted: run 'idemfs switchover {me.path}' to finish it")
+        )
+    return None
+
+
+def _left_behind(old: Side, new: Side) -> Risk | None:
+    """What another store has, and the one that takes over has not."""
+    common = common_snapshot(old, new)
+    newer_there = newer(old, common)
+    unsaved = not old.is_standby and not old.is_kept
+    if not newer_there and not unsaved:
+        return None
+    return Risk(
+        path=old.path,
+        store=old.guid,
+        why="stays there, in snapshots",
+        since=common,
+        snapshots=newer_there,
+        unsaved_changes=unsaved,
+    )
+
+
+def _not_known(peer: Unreachable, received: Held | None) -> Risk:
+    after = f" after {received.name}" if received else ""
+    why = f"is not reachable ({peer.reason}); what was written there{after} is not here"
+    return Risk(path=peer.path, store=peer.guid, why=why, since=received, is_known=False)
+
+
+# -- failback ------------------------------------------------------------------------------------------
+
+
+def failback(me: Side, peers: Sequence[Peer]) -> Decision:
+    """Make an old primary the standby of the one that took over."""
+    primary = acting_primary(me, peers)
+    if primary is None:
+        return Refusal(error=_nobody_took_over(me, peers))
+    refusal = _unknown(me, [primary])
+    if refusal:
+        return refusal
+    common = common_snapshot(primary, me)
+    if common is None:
+        return Refusal(
+            error=PeerError(
+                f"{me.path}: has no snapshot in common with {primary.path}, so it cannot become its standby; "
+                "copy out of it what is needed, and add a new standby"
+            )
+        )
+    steps: list[Step] = []
+    if me.is_standby:
+        steps += [step for step in _bring_up(primary, me) if not isinstance(step, Send | str)]
+        risk = None
+    else:
+        steps += _give_up(me, primary, common)
+        risk = _diverged(me, common)
+    steps += [TakeSnapshot(store=primary.guid), Send(source=primary.guid, target=me.guid)]
+    return Plan(
+        command="failback",
+        source=primary.path,
+        target=me.path,
+        common=common,
+        steps=tuple(steps),
+        risks=(risk,) if risk else (),
+    )
+
+
+def _give_up(me: Side, primary: Side, common: Held) -> list[Step]:
+    """From an old primary, whatever it wrote, to a standby at the common snapshot."""
+    steps: list[Step] = []
+    if me.is_primary or me.role.seen_epoch < primary.role.epoch:
+        steps.append(Tell(store=me.guid, epoch=primary.role.epoch))
+    if not me.is_kept:
+        steps.append(TakeSnapshot(store=me.guid, name=f"diverged-{me.role.epoch}"))
+    if me.digest != common.digest:
+        steps.append(GoBack(store=me.guid, snapshot=common.guid))
+    return [*steps, Demote(store=me.guid, epoch=primary.role.epoch, base=common.guid)]
+
+
+def _diverged(me: Side, common: Held) -> Risk | None:
+    newer_here = newer(me, common)
+    if me.is_kept and not newer_here:
+        return None
+    return Risk(
+        path=me.path,
+        store=me.guid,
+        why=_KEPT if me.is_kept else f"{_KEPT}; unsaved changes as diverged-{me.role.epoch}",
+        since=common,
+        snapshots=newer_here,
+        unsaved_changes=not me.is_kept,
+    )
+
+
+def _nobody_took_over(me: Side, peers: Sequence[Peer]) -> RoleError:
+    missing = unreachable(peers)
+    if me.is_primary and not missing:
+        return RoleError(f"{me.path}: is primary, and no other store has taken over; nothing to come back from")
+    if me.frozen and not missing:
+        return RoleError(f"{me.path}: no other store has taken over; run 'idemfs switchover {me.path}' to finish it")
+    if missing:
+        names = "; ".join(f"{peer.path}: {peer.reason}" for peer in missing)
+        return PeerError(f"{me.path}: failback needs the store that took over, and cannot reach it ({names})")
+    if not peers:
+        return PeerError(f"{me.path}: knows no other store; name one with 'idemfs standby add'")
+    return PeerError(f"{me.path}: none of its other stores is primary; make one with 'idemfs failover'")
+
+
+# -- switchover ----------------------------------------------------------------------------------------
+
+
+def switchover(me: Side, peers: Sequence[Peer], to: Guid | None = None) -> Decision:
+    """Exchange the roles of a primary and its standby; or go on with an exchange that was interrupted."""
+    if me.is_standby:
+        where = next((peer.path for peer in sides(peers) if peer.is_primary), "its primary")
+        return Refusal(error=NotPrimary(f"{me.path}: is a standby: run switchover on {where}"))
+    if not me.is_primary:
+        return _finish_switchover(me, peers)
+    refusal = _unknown(me, peers)
+    if refusal:
+        return refusal
+    fenced = _fenced_by(me, peers, "switchover")
+    if fenced:
+        return fenced
+    chosen = _choose(me, peers, to)
+    if isinstance(chosen, Refusal):
+        return chosen
+    bring = _bring_up(me, chosen)
+    if isinstance(bring, str):
+        return Refusal(error=PeerError(bring))
+    epoch = 1 + max(side.role.seen_epoch for side in [me, *sides(peers)])
+    steps: list[Step] = [
+        TakeSnapshot(store=me.guid),
+        *bring,
+        Freeze(store=me.guid, peer=chosen.guid, epoch=epoch),
+    ]
+    return Plan(
+        command="switchover",
+        source=me.path,
+        target=chosen.path,
+        common=common_snapshot(me, chosen),
+        steps=(*steps, *_exchange(me, chosen, epoch)),
+        notes=tuple(f"{peer.path} is not reachable ({peer.reason})" for peer in unreachable(peers)),
+    )
+
+
+def _exchange(me: Side, target: Side, epoch: int) -> list[Step]:
+    """From a frozen primary on."""
+    return [
+        TakeSnapshot(store=me.guid),
+        Send(source=me.guid, target=target.guid),
+        Promote(store=target.guid, epoch=epoch, after=me.guid),
+        Demote(store=me.guid, epoch=epoch),
+    ]
+
+
+def _finish_switchover(me: Side, peers: Sequence[Peer]) -> Decision:
+    """What is left of an exchange whose first half was done: ``me`` is fenced."""
+    primary = acting_primary(me, peers)
+    if primary is not None:
+        common = common_snapshot(primary, me)
+        if common is None or common.digest != me.digest or newer(me, common):
+            return Refusal(error=_run_failback(me, primary.role.epoch))
+        step = Demote(store=me.guid, epoch=primary.role.epoch, base=common.guid)
+        return Plan(command="switchover", source=me.path, target=primary.path, common=common, steps=(step,))
+    if me.frozen is None:
+        return Refusal(error=_run_failback(me, me.role.seen_epoch))
+    target = next((peer for peer in peers if peer.guid == me.frozen.peer), None)
+    if target is None:
+        return Refusal(error=PeerError(f"{me.path}: the store that it was to be exchanged with is not known any more"))
+    if isinstance(target, Unreachable):
+        return Refusal(
+            error=PeerError(
+                f"{me.path}: is frozen for {target.path}, which is not reachable ({target.reason}); repeat when it is, "
+                f"or run 'idemfs failover {me.path}' to take the right to write back"
+            )
+        )
+    refusal = _unknown(me, [target])
+    if refusal:
+        return refusal
+    bring = _bring_up(me, target)
+    if isinstance(bring, str):
+        return Refusal(error=PeerError(bring))
+    # Others may have taken over and been passed over since: the epoch is above all that is known.
+    epoch = max(me.frozen.epoch, 1 + max(side.role.seen_epoch for side in sides(peers)))
+    refreeze = [Freeze(store=me.guid, peer=target.guid, epoch=epoch)] if epoch > me.frozen.epoch else []
+    prepare = [step for step in bring if not isinstance(step, Send)]
+    return Plan(
+        command="switchover",
+        source=me.path,
+        target=target.path,
+        common=common_snapshot(me, target),
+        steps=(*refreeze, *prepare, *_exchange(me, target, epoch)),
+    )
+
+
+def _choose(me: Side, peers: Sequence[Peer], to: Guid | None) -> Side | Refusal:
+    """The standby that is to become primary."""
+    standbys = [peer for peer in sides(peers) if peer.is_standby and to in (None, peer.guid)]
+    if len(standbys) == 1:
+        return standbys[0]
+    if standbys:
+        names = ", ".join(peer.path for peer in standbys)
+        return Refusal(error=PeerError(f"{me.path}: has several standbys ({names}); choose one with --to"))
+    missing = [peer for peer in unreachable(peers) if to in (None, peer.guid)]
+    if missing:
+        names = "; ".join(f"{peer.path}: {peer.reason}" for peer in missing)
+        return Refusal(error=PeerError(f"{me.path}: no standby is reachable ({names})"))
+    return Refusal(error=_no_standby(me))
+
+
+# -- common refusals -----------------------------------------------------------------------------------
+
+
+def _not_writing(me: Side, command: str) -> Refusal | None:
+    if me.is_primary:
+        return None
+    if me.is_standby:
+        return Refusal(error=NotPrimary(f"{me.path}: is a standby: run {command} on its primary"))
+    if me.frozen:
+        return Refusal(
+            error=Fenced(f"{me.path}: a switchover was interrupted: run 'idemfs switchover {me.path}' to finish it")
+        )
+    return Refusal(error=_run_failback(me, me.role.seen_epoch))
+
+
+def _no_standby(me: Side) -> PeerError:
+    return PeerError(f"{me.path}: has no standby; 'idemfs standby add {me.path} PEER' makes one")
+
+
+def _run_failback(me: Side, epoch: int) -> Fenced:
+    return Fenced(
+        f"{me.path}: epoch {epoch} has ended this store's right to write: "
+        f"run 'idemfs failback {me.path}' to make it a standby"
+    )
+
+
+def _fenced_by(me: Side, peers: Sequence[Peer], command: str) -> Plan | None:
+    """A primary that finds out that its right has ended: it remembers that for good, and does nothing else."""
+    primary = acting_primary(me, peers)
+    seen = max((peer.role.seen_epoch for peer in sides(peers)), default=0)
+    if primary is None and seen <= me.role.epoch:
+        return None
+    epoch = max(seen, primary.role.epoch if primary else 0)
+    source = primary.path if primary else "-"
+    step = Tell(store=me.guid, epoch=epoch)
+    return Plan(command=command, source=source, target=me.path, steps=(step,), then=_run_failback(me, epoch))
+
+
+def _unknown(me: Side, peers: Sequence[Peer]) -> Refusal | None:
+    """Paths are only paths: what stands there now may be something else."""
+    for peer in sides(peers):
+        if peer.fileset != me.fileset:
+            return Refusal(error=PeerError(f"{peer.path}: is a store of something else, not of what {me.path} holds"))
+    return None

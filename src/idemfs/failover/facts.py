@@ -1,0 +1,221 @@
+"""What decisions are made of, and what they are: facts about stores, steps, plans. Pure values.
+
+A *side* is a store that could be looked at, an *unreachable* one is known by name only. Steps name
+their store by its guid. Every step is durable when it is done, and a step that was done already, or half done,
+is planned again from what is found; so no plan is ever stored.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from idemfs.errors import RoleError
+from idemfs.format.role import Role, RoleRecord
+from idemfs.ids import Guid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Held:
+    """One complete snapshot of a side."""
+
+    guid: Guid
+    name: str
+    digest: int
+    created_ns: int
+    owned_bytes: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Frozen:
+    """A switchover that has begun: the peer that is to become primary, and its epoch then."""
+
+    peer: Guid
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Side:
+    """One store as found. ``digest`` is that of its active state, ``base`` what a standby received last."""
+
+    guid: Guid
+    path: str
+    fileset: Guid
+    role: RoleRecord
+    snapshots: tuple[Held, ...] = ()
+    digest: int = 0
+    base: Guid | None = None
+    half_received: bool = False
+    frozen: Frozen | None = None
+
+    @property
+    def is_primary(self) -> bool:
+        return self.role.role is Role.PRIMARY
+
+    @property
+    def is_standby(self) -> bool:
+        return self.role.role is Role.STANDBY
+
+    @property
+    def newest(self) -> Held | None:
+        return self.snapshots[-1] if self.snapshots else None
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether the active state differs from the newest snapshot."""
+        return self.newest is None or self.newest.digest != self.digest
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether some snapshot has the active state."""
+        return any(held.digest == self.digest for held in self.snapshots)
+
+    def held(self, guid: Guid | None) -> Held | None:
+        return next((held for held in self.snapshots if held.guid == guid), None)
+
+    def outranks(self, other: Side) -> bool:
+        """Whether this is a primary whose right to write ends that of ``other``, or is the one ``other`` may follow.
+
+        Two stores that took over apart from each other have equal epochs; then the greater guid decides.
+        """
+        if not self.is_primary:
+            return False
+        if other.is_primary:
+            return (self.role.epoch, self.guid) > (other.role.epoch, other.guid)
+        return self.role.epoch >= other.role.seen_epoch
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unreachable:
+    """A store that is known, and could not be looked at; ``reason`` is one line."""
+
+    guid: Guid
+    path: str
+    reason: str
+
+
+Peer: TypeAlias = Side | Unreachable
+
+
+# -- steps ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Tell:
+    """``store`` hears of ``epoch``. If it was primary of a lower one, or one of two of this one, it is fenced."""
+
+    store: Guid
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class TakeSnapshot:
+    """Take a snapshot if the active state differs from the newest one. ``name`` None: by the time."""
+
+    store: Guid
+    name: str | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Send:
+    """Every snapshot that ``target`` lacks, in order."""
+
+    source: Guid
+    target: Guid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DropPartial:
+    """Drop a half-received change set."""
+
+    store: Guid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class GoBack:
+    """The active state becomes that of ``snapshot``, which becomes the base; newer snapshots stay."""
+
+    store: Guid
+    snapshot: Guid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Freeze:
+    """A primary stops writing for good, since ``peer`` is to be primary of ``epoch``."""
+
+    store: Guid
+    peer: Guid
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Promote:
+    """Become primary of ``epoch``.
+
+    ``after``: the old primary, which stands still and says which inode numbers it has given out. None: it is
+    not to be relied on, so a range of numbers is left out that it cannot have used up.
+    """
+
+    store: Guid
+    epoch: int
+    after: Guid | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Demote:
+    """Become a standby in ``epoch``; the active state is that of the snapshot ``base`` (None: the newest)."""
+
+    store: Guid
+    epoch: int
+    base: Guid | None = None
+
+
+Step: TypeAlias = Tell | TakeSnapshot | Send | DropPartial | GoBack | Freeze | Promote | Demote
+
+
+# -- plans ---------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Risk:
+    """What one store has, and the other one will not have on its line.
+
+    ``why`` says what becomes of it. ``since`` None: all that the store has. ``is_known`` is False when
+    the store cannot be looked at; it may have more than was ever seen here.
+    """
+
+    path: str
+    why: str
+    store: Guid
+    since: Held | None = None
+    snapshots: tuple[Held, ...] = ()
+    unsaved_changes: bool = False
+    is_known: bool = True
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Plan:
+    """Steps in order, and what a user wants to know before the first one."""
+
+    command: str
+    source: str
+    target: str
+    """Paths: from which store to which one data, or the right to write, will go."""
+    common: Held | None = None
+    steps: tuple[Step, ...] = ()
+    risks: tuple[Risk, ...] = ()
+    warning: str | None = None
+    """A reason to answer no."""
+    notes: tuple[str, ...] = field(default=())
+    then: RoleError | None = None
+    """After the steps the command has failed all the same, with this error."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Refusal:
+    """Nothing is to be done; why."""
+
+    error: RoleError
+
+
+Decision: TypeAlias = Plan | Refusal

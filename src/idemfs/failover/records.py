@@ -1,0 +1,114 @@
+"""What a store remembers of other stores: its peers, and a switchover that has begun.
+
+::
+
+    P peers    JSON: [{"guid": hex, "path": text, "name": text}, …]
+    P frozen   peer guid(16) · epoch(8, little-endian)          there from freezing until the exchange is done
+
+A primary's peers are its standbys, a standby's are its primary and the other standbys. Paths are absolute;
+which store is meant is said by the guid. A path that is not UTF-8 has ``\\udcXX`` for each odd byte.
+
+Threads: under the store's lock; what is put is part of the open group.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from idemfs.errors import Damaged, PeerError
+from idemfs.failover.facts import Frozen
+from idemfs.format import keys
+from idemfs.ids import Guid
+from idemfs.limits import RECORD_SIZE_MAX
+from idemfs.store.store import Store
+
+PEERS = keys.replication("peers")
+FROZEN = keys.replication("frozen")
+PEERS_ADMITTED = (1, RECORD_SIZE_MAX)
+"""Records and bytes to admit for ``put_peers``."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class PeerRecord:
+    """One other store. ``name`` is unique among the peers of a store."""
+
+    guid: Guid
+    path: str
+    name: str
+
+
+def pack_peers(peers: Iterable[PeerRecord]) -> bytes:
+    """Raises ``PeerError`` when there are more than a record can hold."""
+    rows = [{"guid": peer.guid.hex(), "path": peer.path, "name": peer.name} for peer in peers]
+    value = json.dumps(rows).encode()
+    if len(value) > RECORD_SIZE_MAX:
+        raise PeerError(f"a store cannot remember {len(rows)} others; remove some standbys first")
+    return value
+
+
+def unpack_peers(value: bytes | None) -> list[PeerRecord]:
+    """Raises ``Damaged``."""
+    if value is None:
+        return []
+    try:
+        rows = json.loads(value)
+        peers = [
+            PeerRecord(guid=Guid(bytes.fromhex(row["guid"])), path=str(row["path"]), name=str(row["name"]))
+            for row in rows
+        ]
+    except (ValueError, KeyError, TypeError) as bad:
+        raise Damaged("the record of other stores is damaged") from bad
+    if any(len(peer.guid) != 16 for peer in peers):
+        raise Damaged("the record of other stores is damaged")
+    return peers
+
+
+def get_peers(store: Store) -> list[PeerRecord]:
+    return unpack_peers(store.small.get(PEERS))
+
+
+def put_peers(store: Store, peers: Iterable[PeerRecord]) -> None:
+    store.small.put(PEERS, pack_peers(peers))
+
+
+def with_peer(peers: list[PeerRecord], guid: Guid, path: str) -> list[PeerRecord]:
+    """``peers`` with one more, or with a new path of one that is there. A new one is named after its path."""
+    others = [peer for peer in peers if peer.guid != guid]
+    known = next((peer.name for peer in peers if peer.guid == guid), None)
+    return [*others, PeerRecord(guid=guid, path=path, name=known or _free_name(others, path))]
+
+
+def _free_name(peers: list[PeerRecord], path: str) -> str:
+    taken = {peer.name for peer in peers}
+    wanted = os.path.basename(path) or "store"
+    name, count = wanted, 1
+    while name in taken:
+        count += 1
+        name = f"{wanted}-{count}"
+    return name
+
+
+def find_peer(peers: list[PeerRecord], wanted: str) -> PeerRecord:
+    """The peer of this name or path. Raises ``PeerError``."""
+    path = os.path.abspath(wanted)
+    for peer in peers:
+        if peer.name == wanted or peer.path == path:
+            return peer
+    names = ", ".join(peer.name for peer in peers) or "none"
+    raise PeerError(f"{wanted}: is no standby or primary that this store knows (known: {names})")
+
+
+def pack_frozen(frozen: Frozen) -> bytes:
+    return frozen.peer + frozen.epoch.to_bytes(8, "little")
+
+
+def unpack_frozen(value: bytes | None) -> Frozen | None:
+    """Raises ``Damaged``."""
+    if value is None:
+        return None
+    if len(value) != 24:
+        raise Damaged("the record of a switchover is damaged")
+    return Frozen(peer=Guid(value[:16]), epoch=int.from_bytes(value[16:], "little"))
