@@ -18,6 +18,7 @@ from idemfs.ids import FilesetId, Ino, SnapshotId
 from idemfs.limits import INDIRECT_ENTRY_COUNT, SECTOR_SIZE
 from idemfs.snapshots import manage
 from idemfs.snapshots.changes import changed_inodes
+from idemfs.store.store import Store
 from idemfs.versions import state
 from idemfs.versions.active import Active
 from idemfs.versions.resolve import View
@@ -92,6 +93,12 @@ def resume(active: Active) -> None:
     value = store.small.get(_ROLLBACK)
     if value is not None:
         rollback(active, _target(value)[0])
+
+
+def pending(store: Store) -> Snapshot | None:
+    """The snapshot that ``resume`` will bring the active state to, when the store is opened to write."""
+    value = store.small.get(_RESTORE) or store.small.get(_ROLLBACK)
+    return None if value is None else store.catalog.snapshot(*_target(value))
 
 
 def _target(value: bytes) -> tuple[FilesetId, SnapshotId]:

@@ -89,14 +89,19 @@ class FilesetState:
 
     def _change(self, records: int, size: int) -> None:
         """Called by every operation first. Raises ``NotPrimary``, ``Fenced``, ``NoSpace``, ``CommitFailed``."""
-        if self.role.role is not Role.PRIMARY:
-            if self.role.role is Role.STANDBY:
-                raise NotPrimary("this store is a standby: write to its primary, or 'idemfs failover' makes it one")
+        self._refuse_unless_primary()
+        self.store.admit(records, size)
+        # Again, since admitting may have waited while the role was taken away.
+        self._refuse_unless_primary()
+
+    def _refuse_unless_primary(self) -> None:
+        if self.role.role is Role.STANDBY:
+            raise NotPrimary("this store is a standby: write to its primary, or 'idemfs failover' makes it one")
+        if self.role.role is Role.FENCED:
             raise Fenced(
                 f"epoch {self.role.seen_epoch} has ended this store's right to write; "
                 "'idemfs failback' makes it a standby of the new primary"
             )
-        self.store.admit(records, size)
 
     def snapshot_reader(self, snapshot: Snapshot) -> Reader:
         return Reader(View(self.active, snapshot.id), snapshot.fileset, snapshot=snapshot)
