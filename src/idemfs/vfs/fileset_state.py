@@ -50,7 +50,7 @@ class FilesetState:
         )
         self._open_counts: dict[Ino, int] = {}
         self.moves = 0
-        """Grows when a directory is renamed, removed or restored: paths to inodes may be other ones then."""
+        """Grows when a directory is renamed, removed or restored, or the role is: paths may lead elsewhere then."""
         self.reload_role()
         if not store.readonly:
             self.recover()
@@ -86,15 +86,18 @@ class FilesetState:
     def reload_role(self) -> None:
         """Take over the role that the store's role record names."""
         self.role: RoleRecord = role.unpack(self.store.small.get(role.KEY))
+        # As a standby the active file system may have become any other one.
+        self.moves += 1
 
     def _change(self, records: int, size: int) -> None:
         """Called by every operation first. Raises ``NotPrimary``, ``Fenced``, ``NoSpace``, ``CommitFailed``."""
-        self._refuse_unless_primary()
+        self.refuse_unless_primary()
         self.store.admit(records, size)
         # Again, since admitting may have waited while the role was taken away.
-        self._refuse_unless_primary()
+        self.refuse_unless_primary()
 
-    def _refuse_unless_primary(self) -> None:
+    def refuse_unless_primary(self) -> None:
+        """Raises ``NotPrimary``, ``Fenced``."""
         if self.role.role is Role.STANDBY:
             raise NotPrimary("this store is a standby: write to its primary, or 'idemfs failover' makes it one")
         if self.role.role is Role.FENCED:
