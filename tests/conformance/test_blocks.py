@@ -121,6 +121,16 @@ def test_discarded_sectors_can_be_used_again_and_their_neighbours_stay(blocks: B
     assert blocks.read(3, 2 * SECTOR_SIZE) == data[: 2 * SECTOR_SIZE]
 
 
+def test_the_host_says_what_it_has_left(blocks: Blocks) -> None:
+    assert blocks.free_bytes() > SECTOR_SIZE
+
+
+def test_what_is_reserved_is_free_no_longer(small_blocks: Blocks) -> None:
+    before = small_blocks.free_bytes()
+    small_blocks.reserve(1, 100)
+    assert small_blocks.free_bytes() <= before - 100 * SECTOR_SIZE
+
+
 def test_threads_write_read_discard_and_sync_at_once(blocks: Blocks) -> None:
     def work(worker: int) -> None:
         rng = random.Random(worker)

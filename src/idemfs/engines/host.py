@@ -105,6 +105,7 @@ def sync_directory(path: str) -> None:
     """Make the names in this directory durable."""
     fd = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
     try:
+        # crash: a file is lost with all that was synced in it, unless its name is durable too.
         os.fsync(fd)
     finally:
         os.close(fd)

@@ -124,6 +124,7 @@ class FaultyBlocks:
 
     def sync(self) -> None:
         self.faults.check(Kind.SYNC)
+        # crash: whoever calls this says what it is for.
         self._engine.sync()
 
     def discard(self, runs: Sequence[tuple[int, int]]) -> None:

@@ -25,10 +25,12 @@ print("held", flush=True)
 sys.stdin.read()
 """
 FORK = """
-import signal
+said, says = os.pipe()
 if os.fork() == 0:
+    os.write(says, b"here")
     sys.stdin.read()
     os._exit(0)
+os.read(said, 4)
 """
 EXEC = "import subprocess; subprocess.Popen(['cat'], close_fds=False)"
 
