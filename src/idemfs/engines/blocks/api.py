@@ -17,7 +17,7 @@ class Blocks(Protocol):
     """A block engine."""
 
     def reserve(self, sector: int, count: int) -> None:
-        """Claim room for these sectors from the host, so that writing them cannot fail for space. Raises ``NoSpace``."""
+        """Claim room for these sectors from the host: writing them then cannot fail for space. Raises ``NoSpace``."""
         ...
 
     def write(self, sector: int, data: bytes | bytearray | memoryview) -> None:
@@ -29,7 +29,7 @@ class Blocks(Protocol):
         ...
 
     def sync(self) -> None:
-        """Make every write that returned before this call durable. Raises ``OSError``; then none of them may be relied on."""
+        """Make every write that returned before this call durable. Raises ``OSError``; then rely on none of them."""
         ...
 
     def discard(self, runs: Sequence[tuple[int, int]]) -> None:
