@@ -20,6 +20,7 @@ from idemfs.failover.facts import (
     Freeze,
     GoBack,
     Held,
+    Introduce,
     Peer,
     Plan,
     Promote,
@@ -88,7 +89,7 @@ def replicate(me: Side, peers: Sequence[Peer]) -> Decision:
             if isinstance(found, str):
                 left_out.append(found)
             else:
-                sends += found
+                sends += [*found, Introduce(store=peer.guid)]
         else:
             if peer.is_primary:
                 steps.append(Tell(store=peer.guid, epoch=me.role.epoch))

@@ -170,7 +170,14 @@ class Demote:
     base: Guid | None = None
 
 
-Step: TypeAlias = Tell | TakeSnapshot | Send | DropPartial | GoBack | Freeze | Promote | Demote
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Introduce:
+    """``store`` remembers the store of the command, and all peers of it, as its own peers."""
+
+    store: Guid
+
+
+Step: TypeAlias = Tell | Introduce | TakeSnapshot | Send | DropPartial | GoBack | Freeze | Promote | Demote
 
 
 # -- plans ---------------------------------------------------------------------------------------------

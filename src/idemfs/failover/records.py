@@ -27,8 +27,6 @@ from idemfs.store.store import Store
 
 PEERS = keys.replication("peers")
 FROZEN = keys.replication("frozen")
-PEERS_ADMITTED = (1, RECORD_SIZE_MAX)
-"""Records and bytes to admit for ``put_peers``."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,8 +68,15 @@ def get_peers(store: Store) -> list[PeerRecord]:
     return unpack_peers(store.small.get(PEERS))
 
 
-def put_peers(store: Store, peers: Iterable[PeerRecord]) -> None:
-    store.small.put(PEERS, pack_peers(peers))
+def commit_peers(store: Store, peers: Iterable[PeerRecord]) -> None:
+    """Durable on return, with whatever else the open group holds. Raises ``PeerError``."""
+    value = pack_peers(peers)
+    with store.exclusive():
+        if store.small.get(PEERS) != value:
+            store.admit(1, RECORD_SIZE_MAX)
+            store.small.put(PEERS, value)
+        # crash: the caller tells the other store, or the user, next.
+        store.commit()
 
 
 def with_peer(peers: list[PeerRecord], guid: Guid, path: str) -> list[PeerRecord]:

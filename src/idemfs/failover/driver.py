@@ -1,0 +1,204 @@
+"""Carries plans out, one step after the other.
+
+Each step is durable when it returns, and is one transaction group where it changes a role: so a store is
+never found between two roles. A step that is repeated after a crash changes nothing more than the first time.
+When a step fails, those before it stay done; the command is repeated and plans from what it finds.
+
+Threads: one; while a step runs, the stores it names take no other changes.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from idemfs.errors import Damaged, RoleError
+from idemfs.failover import records
+from idemfs.failover.facts import (
+    Demote,
+    DropPartial,
+    Freeze,
+    Frozen,
+    GoBack,
+    Introduce,
+    Plan,
+    Promote,
+    Send,
+    Step,
+    TakeSnapshot,
+    Tell,
+)
+from idemfs.failover.stage import Stage, guid_of
+from idemfs.format import role
+from idemfs.format.role import Role, RoleRecord
+from idemfs.format.tables import Snapshot
+from idemfs.ids import Guid
+from idemfs.replication import link
+from idemfs.replication.apply import drop_partial
+from idemfs.snapshots import bring_back, manage, received
+from idemfs.vfs.tree import Tree
+
+NUMBER_RANGE = 1 << 32
+"""Inode numbers left out at a failover: more than a lost primary can have given out unseen."""
+
+Progress: TypeAlias = Callable[[Guid, int], None]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Done:
+    """One step that was carried out: how long it took, and what a snapshot or a transfer amounted to."""
+
+    step: Step
+    seconds: float
+    snapshot: Snapshot | None = None
+    report: link.Report | None = None
+
+
+def carry_out(plan: Plan, stage: Stage, progress: link.Progress | None = None) -> Iterator[Done]:
+    """Do the steps of ``plan``, each when its result is asked for. At the end raises ``plan.then``, if there is one."""
+    clock = stage.me.store.clock
+    for step in plan.steps:
+        start = clock.monotonic_seconds()
+        snapshot, report = _do(step, stage, progress)
+        yield Done(step=step, seconds=clock.monotonic_seconds() - start, snapshot=snapshot, report=report)
+    if plan.then is not None:
+        raise plan.then
+
+
+def _do(step: Step, stage: Stage, progress: link.Progress | None) -> tuple[Snapshot | None, link.Report | None]:
+    match step:
+        case Tell(store=guid, epoch=epoch):
+            tell(stage.tree(guid), epoch)
+        case Introduce(store=guid):
+            introduce(stage, guid)
+        case TakeSnapshot(store=guid, name=name):
+            return take_snapshot(stage.tree(guid), name), None
+        case Send(source=source, target=target):
+            return None, link.replicate_into(stage.tree(source), stage.tree(target), progress)
+        case DropPartial(store=guid):
+            drop_partial(stage.tree(guid))
+        case GoBack(store=guid, snapshot=snapshot):
+            go_back(stage.tree(guid), snapshot)
+        case Freeze(store=guid, peer=peer, epoch=epoch):
+            freeze(stage.tree(guid), Frozen(peer=peer, epoch=epoch))
+        case Promote(store=guid, epoch=epoch, after=after):
+            promote(stage.tree(guid), epoch, stage.tree(after) if after else None)
+        case Demote(store=guid, epoch=epoch, base=base):
+            demote(stage.tree(guid), epoch, base)
+    return None, None
+
+
+@contextmanager
+def _group(tree: Tree) -> Iterator[None]:
+    """What is put inside is one group together with nothing else, durable at the end; no writer gets in between."""
+    store = tree.store
+    with store.exclusive():
+        # crash: what was written before is durable by itself, so that the group below holds the step alone.
+        store.commit()
+        store.admit(10, 4000)
+        yield
+        # crash: the step is done when this returns; the next one relies on it.
+        store.commit()
+        tree.reload_role()
+
+
+def tell(tree: Tree, epoch: int) -> None:
+    """``epoch`` was seen. A primary has thereby lost its right to write."""
+    now = tree.role
+    lost = Role.FENCED if now.role is Role.PRIMARY else now.role
+    wanted = RoleRecord(lost, now.epoch, max(now.seen_epoch, epoch))
+    if wanted != now:
+        with _group(tree):
+            tree.store.small.put(role.KEY, role.pack(wanted))
+
+
+def introduce(stage: Stage, guid: Guid) -> None:
+    """A peer that knows all others can see who took over, and ask them before it takes over itself."""
+    me = guid_of(stage.me)
+    known = records.with_peer(records.get_peers(stage.me.store), me, os.path.abspath(stage.paths[me]))
+    records.commit_peers(stage.tree(guid).store, [record for record in known if record.guid != guid])
+
+
+def take_snapshot(tree: Tree, name: str | None = None) -> Snapshot | None:
+    """Take one if the active state differs from the newest, or with a ``name`` from all; None: it does not."""
+    store = tree.store
+    with store.exclusive():
+        # crash: nothing relies on it; the digest is that of the active state only when all is committed.
+        store.commit()
+        digest = store.catalog.filesets[tree.fileset].digest
+        known = store.catalog.snapshots(tree.fileset)
+        if any(snapshot.digest == digest for snapshot in (known if name else known[-1:])):
+            return None
+        wanted = name or time_name(store.clock.now_ns())
+        return manage.create(store, tree.fileset, manage.unique_name(store, tree.fileset, wanted))
+
+
+def time_name(now_ns: int) -> str:
+    """``auto-2026-01-31T23-59-59Z``."""
+    from time import gmtime, strftime
+
+    return strftime("auto-%Y-%m-%dT%H-%M-%SZ", gmtime(now_ns // 1_000_000_000))
+
+
+def go_back(tree: Tree, guid: Guid) -> None:
+    """The active state becomes that of a snapshot; addresses are shared, no data is copied."""
+    store = tree.store
+    with store.exclusive():
+        snapshot = _snapshot(tree, guid)
+        # crash: the base and the order to go back to it stand in one group, with which the step is as good as done.
+        store.commit()
+        store.admit(1, 100)
+        received.put_base(store, guid)
+        bring_back.go_back(tree.active, snapshot)
+        tree.moves += 1
+
+
+def freeze(tree: Tree, frozen: Frozen) -> None:
+    """No more writes; what was written is durable. The record of the switchover lets nobody but its peer follow."""
+    if tree.role.role is Role.STANDBY:
+        raise RoleError("a standby cannot be frozen for a switchover")
+    with _group(tree):
+        tree.store.small.put(records.FROZEN, records.pack_frozen(frozen))
+        tree.store.small.put(role.KEY, role.pack(RoleRecord(Role.FENCED, tree.role.epoch, frozen.epoch)))
+
+
+def promote(tree: Tree, epoch: int, after: Tree | None) -> None:
+    """Become primary, with inode numbers that no other primary has given out."""
+    if epoch <= tree.role.epoch:
+        raise RoleError(f"epoch {epoch} is not above this store's, {tree.role.epoch}")
+    with _group(tree):
+        store = tree.store
+        fileset = store.catalog.filesets[tree.fileset]
+        if after is None:
+            fileset.next_number += NUMBER_RANGE
+        else:
+            fileset.next_number = max(fileset.next_number, after.store.catalog.filesets[after.fileset].next_number)
+        received.put_base(store, None)
+        store.small.put(records.FROZEN, None)
+        store.small.put(role.KEY, role.pack(RoleRecord(Role.PRIMARY, epoch, max(epoch, tree.role.seen_epoch))))
+    tree.moves += 1
+    # What the old primary's processes had open and unlinked is nobody's now.
+    tree.recover()
+
+
+def demote(tree: Tree, epoch: int, base: Guid | None) -> None:
+    """Become a standby whose active state is that of snapshot ``base``, or of the newest."""
+    store = tree.store
+    with _group(tree):
+        known = store.catalog.snapshots(tree.fileset)
+        snapshot = _snapshot(tree, base) if base else known[-1]
+        if snapshot.digest != store.catalog.filesets[tree.fileset].digest:
+            raise Damaged(f"the active state is not that of snapshot {snapshot.name}; run 'idemfs check'")
+        received.put_base(store, snapshot.guid)
+        store.small.put(records.FROZEN, None)
+        store.small.put(role.KEY, role.pack(RoleRecord(Role.STANDBY, epoch, max(epoch, tree.role.seen_epoch))))
+
+
+def _snapshot(tree: Tree, guid: Guid) -> Snapshot:
+    snapshot = tree.store.catalog.by_guid(tree.fileset, guid)
+    if snapshot is None:
+        raise RoleError("a snapshot that the plan needs was deleted meanwhile; repeat the command")
+    return snapshot
