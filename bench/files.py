@@ -78,8 +78,8 @@ def large(directory: str) -> Iterator[Figure]:
                     while data := file.read(_CALL):
                         target.write(data)
                 fs.sync()
-                with fs.open("/large", "rb", buffering=0) as file:
-                    while file.read(_CALL):
+                with fs.open("/large", "rb", buffering=0) as written:
+                    while written.read(_CALL):
                         continue
 
             return seconds(run)
@@ -91,15 +91,15 @@ def large(directory: str) -> Iterator[Figure]:
         def run() -> None:
             command("cp", "--reflink=never", source, f"{directory}/copy/large")
             command("sync", f"{directory}/copy/large")
-            with open(f"{directory}/copy/large", "rb", buffering=0) as file:
-                while file.read(_CALL):
+            with open(f"{directory}/copy/large", "rb", buffering=0) as copied:
+                while copied.read(_CALL):
                     continue
 
         return seconds(run)
 
     drop_host_cache()
-    with open(source, "rb") as file:
-        while file.read(_CALL):
+    with open(source, "rb") as cached:
+        while cached.read(_CALL):
             continue
     a, b, ratio = paired(theirs, ours, 3)
     details = f"{2 * _LARGE / b / 1e6:.0f} MB/s against {2 * _LARGE / a / 1e6:.0f} MB/s, written, synced and read"

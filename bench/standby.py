@@ -63,11 +63,11 @@ def failover(directory: str) -> Iterator[Figure]:
         with open(stream, "wb") as file:
             send(fs.tree, base, catalog.by_name(fs.tree.fileset, "next"), file.write)
     half = os.path.getsize(stream) // 2
-    with idemfs.open(standby) as fs, open(stream, "rb") as file:
+    with idemfs.open(standby) as fs, open(stream, "rb") as received:
         left = [half]
 
         def read(size: int) -> bytes:
-            data = file.read(min(size, left[0]))
+            data = received.read(min(size, left[0]))
             left[0] -= len(data)
             return data
 
