@@ -1,0 +1,137 @@
+"""The small table: filesets, snapshots, holds, replication state; shared and free extents are checked with the others.
+
+Threads: under the store's lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from idemfs.check.context import Context, Timeline
+from idemfs.check.findings import Finding, Kind
+from idemfs.check.scans import pairs
+from idemfs.errors import BadSnapshotName, Damaged
+from idemfs.format import keys, role, tables
+from idemfs.format.tables import COMPLETE, DELETING, Snapshot
+from idemfs.ids import FilesetId, Number, SnapshotId, make_ino
+from idemfs.limits import SECTOR_COUNT_MAX
+from idemfs.snapshots.manage import check_name
+
+_KEY_SIZES = {b"E": 9, b"F": 3, b"O": 9, b"R": 9, b"S": 11, b"T": 1}
+_EIGHT = frozenset((b"E", b"R", b"H"))
+"""Tables of which each value is one number of 8 bytes."""
+_TARGETS = (keys.replication("restore"), keys.replication("rollback"))
+"""Records of what is under way: fileset(2) and snapshot(8)."""
+
+
+def read(context: Context) -> Iterator[Finding]:
+    """Fill ``context`` with filesets and snapshots; what cannot be read is reported and left out."""
+    snapshots: dict[FilesetId, list[Snapshot]] = {}
+    holds: list[SnapshotId] = []
+    for key, value in pairs(context.store.small):
+        try:
+            _read_record(context, key, value, snapshots, holds)
+        except Damaged as damaged:
+            yield Finding(Kind.RECORD, _where(key), str(damaged))
+            if key[:1] == b"S" and len(key) == 11:
+                context.unreadable.add(FilesetId(int.from_bytes(key[1:3], "big")))
+    for number in context.filesets:
+        context.timelines[number] = Timeline(snapshots.get(number, ()))
+    for number in snapshots.keys() - context.filesets.keys():
+        yield Finding(Kind.FILESET, f"fileset {number}", "has snapshots and does not exist")
+    yield from _counters(context)
+    for number in context.filesets:
+        yield from _snapshots(context, number)
+    known = {snapshot for timeline in context.timelines.values() for snapshot in timeline.ids}
+    for held in holds:
+        if held not in known and not context.unreadable:
+            yield Finding(Kind.SNAPSHOT, f"snapshot number {held}", "is held and does not exist")
+
+
+def _where(key: bytes) -> str:
+    return f"key {key[:1].decode('latin-1')!r} {key[1:].hex()}"
+
+
+def _read_record(
+    context: Context,
+    key: bytes,
+    value: bytes,
+    snapshots: dict[FilesetId, list[Snapshot]],
+    holds: list[SnapshotId],
+) -> None:
+    prefix = key[:1]
+    size = _KEY_SIZES.get(prefix)
+    if size is not None and len(key) != size:
+        raise Damaged(f"has {len(key)} bytes and not {size}")
+    if prefix in _EIGHT and len(value) != 8:
+        raise Damaged(f"its value has {len(value)} bytes and not 8")
+    match prefix:
+        case b"F":
+            number = FilesetId(int.from_bytes(key[1:], "big"))
+            context.filesets[number] = tables.unpack_fileset(number, value)
+        case b"S":
+            number = FilesetId(int.from_bytes(key[1:3], "big"))
+            snapshot_id = SnapshotId(int.from_bytes(key[3:], "big"))
+            snapshots.setdefault(number, []).append(tables.unpack_snapshot(number, snapshot_id, value))
+        case b"O":
+            if value:
+                raise Damaged("its value is not empty")
+        case b"H":
+            if len(key) < 9:
+                raise Damaged("names no snapshot")
+            holds.append(SnapshotId(int.from_bytes(key[1:9], "big")))
+        case b"P":
+            if key == role.KEY:
+                role.unpack(value)
+            elif key in _TARGETS and len(value) != 10:
+                raise Damaged("names no snapshot")
+        case b"T":
+            tables.unpack_state(value)
+        case b"E" | b"R":
+            return
+        case _:
+            raise Damaged("is in no table of this format")
+
+
+def _counters(context: Context) -> Iterator[Finding]:
+    state = context.state
+    if not 1 <= state.sector_count <= SECTOR_COUNT_MAX:
+        yield Finding(Kind.RECORD, "store", f"says that it has {state.sector_count} sectors")
+    for number, fileset in context.filesets.items():
+        if number >= state.next_fileset:
+            yield Finding(
+                Kind.FILESET, f"fileset {number}", f"has a number that is to be given next ({state.next_fileset})"
+            )
+        timeline = context.timelines[number]
+        if fileset.newest != timeline.newest and number not in context.unreadable:
+            what = f"says that its newest snapshot is number {fileset.newest}; it is {timeline.newest}"
+            yield Finding(Kind.FILESET, f"fileset {number}", what)
+        last = context.store.active.scan(*keys.fileset_range(number), 1, True)
+        used = int.from_bytes(last[0][0][2:8], "big") if last else 0
+        if used >= fileset.next_number:
+            where = context.number(make_ino(number, Number(used)))
+            yield Finding(Kind.FILESET, where, f"has a number that is to be given next ({fileset.next_number})")
+
+
+def _snapshots(context: Context, number: FilesetId) -> Iterator[Finding]:
+    names: set[str] = set()
+    guids: set[bytes] = set()
+    for snapshot in context.timelines[number].snapshots:
+        where = f"snapshot {snapshot.name}"
+        if not 0 < snapshot.id < context.state.next_snapshot:
+            what = f"has number {snapshot.id}; the next one to be given is {context.state.next_snapshot}"
+            yield Finding(Kind.SNAPSHOT, where, what)
+        if snapshot.state not in (COMPLETE, DELETING):
+            yield Finding(Kind.SNAPSHOT, where, f"is in state {snapshot.state}, which means nothing")
+        if snapshot.guid in guids:
+            yield Finding(Kind.SNAPSHOT, where, "has the guid of another snapshot")
+        guids.add(snapshot.guid)
+        if snapshot.state != COMPLETE:
+            continue
+        try:
+            check_name(snapshot.name)
+        except BadSnapshotName as bad:
+            yield Finding(Kind.SNAPSHOT, where, str(bad))
+        if snapshot.name in names:
+            yield Finding(Kind.SNAPSHOT, where, "has the name of another snapshot")
+        names.add(snapshot.name)
