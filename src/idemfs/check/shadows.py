@@ -1,8 +1,8 @@
 """What snapshots own: each version can be theirs, the index names it, and the bytes add up.
 
-A snapshot owns an inode along with any other record of it. Of an inode that it does not see, and
-past the end of its files, it owns nothing but absence: ``ABSENT`` records and holes. These stand
-there for an older snapshot that sees more of an inode which came back in a restore.
+A snapshot that owns a record owns the inode too, sees it, and owns blocks inside the file alone.
+All this is not asked of absence, ``ABSENT`` records and holes: it may stand in a snapshot for an older
+one that sees more of an inode which came back in a restore, and it may outlast both.
 
 Threads: under the store's lock.
 """
@@ -113,18 +113,17 @@ class ShadowRecords:
                 return ""
             birth, seen = int.from_bytes(value[:8], "little"), int.from_bytes(value[8:16], "little")
             return "the inode was born or seen after the snapshot" if max(birth, seen) >= owner else ""
+        real = [number for number, _, _ in block.real_entries()] if block is not None else []
+        if value == ABSENT or (block is not None and not real):
+            return ""
         if self._context.store.shadow.get(keys.shadow(keys.inode(ino), owner)) is None:
             return "the snapshot owns it without the inode"
         if ino != self._ino:
             self._ino, self._spans = ino, self._context.spans(ino)
-        if value == ABSENT:
-            return ""
         position = self._context.timelines[fileset_of(ino)].position(owner)
-        assert position is not None
-        node = next((span.node for span in self._spans if span.start <= position < span.end), None)
-        real = [number for number, _, _ in block.real_entries()] if block is not None else []
+        node = next((span.node for span in self._spans if span.start <= (position or 0) < span.end), None)
         if node is None:
-            return "the snapshot does not see the inode" if real or block is None else ""
+            return "the snapshot does not see the inode"
         if real:
             last = keys.index_of(key) * INDIRECT_ENTRY_COUNT + max(real)
             if not node.is_file or node.is_inline or last * self._block_size >= node.size:

@@ -36,8 +36,8 @@ def keeps_block(change_start: int, kept_size: int) -> bool:
 
     ``kept_size`` is the size of its shadow inode: it hides what is appended past it, also
     inside a partly filled last block. The content of inline files is in the inode: 0.
-    Older snapshots that have the file longer see a hole there through dittos: for a hole that is
-    filled, ``kept_size`` is the largest size that any snapshot has.
+    Older snapshots that have the file longer see holes there, and the tail block, through dittos:
+    for these ``kept_size`` is the largest size that any snapshot has.
     """
     return change_start < kept_size
 

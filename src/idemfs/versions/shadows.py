@@ -18,7 +18,7 @@ from idemfs.format.indirect import ShadowBlock
 from idemfs.format.inode import ABSENT, Inode
 from idemfs.format.tables import Snapshot
 from idemfs.ids import NO_SNAPSHOT, Ino, SnapshotId, fileset_of
-from idemfs.limits import SCAN_COUNT, SECTOR_SIZE
+from idemfs.limits import INDIRECT_ENTRY_COUNT, SCAN_COUNT, SECTOR_SIZE
 from idemfs.store.store import Store
 from idemfs.versions import rule
 
@@ -126,8 +126,12 @@ class Shadows:
         newest = self.newest(ino)
         if not rule.keeps_record(node.birth, newest):
             return False
-        if not rule.keeps_block(change_start, self._kept_size(ino, newest)):
-            if pair[0] != HOLE or not rule.keeps_block(change_start, self._longest_size(ino, newest)):
+        kept_size = self._kept_size(ino, newest)
+        if not rule.keeps_block(change_start, kept_size):
+            is_tail = (index * INDIRECT_ENTRY_COUNT + entry) * self.store.block_size < kept_size
+            if not (pair[0] == HOLE or is_tail):
+                return False
+            if not rule.keeps_block(change_start, self._longest_size(ino, newest)):
                 return False
         shadow = self._block(ino, index, newest)
         if entry in shadow.entries:
@@ -148,8 +152,9 @@ class Shadows:
         return size
 
     def _longest_size(self, ino: Ino, newest: SnapshotId) -> int:
-        """As ``_kept_size``, of all snapshots. A hole that an older one sees through the newest one's ditto stays
-        one for it, though the newest one has the file shorter: so there the newest one gets the hole, too."""
+        """As ``_kept_size``, of all snapshots. What an older one sees through the newest one's ditto stays, though
+        the newest one has the file shorter: holes past its end, and the tail block, if a restore found
+        nothing to cut in it."""
         size = self._longest_sizes.get(ino)
         if size is None:
             size = self._longest_sizes[ino] = self.largest_size(ino, SnapshotId(newest + 1))
