@@ -47,7 +47,7 @@ class Data:
         """Store the content of one block; its address and checksum. Trailing zeros are not stored.
 
         ``extent`` (sector, count) was allocated for it before, in this group; what is not needed of it
-        is given back. Raises ``NoSpace`` only without one.
+        is given back, unless this fails. Raises ``OSError``, and ``NoSpace`` only without one.
         """
         payload = content.rstrip(b"\0")
         if not payload:
@@ -58,12 +58,15 @@ class Data:
         stored = self._compressed(payload) if self._compress else None
         data = payload if stored is None else stored
         count = (len(data) + SECTOR_SIZE - 1) // SECTOR_SIZE
+        sector = extent[0] if extent else self._space.allocate(count)
+        try:
+            self._blocks.write(sector, data)
+        except OSError:
+            if not extent:
+                self._space.give_back(sector, count, 0)
+            raise
         if extent:
-            sector = extent[0]
             self._space.give_back(*extent, count)
-        else:
-            sector = self._space.allocate(count)
-        self._blocks.write(sector, data)
         self.written_bytes += len(data)
         address = addresses.make(sector, len(data), stored is not None)
         self._remember(address, payload)

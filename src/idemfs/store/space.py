@@ -73,6 +73,11 @@ class Space:
         self._runs()
         return self.free_count + self._window_count
 
+    @property
+    def is_freeing(self) -> bool:
+        """Whether there is space that can be handed out only when the group that freed it is durable."""
+        return bool(self._freed or self._releasing)
+
     def allocate(self, count: int) -> int:
         """The first of ``count`` sectors in a row, claimed from the host. Raises ``NoSpace``; then nothing changed."""
         if self._window_count < count:

@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from idemfs.clock import Clock
 from idemfs.engines.blocks.api import Blocks
 from idemfs.engines.kv.api import KV, Precondition, Table
-from idemfs.errors import CommitFailed, IdemfsError
+from idemfs.errors import CommitFailed, NoSpace
 from idemfs.format import role
 from idemfs.format.address import HOLE
 from idemfs.format.superblock import COMPRESSION_ZSTD, Superblock
@@ -33,6 +33,10 @@ from idemfs.store.space import Space
 
 _RESERVE_RECORD_STEP = 4096
 _RESERVE_BYTES_STEP = 4 << 20
+"""The engine is asked for more than one operation needs, so that it is asked seldom."""
+FREEING_RECORD_COUNT = 512
+FREEING_BYTES = 1 << 20
+"""Room that changes leave, on a host that is full, for those that free space."""
 
 
 class Store:
@@ -86,33 +90,52 @@ class Store:
 
     # -- changes -----------------------------------------------------------------------------------
 
-    def admit(self, records: int, size: int) -> None:
+    def admit(self, records: int, size: int, *, frees: bool = False) -> None:
         """Make room for an operation that changes up to this many records of ``size`` bytes together.
 
         Called before the operation changes anything. Raises ``NoSpace``, ``CommitFailed``, or, for a
-        store opened to read, ``OSError`` (EROFS). May seal and commit the open group, when it is large.
+        store opened to read, ``OSError`` (EROFS). May commit the open group, and let others in meanwhile.
+        ``frees``: the operation gives up space, so it may use the room that others leave for such.
         """
-        while self._exclusive is not None and self._exclusive != threading.get_ident():
-            self._done.wait()
-        if self._failure is not None or self.readonly or self._closing:
-            self._refuse()
+        self._may_change()
+        while self.dirty and self._is_large():
+            self.commit(wait=False)
+            self._may_change()
+        try:
+            self._admit(records, size, frees)
+        except NoSpace:
+            if not self._admitted_records and not self._committing:
+                raise
+            # What the groups before have freed can be used when they are durable, and their own needs are over.
+            self.commit()
+            self._may_change()
+            self._admit(records, size, frees)
+
+    def _admit(self, records: int, size: int, frees: bool) -> None:
+        records += self._admitted_records
+        size += self._admitted_bytes
+        kept, kept_bytes = (0, 0) if frees else (FREEING_RECORD_COUNT, FREEING_BYTES)
+        if records + kept > self._reserved_records or size + kept_bytes > self._reserved_bytes:
+            self._reserve(records, size, frees)
         if not self.dirty:
             self.dirty = True
             self._opened_at = self.clock.monotonic_seconds()
             self._wake()
-        elif (
+        self._admitted_records = records
+        self._admitted_bytes = size
+
+    def _may_change(self) -> None:
+        while self._exclusive is not None and self._exclusive != threading.get_ident():
+            self._done.wait()
+        if self._failure is not None or self.readonly or self._closing:
+            self._refuse()
+
+    def _is_large(self) -> bool:
+        return (
             self._admitted_records > GROUP_RECORD_COUNT_MAX
             or self._admitted_bytes > GROUP_RECORD_BYTES_MAX
             or self.data.written_bytes > GROUP_DATA_BYTES_MAX
-        ):
-            self.commit(wait=False)
-            self.dirty = True
-        records += self._admitted_records
-        size += self._admitted_bytes
-        if records > self._reserved_records or size > self._reserved_bytes:
-            self._reserve(records, size)
-        self._admitted_records = records
-        self._admitted_bytes = size
+        )
 
     @contextmanager
     def exclusive(self) -> Iterator[None]:
@@ -127,20 +150,27 @@ class Store:
                 self._exclusive = outer
                 self._done.notify_all()
 
-    def _reserve(self, records: int, size: int) -> None:
-        # What the group being committed still needs counts too.
-        more, more_bytes = records + _RESERVE_RECORD_STEP, size + _RESERVE_BYTES_STEP
-        try:
-            self.kv.reserve(more + self._sealed_records, more_bytes + self._sealed_bytes)
-        except OSError:
-            self.kv.reserve(records + self._sealed_records, size + self._sealed_bytes)
-            more, more_bytes = records, size
-        self._reserved_records, self._reserved_bytes = more, more_bytes
+    def _reserve(self, records: int, size: int, frees: bool) -> None:
+        """Have the engine find room for a group of this size, and much more, a little more, or if it frees no more."""
+        extras = [(_RESERVE_RECORD_STEP, _RESERVE_BYTES_STEP), (FREEING_RECORD_COUNT, FREEING_BYTES)]
+        if frees:
+            extras.append((0, 0))
+        for number, (extra, extra_bytes) in enumerate(extras, 1):
+            try:
+                # What the group being committed still needs counts too.
+                self.kv.reserve(records + extra + self._sealed_records, size + extra_bytes + self._sealed_bytes)
+            except NoSpace:
+                if number == len(extras):
+                    raise
+                continue
+            self._reserved_records, self._reserved_bytes = records + extra, size + extra_bytes
+            return
 
     def _refuse(self) -> None:
         if self._failure is not None:
             raise CommitFailed(
-                f"the store stopped taking changes after a failed commit ({self._failure}); open it again"
+                "the store stopped taking changes after a failed commit "
+                f"({str(self._failure) or type(self._failure).__name__}); open it again"
             ) from self._failure
         if self.readonly:
             import errno
@@ -163,7 +193,7 @@ class Store:
         catalog belongs to exactly this state.
         """
         with self.lock:
-            if self._failure is not None:
+            if self._failure is not None or (self._closing and self.dirty):
                 self._refuse()
             sequence = self._seal(last)
             if not self._background:
@@ -184,20 +214,11 @@ class Store:
             if self._failure is not None:
                 self._refuse()
             self._done.wait()
-        for hook in self.before_seal:
-            hook()
-        if last is not None:
-            last()
-        self.catalog.state.sector_count = self.space.sector_count
-        self.space.seal()
-        self.catalog.state.sector_count = self.space.sector_count
-        self.catalog.seal()
-        self._batch = {
-            Table.ACTIVE: self.active.seal(),
-            Table.SHADOW: self.shadow.seal(),
-            Table.OWNED: self.owned.seal(),
-            Table.SMALL: self.small.seal(),
-        }
+        try:
+            self._batch = self._write_out(last)
+        except BaseException as failure:
+            # Half of what was cached stands in the records: this group can be neither committed nor sealed again.
+            self._fail(failure)
         self._precondition = Precondition(role.KEY, self._owner_record)
         self._owner_record = self._batch[Table.SMALL].get(role.KEY, self._owner_record)
         self._sync_blocks, self.data.written_bytes = self.data.written_bytes > 0, 0
@@ -209,6 +230,31 @@ class Store:
         self._sealed_sequence += 1
         return self._sealed_sequence
 
+    def _write_out(self, last: Callable[[], None] | None) -> dict[Table, dict[bytes, bytes | None]]:
+        """Everything that is cached goes into the records; the changes of the group."""
+        for hook in self.before_seal:
+            hook()
+        if last is not None:
+            last()
+        self.space.seal()
+        self.catalog.state.sector_count = self.space.sector_count
+        self.catalog.seal()
+        return {
+            Table.ACTIVE: self.active.seal(),
+            Table.SHADOW: self.shadow.seal(),
+            Table.OWNED: self.owned.seal(),
+            Table.SMALL: self.small.seal(),
+        }
+
+    def _fail(self, failure: BaseException) -> None:
+        """No more changes. Raises ``CommitFailed``; what is no error but the end of the process goes on as it is."""
+        with self.lock:
+            self._failure = failure
+            self._done.notify_all()
+        if not isinstance(failure, Exception):
+            raise failure
+        self._refuse()
+
     def _run_commit(self) -> None:
         """Make the sealed group durable. Without the lock in the background, with it otherwise."""
         try:
@@ -217,14 +263,11 @@ class Store:
                 self.blocks.sync()
             # crash: the commit is the moment at which the group exists.
             self.kv.commit(self._batch, self._precondition)
-            self.space.discard()
-        except Exception as failure:
-            with self.lock:
-                self._failure = failure
-                self._done.notify_all()
-            if not self._background:
-                self._refuse()
-            return
+            with suppress(OSError):
+                # What the host does not take back is free all the same.
+                self.space.discard()
+        except BaseException as failure:
+            self._fail(failure)
         with self.lock:
             self._batch = {}
             for records in (self.active, self.shadow, self.owned, self.small):
@@ -244,22 +287,19 @@ class Store:
         self._done.notify_all()
 
     def _commit_loop(self) -> None:
-        while True:
-            with self.lock:
-                while not self._committing and not self._is_due():
-                    if self._closing:
+        # A failure ends the loop; whoever waits, or comes later, is told of it.
+        with suppress(CommitFailed):
+            while True:
+                with self.lock:
+                    while not self._committing and not self._is_due():
+                        if self._closing:
+                            return
+                        self._done.wait(GROUP_SECONDS / 2 if self.dirty else None)
+                    if self._failure is not None:
                         return
-                    self._done.wait(GROUP_SECONDS / 2 if self.dirty else None)
-                if self._failure is not None:
-                    return
-                if not self._committing:
-                    try:
+                    if not self._committing:
                         self._seal()
-                    except (IdemfsError, OSError) as failure:
-                        self._failure = failure
-                        self._done.notify_all()
-                        return
-            self._run_commit()
+                self._run_commit()
 
     def _is_due(self) -> bool:
         return self.dirty and self.clock.monotonic_seconds() - self._opened_at >= GROUP_SECONDS

@@ -154,11 +154,12 @@ class Contents:
             self.store.space.give_back(*block.extent, 0)
 
     def _write_out(self, ino: Ino, node: Inode, number: int) -> None:
-        block = self._pop(ino, number)
-        assert block is not None
+        block = self._waiting[ino][number]
         start = number * self.block_size
         inside = min(len(block.content), max(0, node.size - start))
+        # It waits until it is written: when this fails, nothing is lost that can be tried again.
         address, checksum = self.store.data.write(bytes(memoryview(block.content)[:inside]), block.extent)
+        self._pop(ino, number)
         self.active.set_block(ino, node, number, address, checksum, start + block.first)
 
     def flush(self) -> None:
@@ -210,6 +211,10 @@ class Contents:
         if first == last:
             self._zero(ino, first, first_start, last_end)
             return
+        if first_start and last_end:
+            # Both have their extents before either changes, in case that the host is full.
+            self._zero(ino, first, first_start, first_start)
+            self._zero(ino, last, 0, 0)
         if first_start:
             self._zero(ino, first, first_start, self.block_size)
             first += 1

@@ -9,14 +9,15 @@ from __future__ import annotations
 
 import os
 import stat
+from contextlib import suppress
 
-from idemfs.errors import Fenced, NotPrimary
+from idemfs.errors import Fenced, NoSpace, NotPrimary
 from idemfs.format import keys, role
 from idemfs.format.inode import INLINE, Inode
 from idemfs.format.role import Role, RoleRecord
 from idemfs.format.tables import Snapshot
 from idemfs.ids import NO_SNAPSHOT, ROOT_FILESET, ROOT_NUMBER, FilesetId, Ino, make_ino
-from idemfs.limits import SCAN_COUNT, SECTOR_SIZE
+from idemfs.limits import INDIRECT_ENTRY_COUNT, SECTOR_SIZE
 from idemfs.snapshots import bring_back, delete, received
 from idemfs.store.store import Store
 from idemfs.versions.active import Active
@@ -27,9 +28,14 @@ from idemfs.vfs.names import Names
 from idemfs.vfs.reader import Reader
 
 RECLAIM_BLOCK_COUNT = 16384
-"""A file of more blocks than this is freed in several groups."""
+"""Of a file, at most this many blocks are freed in one group."""
+RECLAIM_RECORD_COUNT = 20 + 4 * (RECLAIM_BLOCK_COUNT // INDIRECT_ENTRY_COUNT + 1)
+RECLAIM_BYTES = 20_000 * (RECLAIM_BLOCK_COUNT // INDIRECT_ENTRY_COUNT + 1)
+"""What that changes: indirect blocks, and their shadows in the newest snapshot."""
 RECORD_SIZE = 600
 """What an operation's records may take, but for content: names, back-references, shadows."""
+REMOVAL_SIZE = 2 * RECORD_SIZE + 20_000
+"""The same for one that may remove a file at once: with one or two indirect blocks, and their shadows."""
 
 
 class FilesetState:
@@ -89,10 +95,10 @@ class FilesetState:
         # As a standby the active file system may have become any other one.
         self.moves += 1
 
-    def _change(self, records: int, size: int) -> None:
+    def _change(self, records: int, size: int, *, frees: bool = False) -> None:
         """Called by every operation first. Raises ``NotPrimary``, ``Fenced``, ``NoSpace``, ``CommitFailed``."""
         self.refuse_unless_primary()
-        self.store.admit(records, size)
+        self.store.admit(records, size, frees=frees)
         # Again, since admitting may have waited while the role was taken away.
         self.refuse_unless_primary()
 
@@ -124,7 +130,7 @@ class FilesetState:
 
     def _gone(self, ino: Ino) -> None:
         """The last link is gone: the inode goes too, or waits as an orphan until it is closed."""
-        if ino in self._open_counts or self._block_bound(ino) > RECLAIM_BLOCK_COUNT:
+        if ino in self._open_counts or self._block_bound(ino) > INDIRECT_ENTRY_COUNT:
             self.store.small.put(keys.orphan(ino), b"")
             if ino not in self._open_counts:
                 self._reclaim(ino)
@@ -137,10 +143,10 @@ class FilesetState:
         return 0 if node is None or node.is_inline else -(-node.size // self.store.block_size)
 
     def _reclaim(self, ino: Ino) -> None:
-        """Free an orphan, a part at a time, from its end."""
-        with self.store.lock:
+        """Free an orphan, a part at a time, from its end. Without room for that it stays until the next opening."""
+        with self.store.lock, suppress(NoSpace):
             while True:
-                self.store.admit(20 + 3 * SCAN_COUNT, 16 << 20)
+                self.store.admit(RECLAIM_RECORD_COUNT, RECLAIM_BYTES, frees=True)
                 node = self.active.inode(ino)
                 if node is None:
                     break

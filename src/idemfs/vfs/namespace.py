@@ -18,7 +18,7 @@ from idemfs.format import keys
 from idemfs.format.inode import Inode
 from idemfs.ids import Ino, fileset_of, number_of
 from idemfs.limits import LINK_COUNT_MAX, SYMLINK_SIZE_MAX
-from idemfs.vfs.fileset_state import RECORD_SIZE, FilesetState, new_inode
+from idemfs.vfs.fileset_state import RECORD_SIZE, REMOVAL_SIZE, FilesetState, new_inode
 from idemfs.vfs.names import check_name
 from idemfs.vfs.reader import posix
 
@@ -96,7 +96,7 @@ class Namespace(FilesetState):
 
     def unlink(self, parent: Ino, name: bytes) -> None:
         with self.store.lock:
-            self._change(10, RECORD_SIZE * 2)
+            self._change(14, REMOVAL_SIZE, frees=True)
             ino = self.reader.lookup(parent, name)
             node = self.reader.inode(ino)
             if node.is_dir:
@@ -107,7 +107,7 @@ class Namespace(FilesetState):
 
     def rmdir(self, parent: Ino, name: bytes) -> None:
         with self.store.lock:
-            self._change(10, RECORD_SIZE * 2)
+            self._change(14, REMOVAL_SIZE, frees=True)
             if name in (b".", b".."):
                 raise posix(errno.EINVAL if name == b"." else errno.ENOTEMPTY)
             ino = self.reader.lookup(parent, name)

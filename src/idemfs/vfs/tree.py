@@ -7,24 +7,30 @@ from __future__ import annotations
 
 import errno
 import stat
+from collections.abc import Callable
+from contextlib import suppress
 from enum import IntFlag
+from typing import TypeVar
 
+from idemfs.errors import CommitFailed, NoSpace
 from idemfs.format import keys
 from idemfs.format.inode import Inode
 from idemfs.format.role import Role
 from idemfs.ids import Ino
 from idemfs.limits import (
-    SCAN_COUNT,
+    INDIRECT_ENTRY_COUNT,
     TIME_NS_MAX,
     TIME_NS_MIN,
     XATTR_NAME_SIZE_MAX,
     XATTR_VALUE_SIZE_MAX,
 )
-from idemfs.vfs.fileset_state import RECLAIM_BLOCK_COUNT, RECORD_SIZE
+from idemfs.vfs.fileset_state import RECLAIM_BLOCK_COUNT, RECLAIM_BYTES, RECLAIM_RECORD_COUNT, RECORD_SIZE
 from idemfs.vfs.namespace import Namespace, RenameFlag
 from idemfs.vfs.reader import posix
 
 __all__ = ["RenameFlag", "Tree", "XattrFlag"]
+
+_T = TypeVar("_T")
 
 
 class XattrFlag(IntFlag):
@@ -80,8 +86,10 @@ class Tree(Namespace):
                 return
             now = self.store.clock.now_ns()
             if node.atime <= node.mtime or node.atime <= node.ctime or now - node.atime >= 86_400_000_000_000:
-                self.store.admit(1, RECORD_SIZE + self.store.superblock.inline_size)
-                self.active.touch_atime(ino, now)
+                # Whoever reads is served, also from a store that takes no changes any more.
+                with suppress(NoSpace, CommitFailed):
+                    self.store.admit(1, RECORD_SIZE + self.store.superblock.inline_size)
+                    self.active.touch_atime(ino, now)
 
     def set_xattr(self, ino: Ino, name: bytes, value: bytes, flags: XattrFlag = XattrFlag.NONE) -> None:
         with self.store.lock:
@@ -105,7 +113,7 @@ class Tree(Namespace):
 
     def remove_xattr(self, ino: Ino, name: bytes) -> None:
         with self.store.lock:
-            self._change(6, RECORD_SIZE + XATTR_VALUE_SIZE_MAX)
+            self._change(6, RECORD_SIZE + XATTR_VALUE_SIZE_MAX, frees=True)
             self.reader.inode(ino)
             key = keys.xattr(ino, name)
             if self.active.records.get(key) is None:
@@ -116,50 +124,75 @@ class Tree(Namespace):
 
     # -- content -------------------------------------------------------------------------------------
 
-    def _changing_file(self, ino: Ino, size: int) -> Inode:
+    def _changing_file(self, ino: Ino, size: int, *, frees: bool = False) -> Inode:
         """Admit a change of ``size`` bytes of content, and return the inode to be changed."""
         block_count = size // self.store.block_size + 2
-        self._change(3 * block_count + 6, RECORD_SIZE + 40 * block_count + 4 * self.store.superblock.inline_size)
+        records = RECORD_SIZE + 40 * block_count + 4 * self.store.superblock.inline_size
+        self._change(3 * block_count + 6, records, frees=frees)
         node = self.reader.inode(ino)
         if not node.is_file:
             raise posix(errno.EISDIR if node.is_dir else errno.EINVAL)
         return self.active.change_inode(ino)
 
+    def _with_room(self, change: Callable[[], _T]) -> _T:
+        """Do ``change``, which does all or nothing; once more, when space was freed that waits for its group."""
+        with self.store.lock:
+            try:
+                return change()
+            except NoSpace:
+                if not self.store.space.is_freeing:
+                    raise
+                self.store.commit()
+                return change()
+
     def write(self, ino: Ino, offset: int, data: bytes | bytearray | memoryview) -> int:
         """Write at ``offset``; how many bytes were written: fewer than given when space ran out after some."""
-        with self.store.lock:
-            node = self._changing_file(ino, len(data))
-            if not data:
-                return 0
-            count = self.contents.write(ino, node, offset, data)
-            node.mtime = node.ctime = self.store.clock.now_ns()
-            return count
+        return self._with_room(lambda: self._write(ino, self._changing_file(ino, len(data)), offset, data))
 
-    def append(self, ino: Ino, data: bytes | bytearray | memoryview) -> int:
-        """Write at the end of the file, wherever that is now; the offset behind what was written."""
-        with self.store.lock:
-            offset = self.reader.inode(ino).size
-            return offset + self.write(ino, offset, data)
+    def _write(self, ino: Ino, node: Inode, offset: int, data: bytes | bytearray | memoryview) -> int:
+        if not data:
+            return 0
+        count = self.contents.write(ino, node, offset, data)
+        node.mtime = node.ctime = self.store.clock.now_ns()
+        return count
+
+    def append(self, ino: Ino, data: bytes | bytearray | memoryview) -> tuple[int, int]:
+        """Write at the end of the file, wherever that is now; the offset behind what was written, and its size."""
+
+        def change() -> tuple[int, int]:
+            node = self._changing_file(ino, len(data))
+            count = self._write(ino, node, node.size, data)
+            return node.size, count
+
+        return self._with_room(change)
 
     def truncate(self, ino: Ino, size: int) -> None:
-        with self.store.lock:
-            node = self._changing_file(ino, 0)
-            if size < 0:
-                raise posix(errno.EINVAL)
-            step = RECLAIM_BLOCK_COUNT * self.store.block_size
-            while node.size - size > step:
-                # A file that is far longer is cut a part at a time, each in its group.
-                self.contents.truncate(ino, node, node.size - step)
-                self._change(3 * SCAN_COUNT, 16 << 20)
+        if size < 0:
+            raise posix(errno.EINVAL)
+        self._with_room(lambda: self._truncate(ino, size))
+
+    def _truncate(self, ino: Ino, size: int) -> None:
+        block_size = self.store.block_size
+        node = self._changing_file(ino, 0, frees=True)
+        if node.size - size > INDIRECT_ENTRY_COUNT * block_size:
+            # A file that is far longer is cut a part at a time, each in its group.
+            while True:
+                self._change(RECLAIM_RECORD_COUNT, RECLAIM_BYTES, frees=True)
                 node = self.active.change_inode(ino)
-            self.contents.truncate(ino, node, size)
-            node.mtime = node.ctime = self.store.clock.now_ns()
+                bound = -(-node.size // block_size) - RECLAIM_BLOCK_COUNT
+                if bound * block_size <= size:
+                    break
+                self.contents.truncate(ino, node, bound * block_size)
+        self.contents.truncate(ino, node, size)
+        node.mtime = node.ctime = self.store.clock.now_ns()
 
     def punch(self, ino: Ino, offset: int, size: int) -> None:
         """As ``fallocate(2)`` with FALLOC_FL_PUNCH_HOLE: the range reads as zeros, the size stays."""
-        with self.store.lock:
-            node = self._changing_file(ino, min(size, self.reader.inode(ino).size))
-            if offset < 0 or size <= 0:
-                raise posix(errno.EINVAL)
-            self.contents.punch(ino, node, offset, size)
-            node.mtime = node.ctime = self.store.clock.now_ns()
+        if offset < 0 or size <= 0:
+            raise posix(errno.EINVAL)
+        self._with_room(lambda: self._punch(ino, offset, size))
+
+    def _punch(self, ino: Ino, offset: int, size: int) -> None:
+        node = self._changing_file(ino, min(size, self.reader.inode(ino).size))
+        self.contents.punch(ino, node, offset, size)
+        node.mtime = node.ctime = self.store.clock.now_ns()
