@@ -31,6 +31,8 @@ GROUP_RECORD_BYTES_MAX = 64 << 20
 GROUP_DATA_BYTES_MAX = 256 << 20
 """Blocks that a group writes before it is sealed, so that the host starts on them while others are made."""
 DIRTY_DATA_BYTES_MAX = 32 << 20
+CALL_BYTES_MAX = 16 << 20
+"""What one call of a file object reads or writes at once; more is done in several."""
 BLOCK_CACHE_BYTES_MAX = 64 << 20
 RECORD_CACHE_COUNT_MAX = 20_000
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-
 from idemfs.format.tables import Fileset, Snapshot
 
 TYPE_CHECKING = False

@@ -1,0 +1,159 @@
+"""Snapshots of an open store, by name.
+
+Threads: any.
+"""
+
+from __future__ import annotations
+
+import builtins
+from collections.abc import Iterator
+
+from idemfs.api.view import TreeView
+from idemfs.errors import SnapshotError, SnapshotHeld
+from idemfs.format.role import Role
+from idemfs.format.tables import Snapshot
+from idemfs.snapshots import bring_back, delete, diff, manage, received
+from idemfs.snapshots.diff import Change
+from idemfs.snapshots.info import SnapshotInfo
+from idemfs.vfs.paths import Paths
+from idemfs.vfs.tree import Tree
+
+
+class SnapshotView(TreeView):
+    """A snapshot to read. Once it is deleted, what is asked of it fails with ESTALE."""
+
+    def __init__(self, tree: Tree, snapshot: Snapshot, info: SnapshotInfo) -> None:
+        super().__init__(tree, Paths(tree.snapshot_reader(snapshot)))
+        self.info = info
+        """As it was when this view was made."""
+
+    def __repr__(self) -> str:
+        return f"<SnapshotView {self.info.name!r}>"
+
+
+class Snapshots:
+    """The snapshots of the root fileset; iterating gives a ``SnapshotInfo`` each, oldest first.
+
+    What raises ``SnapshotMissing`` does so for a name that no snapshot has. A standby takes no changes here
+    but deletions, holds and releases: it gets its snapshots from the primary.
+    """
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._store = tree.store
+
+    def create(self, name: str) -> SnapshotInfo:
+        """Take a snapshot of the active state; durable on return.
+
+        Raises ``BadSnapshotName``, ``SnapshotExists``, ``NotPrimary``, ``NoSpace``, ``CommitFailed``.
+        """
+        with self._store.lock:
+            self._tree.refuse_unless_primary()
+            return self._info(manage.create(self._store, self._tree.fileset, name))
+
+    def list(self) -> list[SnapshotInfo]:
+        """All of them, oldest first, with exactly what each owns now."""
+        with self._store.lock:
+            if not self._store.readonly:
+                # What moves into the newest snapshot is counted when its group is sealed.
+                self._tree.active.settle()
+            return [self._info(snapshot) for snapshot in self._store.catalog.snapshots(self._tree.fileset)]
+
+    def __iter__(self) -> Iterator[SnapshotInfo]:
+        return iter(self.list())
+
+    def __len__(self) -> int:
+        with self._store.lock:
+            return len(self._store.catalog.snapshots(self._tree.fileset))
+
+    def __contains__(self, name: object) -> bool:
+        with self._store.lock:
+            return any(snapshot.name == name for snapshot in self._store.catalog.snapshots(self._tree.fileset))
+
+    def __getitem__(self, name: str) -> SnapshotView:
+        """The snapshot as a tree to read."""
+        with self._store.lock:
+            snapshot = self._find(name)
+            return SnapshotView(self._tree, snapshot, self._info(snapshot))
+
+    def info(self, name: str) -> SnapshotInfo:
+        with self._store.lock:
+            if not self._store.readonly:
+                self._tree.active.settle()
+            return self._info(self._find(name))
+
+    def delete(self, *names: str) -> None:
+        """Delete snapshots, in any order; durable on return. All of them may be deleted, or none is.
+
+        Raises ``SnapshotHeld``, ``NoSpace``, ``CommitFailed``.
+        """
+        with self._store.lock:
+            snapshots = [self._find(name) for name in dict.fromkeys(names)]
+            for snapshot in snapshots:
+                self._refuse_if_needed(snapshot)
+        for snapshot in snapshots:
+            delete.delete(self._tree.active, snapshot)
+
+    def _refuse_if_needed(self, snapshot: Snapshot) -> None:
+        if self._tree.role.role is Role.FENCED:
+            self._tree.refuse_unless_primary()
+        if self._tree.role.role is Role.STANDBY and received.base(self._store, snapshot.fileset) is snapshot:
+            raise SnapshotHeld(f"snapshot {snapshot.name!r} is what this standby received last, and what it shows")
+        manage.refuse_if_held(self._store, snapshot)
+
+    def rename(self, name: str, new_name: str) -> SnapshotInfo:
+        """Give a snapshot another name; its guid stays. Raises ``BadSnapshotName``, ``SnapshotExists``."""
+        with self._store.lock:
+            self._tree.refuse_unless_primary()
+            snapshot = self._find(name)
+            manage.rename(self._store, snapshot, new_name)
+            return self._info(snapshot)
+
+    def restore(self, name: str, undo_name: str | None = None) -> SnapshotInfo:
+        """Make the active state that of a snapshot; the snapshot that undoes it. Newer ones stay; durable on return.
+
+        ``undo_name``: ``before-restore-NAME`` unless given. Files that are open show what the snapshot has of
+        them. Raises ``SnapshotExists``, ``NotPrimary``, ``NoSpace``, ``CommitFailed``.
+        """
+        with self._store.exclusive():
+            self._tree.refuse_unless_primary()
+            undo = bring_back.restore(self._tree.active, self._find(name), undo_name)
+            self._tree.moves += 1
+            return self._info(undo)
+
+    def diff(self, base: str, target: str | None = None) -> Iterator[Change]:
+        """What changed from ``base`` to the newer ``target``; None: to the active state."""
+        with self._store.lock:
+            older = self._find(base)
+            newer = self._find(target) if target is not None else self._shown()
+        if newer is not None and newer.id < older.id:
+            raise SnapshotError(f"snapshot {base!r} is newer than {newer.name!r}: name the older one first")
+        return diff.diff(self._tree.active, older, newer)
+
+    def _shown(self) -> Snapshot | None:
+        """What stands for the active state: on a standby, what it received last."""
+        return received.base(self._store, self._tree.fileset) if self._tree.role.role is Role.STANDBY else None
+
+    def hold(self, name: str, owner: str, seconds: float | None = None) -> None:
+        """Keep a snapshot from being deleted, for so many seconds, or until ``release``; durable on return."""
+        with self._store.lock:
+            expires_ns = manage.NEVER_NS if seconds is None else self._store.clock.now_ns() + int(seconds * 1e9)
+            manage.hold(self._store, self._find(name), owner, expires_ns)
+            self._store.commit()
+
+    def release(self, name: str, owner: str) -> None:
+        """End the hold of ``owner``, if there is one; durable on return."""
+        with self._store.lock:
+            manage.release(self._store, self._find(name), owner)
+            self._store.commit()
+
+    def holders(self, name: str) -> builtins.list[str]:
+        """Who holds the snapshot now."""
+        with self._store.lock:
+            return manage.holders(self._store, self._find(name))
+
+    def _find(self, name: str) -> Snapshot:
+        return self._store.catalog.by_name(self._tree.fileset, name)
+
+    def _info(self, snapshot: Snapshot) -> SnapshotInfo:
+        return SnapshotInfo(snapshot, self._store.catalog.filesets[snapshot.fileset])
