@@ -11,7 +11,7 @@ from __future__ import annotations
 from idemfs.failover import records
 from idemfs.failover.facts import Held, Side
 from idemfs.format.tables import Snapshot
-from idemfs.replication.apply import is_half_received
+from idemfs.replication import partial
 from idemfs.snapshots import bring_back, received
 from idemfs.vfs.tree import Tree
 
@@ -33,7 +33,7 @@ def observe(tree: Tree, path: str) -> Side:
             snapshots=tuple(held(snapshot) for snapshot in store.catalog.snapshots(tree.fileset)),
             digest=pending.digest if pending else fileset.digest,
             base=base.guid if base else None,
-            half_received=is_half_received(store),
+            half_received=partial.get(store) is not None,
             frozen=records.unpack_frozen(store.small.get(records.FROZEN)),
         )
 

@@ -22,7 +22,8 @@ from idemfs.format import role
 from idemfs.format.role import Role, RoleRecord
 from idemfs.format.superblock import COMPRESSION_ZSTD
 from idemfs.ids import ROOT_FILESET, ROOT_INO, Guid
-from idemfs.store.files import create_files, open_files, read_superblock
+from idemfs.store.files import create_files, open_files
+from idemfs.store.peek import read_superblock
 from idemfs.store.store import Store
 from idemfs.versions.active import Active
 from idemfs.vfs.tree import Tree

@@ -39,6 +39,10 @@ class Stage:
         me = observe(self.me, self.paths[guid_of(self.me)])
         return me, [found[record.guid] for record in records.get_peers(self.me.store)]
 
+    def find(self, wanted: str) -> Guid:
+        """The peer of this name or path. Raises ``PeerError``."""
+        return records.find_peer(records.get_peers(self.me.store), wanted).guid
+
     def close(self) -> None:
         for tree in (self.me, *self.peers.values()):
             tree.store.close()

@@ -1,0 +1,164 @@
+"""What the commands share that move data or roles: show the plan, ask, carry it out, say what was done."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from idemfs.cli.failures import Refused
+from idemfs.cli.names import show_name
+from idemfs.cli.render import confirm, format_size, format_time_ns
+
+if TYPE_CHECKING:
+    from argparse import Namespace
+
+    from idemfs.failover.driver import Done
+    from idemfs.failover.facts import Decision, Held, Plan, Risk, Step
+    from idemfs.failover.stage import Stage
+    from idemfs.ids import Guid
+
+_NAMES_SHOWN_MAX = 5
+
+
+def perform(
+    options: Namespace,
+    decide: Callable[[Stage], Decision],
+    question: Callable[[Plan], str] | None = None,
+) -> None:
+    """Plan, and with ``--dry-run`` print the plan; otherwise ask ``question``, if there is one, and do it.
+
+    ``options``: ``store``, ``dry_run``, and ``yes`` where a question is asked. A refusal is raised.
+    """
+    from idemfs.failover.driver import carry_out
+    from idemfs.failover.facts import Refusal
+    from idemfs.failover.places import open_stage
+
+    with open_stage(options.store, readonly=options.dry_run) as stage:
+        decision = decide(stage)
+        if isinstance(decision, Refusal):
+            raise decision.error
+        if options.dry_run:
+            _show(decision, stage)
+            return
+        # A plan that is going to fail does nothing that needs consent: it only remembers that a right has ended.
+        if question is not None and decision.then is None:
+            _ask(decision, stage, question(decision), yes=options.yes)
+        for done in carry_out(decision, stage):
+            line = _told(done, stage)
+            if line:
+                print(line)
+
+
+def _ask(plan: Plan, stage: Stage, question: str, *, yes: bool) -> None:
+    if yes:
+        return
+    if plan.warning:
+        raise Refused(f"{plan.warning}; repeat with --yes to do it all the same")
+    risks = "".join(f"At risk: {_risk(risk, stage)}. " for risk in plan.risks)
+    confirm(f"{risks}{question}", yes=False)
+
+
+# -- plans ---------------------------------------------------------------------------------------------
+
+
+def _show(plan: Plan, stage: Stage) -> None:
+    rows = [("would", plan.command), ("from", plan.source), ("to", plan.target or "-")]
+    rows.append(("common", _held(plan.common) if plan.common else "none"))
+    rows += [("at risk", _risk(risk, stage)) for risk in plan.risks] or [("at risk", "nothing")]
+    if plan.warning:
+        rows.append(("warning", plan.warning))
+    rows += [("note", note) for note in plan.notes]
+    rows += [(f"step {count}", describe(step, stage)) for count, step in enumerate(plan.steps, 1)]
+    if plan.then is not None:
+        rows.append(("then fails", str(plan.then.strerror if isinstance(plan.then, OSError) else plan.then)))
+    width = max(len(name) for name, _ in rows)
+    for name, text in rows:
+        print(f"{name.ljust(width)}  {show_name(text)}")
+
+
+def _held(held: Held) -> str:
+    return f"{held.name} ({format_time_ns(held.created_ns)})"
+
+
+def _risk(risk: Risk, stage: Stage) -> str:
+    if not risk.is_known:
+        return f"{risk.path} {risk.why}"
+    from idemfs.failover.measure import bytes_since
+
+    size = bytes_since(stage.tree(risk.store), risk.since.guid if risk.since else None)
+    parts = []
+    if risk.snapshots:
+        names = ", ".join(held.name for held in risk.snapshots[:_NAMES_SHOWN_MAX])
+        more = len(risk.snapshots) - _NAMES_SHOWN_MAX
+        parts.append(f"{counted(len(risk.snapshots), 'snapshot')} ({names}{f' and {more} more' if more > 0 else ''})")
+    if risk.unsaved_changes:
+        parts.append("changes that are in no snapshot")
+    return f"{risk.path} has {' and '.join(parts)}, {format_size(size)}: {risk.why}"
+
+
+def counted(count: int, noun: str) -> str:
+    return f"{count:,} {noun}" if count == 1 else f"{count:,} {noun}s"
+
+
+# -- steps ---------------------------------------------------------------------------------------------
+
+
+def describe(step: Step, stage: Stage) -> str:
+    """One step of a plan in words."""
+    from idemfs.failover import facts
+
+    path = _paths(stage)
+    match step:
+        case facts.Tell(store=store, epoch=epoch):
+            return f"tell {path(store)} of epoch {epoch}, which ends an older right to write"
+        case facts.Introduce(store=store):
+            return f"tell {path(store)} where the other stores are"
+        case facts.TakeSnapshot(store=store, name=name):
+            return f"take snapshot {name or 'auto-TIME'} of {path(store)}, if no snapshot has its present state"
+        case facts.Send(source=source, target=target):
+            return f"send to {path(target)} every snapshot of {path(source)} that it lacks"
+        case facts.DropPartial(store=store):
+            return f"drop what {path(store)} has half received"
+        case facts.GoBack(store=store, snapshot=snapshot):
+            return f"bring {path(store)} back to snapshot {_snapshot_name(stage, store, snapshot)}; newer ones stay"
+        case facts.Freeze(store=store):
+            return f"stop writes to {path(store)}"
+        case facts.Promote(store=store, epoch=epoch):
+            return f"make {path(store)} primary of epoch {epoch}"
+        case facts.Demote(store=store, epoch=epoch):
+            return f"make {path(store)} a standby in epoch {epoch}"
+
+
+def _paths(stage: Stage) -> Callable[[Guid], str]:
+    return lambda guid: stage.paths.get(guid, guid.hex())
+
+
+def _snapshot_name(stage: Stage, store: Guid, guid: Guid) -> str:
+    tree = stage.tree(store)
+    snapshot = tree.store.catalog.by_guid(tree.fileset, guid)
+    return snapshot.name if snapshot else guid.hex()
+
+
+def _told(done: Done, stage: Stage) -> str | None:
+    """One line on a step that was carried out; None when there is nothing to tell."""
+    from idemfs.failover import facts
+
+    path = _paths(stage)
+    match done.step:
+        case facts.TakeSnapshot(store=store):
+            return f"{path(store)}: snapshot {done.snapshot.name}" if done.snapshot else None
+        case facts.Send(source=source, target=target) if done.report is not None:
+            if not done.report.snapshots:
+                return f"{path(target)}: has every snapshot of {path(source)}"
+            what = counted(len(done.report.snapshots), "snapshot")
+            size = format_size(done.report.bytes)
+            return f"{path(source)} -> {path(target)}: {what}, {size} sent in {done.seconds:.1f} s"
+        case facts.DropPartial(store=store):
+            return f"{path(store)}: dropped what was half received, in {done.seconds:.1f} s"
+        case facts.GoBack(store=store, snapshot=snapshot):
+            return f"{path(store)}: back at snapshot {_snapshot_name(stage, store, snapshot)}"
+        case facts.Promote(store=store, epoch=epoch):
+            return f"{path(store)}: primary of epoch {epoch}"
+        case facts.Demote(store=store, epoch=epoch):
+            return f"{path(store)}: standby in epoch {epoch}"
+    return None
