@@ -12,6 +12,7 @@ import pytest
 from tests.tidy.source import Module, imports, module_of, modules
 
 ROWS: tuple[tuple[str, ...], ...] = (
+    ("__main__",),
     ("cli",),
     ("mount", "fsspec_adapter", "node.http", "api"),
     ("node",),

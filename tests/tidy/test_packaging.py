@@ -9,6 +9,8 @@ import tomllib
 from tests.tidy.source import ROOT, imports, modules
 
 OWN = {"idemfs", "bench", "demo", "tests"}
+TYPES_ONLY = {"_typeshed"}
+"""What only the type checker imports, and brings along."""
 
 
 def declared() -> set[str]:
@@ -18,7 +20,7 @@ def declared() -> set[str]:
 
 def imported(*folders: str) -> set[str]:
     names = {name.partition(".")[0] for module in modules(*folders) for _, name in imports(module)}
-    return names - OWN - sys.stdlib_module_names
+    return names - OWN - TYPES_ONLY - sys.stdlib_module_names
 
 
 def test_every_library_that_is_imported_is_declared() -> None:
