@@ -36,10 +36,18 @@ def keeps_block(change_start: int, kept_size: int) -> bool:
 
     ``kept_size`` is the size of its shadow inode: it hides what is appended past it, also
     inside a partly filled last block. The content of inline files is in the inode: 0.
-    Older snapshots that have the file longer see holes there, and the tail block, through dittos:
-    for these ``kept_size`` is the largest size that any snapshot has.
     """
     return change_start < kept_size
+
+
+def keeps_block_for_older(block_start: int, kept_size: int, longest_size: int) -> bool:
+    """Whether the newest snapshot must keep what a block has been, though it sees nothing of the change itself.
+
+    ``longest_size``: the most bytes that any snapshot has of the file. An older one that has it longer sees through
+    the newest one's ditto what is past that one's end: holes, and zeros in its tail block. Its own end
+    may lie inside the block, so this is asked of the whole block.
+    """
+    return kept_size < longest_size and block_start < longest_size
 
 
 class HandDown(NamedTuple):

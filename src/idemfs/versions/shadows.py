@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from idemfs.errors import Damaged
 from idemfs.format import indirect, keys
 from idemfs.format import inode as inodes
-from idemfs.format.address import HOLE, sector_count_of
+from idemfs.format.address import sector_count_of
 from idemfs.format.indirect import ShadowBlock
 from idemfs.format.inode import ABSENT, Inode
 from idemfs.format.tables import Snapshot
@@ -128,10 +128,8 @@ class Shadows:
             return False
         kept_size = self._kept_size(ino, newest)
         if not rule.keeps_block(change_start, kept_size):
-            is_tail = (index * INDIRECT_ENTRY_COUNT + entry) * self.store.block_size < kept_size
-            if not (pair[0] == HOLE or is_tail):
-                return False
-            if not rule.keeps_block(change_start, self._longest_size(ino, newest)):
+            block_start = (index * INDIRECT_ENTRY_COUNT + entry) * self.store.block_size
+            if not rule.keeps_block_for_older(block_start, kept_size, self._longest_size(ino, newest)):
                 return False
         shadow = self._block(ino, index, newest)
         if entry in shadow.entries:
@@ -152,9 +150,7 @@ class Shadows:
         return size
 
     def _longest_size(self, ino: Ino, newest: SnapshotId) -> int:
-        """As ``_kept_size``, of all snapshots. What an older one sees through the newest one's ditto stays, though
-        the newest one has the file shorter: holes past its end, and the tail block, if a restore found
-        nothing to cut in it."""
+        """As ``_kept_size``, of all snapshots."""
         size = self._longest_sizes.get(ino)
         if size is None:
             size = self._longest_sizes[ino] = self.largest_size(ino, SnapshotId(newest + 1))

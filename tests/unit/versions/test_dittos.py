@@ -156,3 +156,36 @@ def test_a_listing_goes_on_after_a_name_that_only_the_snapshot_has(tree: Tree) -
     reader = tree.snapshot_reader(snapshot)
     assert [name for name, _, _ in reader.entries(tree.root, after=b"a")] == [b"a\x01", b"b"]
     assert [name for name, _, _ in reader.entries(tree.root, after=b"b")] == []
+
+
+def test_a_tail_block_with_zeros_behind_it_stays_so_when_a_restore_made_the_file_shorter(tree: Tree) -> None:
+    ino = make(tree, b"f")
+    tree.write(ino, 0, b"x" * (2 * BLOCK + 100))
+    first = take(tree, "first")
+    tree.append(ino, bytes(BLOCK))
+    undo = bring_back.restore(tree.active, first)
+    take(tree, "third")
+    tree.append(ino, b"y" * 100)
+    tree.sync()
+    assert content(tree, undo, ino) == b"x" * (2 * BLOCK + 100) + bytes(BLOCK)
+
+
+def test_a_block_that_a_longer_snapshot_ends_in_is_kept_from_its_start(tree: Tree) -> None:
+    ino = make(tree, b"f")
+    tree.write(ino, 0, b"x")
+    tree.truncate(ino, 2 * BLOCK + 1)
+    first = take(tree, "first")
+    before = content(tree, first, ino)
+    tree.unlink(tree.root, b"f")
+    empty = take(tree, "empty")
+    newest = take(tree, "newest")
+    bring_back.go_back(tree.active, first)
+    tree.append(ino, b"y" * BLOCK)
+    tree.sync()
+    tree.write(ino, BLOCK + 100, b"z" * 2 * BLOCK)
+    tree.sync()
+    assert content(tree, first, ino) == before
+    delete.delete(tree.active, newest)
+    assert content(tree, first, ino) == before
+    delete.delete(tree.active, empty)
+    assert content(tree, first, ino) == before
