@@ -9,28 +9,39 @@ Threads: the store's lock is held for one step at a time.
 
 from __future__ import annotations
 
+from idemfs.errors import NoSpace, SnapshotMissing
 from idemfs.format import indirect, keys
 from idemfs.format.address import HOLE, sector_count_of
 from idemfs.format.indirect import ShadowBlock
 from idemfs.format.inode import ABSENT
-from idemfs.format.tables import DELETING, Snapshot
+from idemfs.format.tables import COMPLETE, DELETING, Snapshot
 from idemfs.ids import Ino
 from idemfs.limits import INDIRECT_ENTRY_COUNT, SECTOR_SIZE
 from idemfs.snapshots.manage import refuse_if_held
+from idemfs.store.store import FREEING_BYTES, FREEING_RECORD_COUNT, Store
 from idemfs.versions import rule, state
 from idemfs.versions.active import Active
 from idemfs.versions.resolve import View
 
 _STEP_RECORD_COUNT = 1000
 _STEP_BYTES = 8 << 20
+_SMALL_STEP_RECORD_COUNT = FREEING_RECORD_COUNT // 5
+_SMALL_STEP_BYTES = FREEING_BYTES * 3 // 4
 
 
 def delete(active: Active, snapshot: Snapshot) -> None:
-    """Delete ``snapshot``; durable on return. Raises ``SnapshotHeld``, ``NoSpace``, ``CommitFailed``."""
+    """Delete ``snapshot``; durable on return.
+
+    Raises ``SnapshotHeld``, ``SnapshotMissing``, ``NoSpace``, ``CommitFailed``. Without space it has begun, has
+    freed what it could, and goes on when the store is opened again.
+    """
     store = active.store
     with store.lock:
+        store.admit(2, 1000, frees=True)
+        # After admitting, which may have let others in.
         refuse_if_held(store, snapshot)
-        store.admit(2, 1000)
+        if snapshot.state != COMPLETE:
+            raise SnapshotMissing(f"snapshot {snapshot.name!r} is being deleted already")
         snapshot.state = DELETING
         store.catalog.changed(snapshot)
         store.commit(wait=False)
@@ -50,25 +61,36 @@ def finish(active: Active, snapshot: Snapshot) -> None:
     store = active.store
     while True:
         with store.lock:
-            store.admit(4 * _STEP_RECORD_COUNT, _STEP_BYTES)
-            active.settle()
-            if not _step(active, snapshot):
+            record_count, size_max = _admit_step(store)
+            if active.settle():
+                record_count, size_max = _admit_step(store)
+            if not _step(active, snapshot, record_count, size_max):
                 store.catalog.remove_snapshot(snapshot)
                 active.resolved.clear()
                 store.commit()
                 return
 
 
-def _step(active: Active, snapshot: Snapshot) -> bool:
+def _admit_step(store: Store) -> tuple[int, int]:
+    """How many records, of how many bytes together, the next step may hand down: fewer on a host that is full."""
+    try:
+        store.admit(4 * _STEP_RECORD_COUNT, _STEP_BYTES, frees=True)
+        return _STEP_RECORD_COUNT, _STEP_BYTES // 2
+    except NoSpace:
+        store.admit(4 * _SMALL_STEP_RECORD_COUNT, _SMALL_STEP_BYTES, frees=True)
+        return _SMALL_STEP_RECORD_COUNT, _SMALL_STEP_BYTES // 2
+
+
+def _step(active: Active, snapshot: Snapshot, record_count: int, size_max: int) -> bool:
     """Hand down some records; whether there were any."""
     store = active.store
-    pairs = store.owned.scan(*keys.owned_range(snapshot.id), _STEP_RECORD_COUNT)
+    pairs = store.owned.scan(*keys.owned_range(snapshot.id), record_count)
     older = store.catalog.next_older(snapshot.fileset, snapshot.id)
     hand_down = _HandDown(active, snapshot, older)
     size = 0
     for owned_key, _ in pairs:
         size += hand_down.record(owned_key[8:])
-        if size > _STEP_BYTES // 2:
+        if size > size_max:
             break
     return bool(pairs)
 

@@ -53,6 +53,9 @@ def create(
         made: list[Snapshot] = []
 
         def add() -> None:
+            # Again: until the group before it was durable, others may have been let in.
+            if any(snapshot.name == name for snapshot in store.catalog.snapshots(fileset)):
+                return
             record = store.catalog.filesets[fileset]
             snapshot = Snapshot(
                 fileset,
@@ -67,6 +70,8 @@ def create(
             made.append(snapshot)
 
         store.commit(last=add)
+        if not made:
+            raise SnapshotExists(f"a snapshot named {name!r} was taken meanwhile; choose another name")
         return made[0]
 
 
@@ -102,7 +107,7 @@ def hold(store: Store, snapshot: Snapshot, owner: str, expires_ns: int = NEVER_N
 def release(store: Store, snapshot: Snapshot, owner: str) -> None:
     """End the hold of ``owner``, if there is one. Part of the open group."""
     with store.lock:
-        store.admit(1, 300)
+        store.admit(1, 300, frees=True)
         store.small.put(keys.hold(snapshot.id, owner.encode()), None)
 
 

@@ -249,8 +249,13 @@ class Active:
             fileset_record = self._filesets[int.from_bytes(number, "big")]  # type: ignore[index]
             fileset_record.digest = (fileset_record.digest + delta) & digest.MASK
 
-    def settle(self) -> None:
-        """Seal the open group if objects are changed, so that the tables alone tell the state."""
-        if self._changed_inodes or self._changed_maps or self.shadows.is_changed:
+    def settle(self) -> bool:
+        """Seal the open group if objects are changed, so that the tables alone tell the state; whether it did.
+
+        What was admitted before belongs to the sealed group: who goes on to change something admits it again.
+        """
+        is_changed = bool(self._changed_inodes or self._changed_maps or self.shadows.is_changed)
+        if is_changed:
             self.store.commit(wait=False)
         self.shadows.forget()
+        return is_changed
