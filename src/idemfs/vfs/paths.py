@@ -60,14 +60,14 @@ class Paths:
         """The last name of the path, and its directory. ``/`` is the name ``.`` of the root."""
         bare = path.rstrip(b"/")
         if not bare:
-            _check_absolute(path)
+            check_absolute(path)
             return Entry(self.reader.root, b".", False)
         head, _, name = bare.rpartition(b"/")
         return Entry(self.directory(head), name, len(bare) != len(path))
 
     def locate(self, path: bytes, follow: bool = True) -> Place:
         """The place that the path leads to; a symlink without a target leads to where the target would stand."""
-        _check_absolute(path)
+        check_absolute(path)
         head, _, name = path.rpartition(b"/")
         with self.reader.store.lock:
             if name and head:
@@ -82,7 +82,7 @@ class Paths:
     def _learn(self, path: bytes) -> Ino:
         with self.reader.store.lock:
             if path:
-                _check_absolute(path)
+                check_absolute(path)
             walk = _Walk(self.reader)
             ino = walk.go(self.reader.root, _names(path), True).ino
             if ino is None:
@@ -148,6 +148,7 @@ def _names(path: bytes) -> list[bytes]:
     return names
 
 
-def _check_absolute(path: bytes) -> None:
+def check_absolute(path: bytes) -> None:
+    """Raises ``OSError`` (ENOENT, EINVAL) for what is no path."""
     if path[:1] != b"/":
         raise posix(errno.EINVAL, "a path in a store begins with '/'") if path else posix(errno.ENOENT)

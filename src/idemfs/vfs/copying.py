@@ -1,0 +1,94 @@
+"""What copying into a store (``copying_in``) and out of it (``copying_out``) share: who is told, and what ends it.
+
+A file that cannot be copied is reported, and the rest is copied all the same. Errors after which
+nothing more could be copied end the whole.
+
+Threads: one for one copy.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Collection
+from typing import Protocol
+
+from idemfs.errors import Fenced, NoSpace, NotPrimary
+
+STEP_BYTES = 1 << 20
+"""Content is copied in pieces of this size, or of one block where those are larger."""
+
+
+class Watcher(Protocol):
+    """Who is told how a copy goes on. Called without any lock."""
+
+    def advanced(self, files: int, size: int) -> None:
+        """So many more names and bytes of content are done."""
+        ...
+
+    def failed(self, path: bytes, error: OSError) -> None:
+        """This one could not be copied; its error may name no path."""
+        ...
+
+    def warned(self, text: str) -> None:
+        """Something was left out, of one file or more; said once for each kind."""
+        ...
+
+
+class Outcome:
+    """What a copy did."""
+
+    __slots__ = ("byte_count", "failed_count", "file_count", "kept_count", "removed_count")
+
+    def __init__(self) -> None:
+        self.file_count = 0
+        """Names that were copied, directories included."""
+        self.byte_count = 0
+        self.kept_count = 0
+        """Files that were there already, with the same size and time."""
+        self.removed_count = 0
+        self.failed_count = 0
+
+
+class Copy:
+    """Counts, and keeps warnings to one of each kind."""
+
+    def __init__(self, watcher: Watcher | None, ends: Collection[int] = ()) -> None:
+        """``ends``: the errnos after which nothing more can be copied."""
+        self.outcome = Outcome()
+        self._ends = ends
+        self._watcher = watcher
+        self._warned: set[tuple[str, int | None]] = set()
+        self.is_root = os.geteuid() == 0
+
+    def done(self, size: int = 0) -> None:
+        """One more name; the bytes of large files were told before."""
+        self.outcome.file_count += 1
+        self.outcome.byte_count += size
+        if self._watcher:
+            self._watcher.advanced(1, size)
+
+    def moved(self, size: int) -> None:
+        """A part of a large file."""
+        self.outcome.byte_count += size
+        if self._watcher:
+            self._watcher.advanced(0, size)
+
+    def kept(self, size: int) -> None:
+        self.outcome.kept_count += 1
+        if self._watcher:
+            self._watcher.advanced(1, size)
+
+    def failed(self, path: bytes, error: OSError) -> None:
+        """Report ``error``, or raise it when it ends the copy."""
+        if error.errno in self._ends or isinstance(error, NoSpace | NotPrimary | Fenced):
+            raise error
+        self.outcome.failed_count += 1
+        if self._watcher:
+            self._watcher.failed(path, error)
+
+    def warn(self, kind: str, path: bytes, error: OSError) -> None:
+        """``kind`` says what is left out."""
+        if (kind, error.errno) not in self._warned:
+            self._warned.add((kind, error.errno))
+            if self._watcher:
+                self._watcher.warned(f"{os.fsdecode(path)}: {kind} left out, here and elsewhere: {error.strerror}")
