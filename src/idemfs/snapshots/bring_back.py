@@ -1,8 +1,8 @@
 """Make the active file system what a snapshot has: *restore* (any snapshot, newer ones stay) and *rollback*.
 
 A restore first takes a snapshot that undoes it, then shares the addresses of the
-restored snapshot. A rollback goes back to the newest snapshot and moves its addresses,
-so that afterwards it owns nothing. Neither copies data, but for the tail block of a file
+restored snapshot. A rollback goes back to the newest snapshot, which then gives up what it
+owned, so that its addresses have moved. Neither copies data, but for the tail block of a file
 that somebody appended to. Both can be interrupted, and go on when the store is opened.
 
 Threads: the store's lock is held for one inode at a time.
@@ -10,7 +10,7 @@ Threads: the store's lock is held for one inode at a time.
 
 from __future__ import annotations
 
-from idemfs.format import keys
+from idemfs.format import indirect, keys
 from idemfs.format.address import sector_count_of
 from idemfs.format.inode import Inode, unpack
 from idemfs.format.tables import Snapshot
@@ -54,7 +54,7 @@ def _restore_all(active: Active, snapshot: Snapshot) -> None:
     store.commit(wait=False)
     view = View(active, snapshot.id)
     for ino, changed in changed_inodes(store, snapshot.fileset, snapshot.id, None):
-        bring_back_inode(active, view, ino, changed, share=True)
+        bring_back_inode(active, view, ino, changed)
     store.admit(1, 100)
     store.small.put(_RESTORE, None)
     store.commit()
@@ -70,10 +70,13 @@ def rollback(active: Active, fileset: FilesetId) -> None:
         store.admit(1, 100)
         store.small.put(_ROLLBACK, fileset.to_bytes(2, "big") + newest.to_bytes(8, "big"))
         store.commit(wait=False)
+        # A hole in the tail block that was filled past the size since then is remembered as the hole that it reads as;
+        # the address that stands there now is the one to compare with.
+        active.resolved.clear()
         view = View(active, newest)
         for ino, changed in changed_inodes(store, fileset, newest, None):
             target = view.inode(ino)
-            bring_back_inode(active, view, ino, changed, share=False)
+            bring_back_inode(active, view, ino, changed)
             _disown(active, snapshot, ino, changed, target)
         store.admit(1, 100)
         store.small.put(_ROLLBACK, None)
@@ -105,7 +108,7 @@ def _target(value: bytes) -> tuple[FilesetId, SnapshotId]:
     return FilesetId(int.from_bytes(value[:2], "big")), SnapshotId(int.from_bytes(value[2:], "big"))
 
 
-def bring_back_inode(active: Active, view: View, ino: Ino, changed: list[bytes], *, share: bool) -> None:
+def bring_back_inode(active: Active, view: View, ino: Ino, changed: list[bytes]) -> None:
     """Give one inode and its changed records the state that ``view`` has, preserving like any change."""
     store = active.store
     store.admit(4 * len(changed) + 20, sum(map(len, changed)) * 4 + (1 << 17))
@@ -121,7 +124,7 @@ def bring_back_inode(active: Active, view: View, ino: Ino, changed: list[bytes],
         fresh.sectors = 0
         active.insert_inode(ino, fresh)
     node = active.change_inode(ino)
-    _bring_back_blocks(active, view, ino, node, target, changed, share)
+    _bring_back_blocks(active, view, ino, node, target, changed)
     for key in changed:
         if key[8:9] not in (keys.INODE, keys.BLOCK):
             value = view.version(key)
@@ -133,9 +136,7 @@ def bring_back_inode(active: Active, view: View, ino: Ino, changed: list[bytes],
     store.small.put(keys.orphan(ino), None if target.nlink else b"")
 
 
-def _bring_back_blocks(
-    active: Active, view: View, ino: Ino, node: Inode, target: Inode, changed: list[bytes], share: bool
-) -> None:
+def _bring_back_blocks(active: Active, view: View, ino: Ino, node: Inode, target: Inode, changed: list[bytes]) -> None:
     store = active.store
     block_size = store.block_size
     has_blocks = target.is_file and not target.is_inline
@@ -151,8 +152,7 @@ def _bring_back_blocks(
         for entry in range(max(len(wanted.addresses), len(present.addresses))):
             address, checksum = wanted.get(entry)
             if present.get(entry)[0] != address:
-                if share:
-                    store.space.share(address)
+                store.space.share(address)
                 number = index * INDIRECT_ENTRY_COUNT + entry
                 active.set_block(ino, node, number, address, checksum, number * block_size)
     _trim_tail(active, ino, node, target)
@@ -181,15 +181,14 @@ def _copy_portable(source: Inode, node: Inode) -> None:
 
 
 def _disown(active: Active, snapshot: Snapshot, ino: Ino, changed: list[bytes], target: Inode | None) -> None:
-    """The newest snapshot's versions of one inode stand in the active file system now."""
-    from idemfs.format import indirect
-
+    """The newest snapshot's versions of one inode stand in the active file system now, which shares their extents."""
     for key in changed:
         if key[8:9] == keys.BLOCK:
             value = active.store.shadow.get(keys.shadow(key, snapshot.id))
             if value is not None:
-                entries = indirect.unpack_shadow(value).entries.values()
-                snapshot.data_bytes -= sum(sector_count_of(address) for address, _ in entries) * SECTOR_SIZE
+                for address, _ in indirect.unpack_shadow(value).entries.values():
+                    snapshot.data_bytes -= sector_count_of(address) * SECTOR_SIZE
+                    active.store.free(address)
         active.shadows.drop(key, snapshot)
     if target is not None:
         node = active.change_inode_kept(ino)

@@ -27,3 +27,17 @@ def test_a_tail_block_with_zeros_outlasts_a_restore_of_the_shorter_file_and_an_a
         delete.delete(tree.active, again)
     assert content_of(tree.snapshot_reader(long), ino) == before
     assert_clean(tree)
+
+
+def test_a_rollback_cuts_what_was_appended_in_a_tail_block_that_was_a_hole() -> None:
+    tree = memory_tree()
+    ino = make_file(tree, tree.root, b"f", b"x" * BLOCK)
+    tree.truncate(ino, BLOCK + 700)
+    snapshot = manage.create(tree.store, ROOT_FILESET, "hole")
+    before = content_of(tree.snapshot_reader(snapshot), ino)
+    tree.append(ino, b"y" * 100)
+    tree.write(ino, 0, b"z")
+    bring_back.rollback(tree.active, ROOT_FILESET)
+    assert content_of(tree.reader, ino) == before
+    assert snapshot.owned_bytes == 0
+    assert_clean(tree)
