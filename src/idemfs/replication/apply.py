@@ -161,6 +161,11 @@ def _judge_format(tree: Tree, header: Header) -> None:
             f"the stream has blocks of {header.block_size} bytes (inline up to {header.inline_size}), this store of "
             f"{block.block_size} ({block.inline_size}): make a standby with the block size of its primary"
         )
+    judge_name(header)
+
+
+def judge_name(header: Header) -> None:
+    """Raises ``StreamDamaged`` for a name that no snapshot can have."""
     try:
         manage.check_name(header.name)
     except BadSnapshotName as bad:

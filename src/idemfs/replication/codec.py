@@ -390,7 +390,7 @@ def _decompressed(body: bytes) -> bytes:
 
     try:
         # What the frame says of its size is not believed until it is known to be small.
-        if not 0 <= zstandard.frame_content_size(body) <= FRAME_SIZE_MAX:
+        if not 0 < zstandard.frame_content_size(body) <= FRAME_SIZE_MAX:
             raise StreamDamaged("the stream is damaged: a compressed frame does not say that it is small enough")
         return zstandard.ZstdDecompressor(max_window_size=FRAME_SIZE_MAX).decompress(body, allow_extra_data=False)
     except zstandard.ZstdError as bad:
