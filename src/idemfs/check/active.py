@@ -18,7 +18,7 @@ from idemfs.format import entry, keys
 from idemfs.format.address import HOLE
 from idemfs.format.indirect import IndirectBlock
 from idemfs.format.inode import Inode
-from idemfs.ids import Address, Ino, fileset_of
+from idemfs.ids import Address, Ino, fileset_of, number_of
 from idemfs.limits import INDIRECT_ENTRY_COUNT
 from idemfs.versions.state import tail_size
 
@@ -88,6 +88,11 @@ class ActiveRecords:
                 what = "is missing, and other records of it exist"
                 yield Finding(Kind.INODE, self._context.number(self._ino), what)
             return
+        fileset = fileset_of(self._ino)
+        next_number = self._context.filesets[fileset].next_number
+        if number_of(self._ino) >= next_number and fileset not in self._partial:
+            what = f"has number {number_of(self._ino)}, and the next one to be given is {next_number}"
+            yield Finding(Kind.FILESET, self._context.path(self._ino), what)
         yield from self._seen(self._node)
 
     def _seen(self, node: Inode) -> Iterator[Finding]:

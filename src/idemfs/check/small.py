@@ -13,7 +13,7 @@ from idemfs.check.scans import pairs
 from idemfs.errors import BadSnapshotName, Damaged
 from idemfs.format import keys, role, tables
 from idemfs.format.tables import COMPLETE, DELETING, Snapshot
-from idemfs.ids import FilesetId, Number, SnapshotId, make_ino
+from idemfs.ids import FilesetId, SnapshotId
 from idemfs.limits import SECTOR_COUNT_MAX
 from idemfs.snapshots.manage import check_name
 
@@ -106,11 +106,6 @@ def _counters(context: Context) -> Iterator[Finding]:
         if fileset.newest != timeline.newest and number not in context.unreadable:
             what = f"says that its newest snapshot is number {fileset.newest}; it is {timeline.newest}"
             yield Finding(Kind.FILESET, f"fileset {number}", what)
-        last = context.store.active.scan(*keys.fileset_range(number), 1, True)
-        used = int.from_bytes(last[0][0][2:8], "big") if last else 0
-        if used >= fileset.next_number:
-            where = context.number(make_ino(number, Number(used)))
-            yield Finding(Kind.FILESET, where, f"has a number that is to be given next ({fileset.next_number})")
 
 
 def _snapshots(context: Context, number: FilesetId) -> Iterator[Finding]:
