@@ -6,7 +6,7 @@ Threads: any.
 from __future__ import annotations
 
 import builtins
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 
 from idemfs.api.view import TreeView
 from idemfs.errors import SnapshotError, SnapshotHeld
@@ -87,12 +87,19 @@ class Snapshots:
 
         Raises ``SnapshotHeld``, ``NoSpace``, ``CommitFailed``.
         """
+        for snapshot in self._deletable(names):
+            delete.delete(self._tree.active, snapshot)
+
+    def check_deletable(self, *names: str) -> None:
+        """Raises what ``delete`` would raise for these names."""
+        self._deletable(names)
+
+    def _deletable(self, names: Iterable[str]) -> builtins.list[Snapshot]:
         with self._store.lock:
             snapshots = [self._find(name) for name in dict.fromkeys(names)]
             for snapshot in snapshots:
                 self._refuse_if_needed(snapshot)
-        for snapshot in snapshots:
-            delete.delete(self._tree.active, snapshot)
+            return snapshots
 
     def _refuse_if_needed(self, snapshot: Snapshot) -> None:
         if self._tree.role.role is Role.FENCED:

@@ -17,7 +17,7 @@ from idemfs.api.names import AnyPath, StrPath, attribute_name, encode, named, na
 from idemfs.api.status import status
 from idemfs.format.inode import Inode
 from idemfs.vfs.paths import Paths
-from idemfs.vfs.reader import posix
+from idemfs.vfs.reader import Reader, posix
 from idemfs.vfs.tree import Tree
 
 TextMode: TypeAlias = Literal["r", "w", "a", "x", "rt", "wt", "at", "xt", "r+", "w+", "a+", "x+"]
@@ -41,6 +41,11 @@ class TreeView:
     def _reading(self) -> Paths:
         """Paths through the state that readers see now."""
         return self._paths
+
+    @property
+    def reader(self) -> Reader:
+        """The same state by inode number."""
+        return self._reading().reader
 
     # -- attributes ----------------------------------------------------------------------------------
 

@@ -21,6 +21,8 @@ COMMANDS: dict[tuple[str, ...], str] = {
     ("snapshot", "rename"): "give a snapshot another name",
     ("snapshot", "restore"): "bring the active file system back to a snapshot",
     ("snapshot", "diff"): "list what changed between two snapshots",
+    ("snapshot", "hold"): "keep a snapshot from being deleted",
+    ("snapshot", "release"): "end a hold",
     ("send",): "write the change set of a snapshot to standard output",
     ("receive",): "apply the change set on standard input",
     ("stream", "show"): "describe the change set on standard input",

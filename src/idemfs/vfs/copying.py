@@ -13,7 +13,11 @@ from collections.abc import Collection
 from typing import Protocol
 
 from idemfs.errors import Fenced, NoSpace, NotPrimary
+from idemfs.vfs.paths import Paths
+from idemfs.vfs.reader import Reader
 
+_COUNTED = (0o040000 >> 12, 0o100000 >> 12)
+"""Types of entries that have entries or content: directories and files."""
 STEP_BYTES = 1 << 20
 """Content is copied in pieces of this size, or of one block where those are larger."""
 
@@ -92,3 +96,43 @@ class Copy:
             self._warned.add((kind, error.errno))
             if self._watcher:
                 self._watcher.warned(f"{os.fsdecode(path)}: {kind} left out, here and elsewhere: {error.strerror}")
+
+
+def size_on_host(path: bytes) -> tuple[int, int]:
+    """How many names, and how many bytes of content, are at and below a path of the host; about, for a progress bar."""
+    count, size = 1, 0
+    waiting = [path]
+    while waiting:
+        at = waiting.pop()
+        try:
+            with os.scandir(at) as entries:
+                for entry in entries:
+                    count += 1
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+                    elif entry.is_file(follow_symlinks=False):
+                        size += entry.stat(follow_symlinks=False).st_size
+        except NotADirectoryError:
+            size += os.stat(at).st_size
+        except OSError:
+            # The copy itself will tell.
+            continue
+    return count, size
+
+
+def size_in_store(reader: Reader, path: bytes) -> tuple[int, int]:
+    """As ``size_on_host``, of what ``reader`` shows."""
+    top = Paths(reader).find(path)
+    count, size = 1, 0
+    waiting = [top]
+    while waiting:
+        ino = waiting.pop()
+        node = reader.inode(ino)
+        if node.is_dir:
+            for _, below, kind in reader.all_entries(ino):
+                count += 1
+                if kind in _COUNTED:
+                    waiting.append(below)
+        elif node.is_file:
+            size += node.size
+    return count, size
