@@ -10,13 +10,14 @@ Threads: the store's lock is held for one inode at a time.
 
 from __future__ import annotations
 
+from idemfs.errors import NoSpace
 from idemfs.format import indirect, keys
 from idemfs.format.address import sector_count_of
 from idemfs.format.inode import Inode, unpack
 from idemfs.format.tables import Snapshot
 from idemfs.ids import FilesetId, Ino, SnapshotId
 from idemfs.limits import INDIRECT_ENTRY_COUNT, SECTOR_SIZE
-from idemfs.snapshots import manage
+from idemfs.snapshots import delete, manage
 from idemfs.snapshots.changes import changed_inodes
 from idemfs.store.store import Store
 from idemfs.versions import state
@@ -25,18 +26,27 @@ from idemfs.versions.resolve import View
 
 _RESTORE = keys.replication("restore")
 _ROLLBACK = keys.replication("rollback")
+_UNDO = keys.replication("undo")
+"""The snapshot that holds the state before the restore that is under way."""
 
 
 def restore(active: Active, snapshot: Snapshot, undo_name: str | None = None) -> Snapshot:
     """Make the active state that of ``snapshot``; the snapshot to undo it with. Durable on return.
 
-    Raises ``SnapshotExists`` for an ``undo_name`` that is taken, ``NoSpace``, ``CommitFailed``.
+    Raises ``SnapshotExists`` for an ``undo_name`` that is taken, ``CommitFailed``, and ``NoSpace``; then all is
+    as it was before.
     """
     store = active.store
     with store.exclusive():
         name = undo_name or manage.unique_name(store, snapshot.fileset, f"before-restore-{snapshot.name}"[:180])
         undo = manage.create(store, snapshot.fileset, name)
-        go_back(active, snapshot)
+        try:
+            store.admit(2, 200)
+            store.small.put(_UNDO, undo.id.to_bytes(8, "big"))
+            _begin(active, snapshot)
+        except NoSpace:
+            _give_up(active, undo)
+            raise
         return undo
 
 
@@ -45,8 +55,13 @@ def go_back(active: Active, snapshot: Snapshot) -> None:
     store = active.store
     with store.exclusive():
         store.admit(1, 100)
-        store.small.put(_RESTORE, snapshot.fileset.to_bytes(2, "big") + snapshot.id.to_bytes(8, "big"))
-        _restore_all(active, snapshot)
+        _begin(active, snapshot)
+
+
+def _begin(active: Active, snapshot: Snapshot) -> None:
+    value = snapshot.fileset.to_bytes(2, "big") + snapshot.id.to_bytes(8, "big")
+    active.store.small.put(_RESTORE, value)
+    _restore_all(active, snapshot)
 
 
 def _restore_all(active: Active, snapshot: Snapshot) -> None:
@@ -55,9 +70,16 @@ def _restore_all(active: Active, snapshot: Snapshot) -> None:
     view = View(active, snapshot.id)
     for ino, changed in changed_inodes(store, snapshot.fileset, snapshot.id, None):
         bring_back_inode(active, view, ino, changed)
-    store.admit(1, 100)
+    store.admit(2, 200)
     store.small.put(_RESTORE, None)
+    store.small.put(_UNDO, None)
     store.commit()
+
+
+def _give_up(active: Active, undo: Snapshot) -> None:
+    """A restore found no room to go on: back to what was before it, which the host holds already."""
+    rollback(active, undo.fileset)
+    delete.delete(active, undo)
 
 
 def rollback(active: Active, fileset: FilesetId) -> None:
@@ -67,21 +89,36 @@ def rollback(active: Active, fileset: FilesetId) -> None:
         newest = store.catalog.filesets[fileset].newest
         assert newest, "a rollback needs a snapshot to go back to"
         snapshot = store.catalog.snapshot(fileset, newest)
-        store.admit(1, 100)
+        store.admit(3, 300, frees=True)
         store.small.put(_ROLLBACK, fileset.to_bytes(2, "big") + newest.to_bytes(8, "big"))
+        # A restore that is given up.
+        store.small.put(_RESTORE, None)
+        store.small.put(_UNDO, None)
         store.commit(wait=False)
         # A hole in the tail block that was filled past the size since then is remembered as the hole that it reads as;
         # the address that stands there now is the one to compare with.
         active.resolved.clear()
-        view = View(active, newest)
+        waiting: list[tuple[Ino, list[bytes]]] = []
         for ino, changed in changed_inodes(store, fileset, newest, None):
-            target = view.inode(ino)
-            bring_back_inode(active, view, ino, changed)
-            _disown(active, snapshot, ino, changed, target)
-        store.admit(1, 100)
+            try:
+                _roll_back_inode(active, snapshot, ino, changed)
+            except NoSpace:
+                waiting.append((ino, changed))
+        for ino, changed in waiting:
+            # The others have freed space, and so does each of these.
+            store.commit()
+            _roll_back_inode(active, snapshot, ino, changed)
+        store.admit(1, 100, frees=True)
         store.small.put(_ROLLBACK, None)
         active.resolved.clear()
         store.commit()
+
+
+def _roll_back_inode(active: Active, snapshot: Snapshot, ino: Ino, changed: list[bytes]) -> None:
+    view = View(active, snapshot.id)
+    target = view.inode(ino)
+    bring_back_inode(active, view, ino, changed, frees=True)
+    _disown(active, snapshot, ino, changed, target)
 
 
 def resume(active: Active) -> None:
@@ -90,9 +127,15 @@ def resume(active: Active) -> None:
     value = store.small.get(_RESTORE)
     if value is not None:
         fileset, snapshot_id = _target(value)
+        undo_id = store.small.get(_UNDO)
         with store.exclusive():
-            store.admit(1, 100)
-            _restore_all(active, store.catalog.snapshot(fileset, snapshot_id))
+            try:
+                store.admit(1, 100)
+                _restore_all(active, store.catalog.snapshot(fileset, snapshot_id))
+            except NoSpace:
+                if undo_id is None:
+                    raise
+                _give_up(active, store.catalog.snapshot(fileset, SnapshotId(int.from_bytes(undo_id, "big"))))
     value = store.small.get(_ROLLBACK)
     if value is not None:
         rollback(active, _target(value)[0])
@@ -108,10 +151,14 @@ def _target(value: bytes) -> tuple[FilesetId, SnapshotId]:
     return FilesetId(int.from_bytes(value[:2], "big")), SnapshotId(int.from_bytes(value[2:], "big"))
 
 
-def bring_back_inode(active: Active, view: View, ino: Ino, changed: list[bytes]) -> None:
-    """Give one inode and its changed records the state that ``view`` has, preserving like any change."""
+def bring_back_inode(active: Active, view: View, ino: Ino, changed: list[bytes], *, frees: bool = False) -> None:
+    """Give one inode and its changed records the state that ``view`` has, preserving like any change.
+
+    Raises ``NoSpace``; the inode may be half brought back then, and is brought back by trying again.
+    """
     store = active.store
-    store.admit(4 * len(changed) + 20, sum(map(len, changed)) * 4 + (1 << 17))
+    block_count = sum(key[8:9] == keys.BLOCK for key in changed)
+    store.admit(4 * len(changed) + 20, 4 * sum(map(len, changed)) + 20_000 * block_count + (1 << 17), frees=frees)
     target = view.inode(ino)
     current = active.inode(ino)
     if target is None:

@@ -16,7 +16,7 @@ from idemfs.format import inode as inodes
 from idemfs.format.address import sector_count_of
 from idemfs.format.indirect import ShadowBlock
 from idemfs.format.inode import ABSENT, Inode
-from idemfs.format.tables import Snapshot
+from idemfs.format.tables import DELETING, Snapshot
 from idemfs.ids import NO_SNAPSHOT, Ino, SnapshotId, fileset_of
 from idemfs.limits import INDIRECT_ENTRY_COUNT, SCAN_COUNT, SECTOR_SIZE
 from idemfs.store.store import Store
@@ -145,7 +145,11 @@ class Shadows:
         if size is None:
             value = self.store.shadow.get(keys.shadow(keys.inode(ino), newest))
             if value is None:
-                raise Damaged(f"inode {ino} changes without a shadow in snapshot {newest}; run 'idemfs check'")
+                if self._snapshot(ino, newest).state != DELETING:
+                    raise Damaged(f"inode {ino} changes without a shadow in snapshot {newest}; run 'idemfs check'")
+                # It was handed down already: what older ones see is kept, and handed down in its turn.
+                size = self._kept_sizes[ino] = self._longest_size(ino, newest)
+                return size
             size = self._kept_sizes[ino] = _block_bytes(None if value == ABSENT else inodes.unpack(value))
         return size
 
