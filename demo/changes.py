@@ -10,10 +10,9 @@ import posixpath
 from collections.abc import Callable
 from random import Random
 
-from idemfs import FileSystem
-
 from demo.ledger import Ledger
 from demo.manifest import Manifest
+from idemfs import FileSystem
 
 SMALL, LARGE = 100, 1 << 20
 

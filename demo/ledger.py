@@ -24,7 +24,7 @@ class Ledger:
         return len(self._written)
 
     @property
-    def bytes(self) -> int:
+    def total_bytes(self) -> int:
         return sum(self._written.values())
 
     def write(self, path: str, content: bytes) -> None:

@@ -18,7 +18,7 @@ READ_SIZE = 1 << 20
 
 
 class Entry(NamedTuple):
-    """One path. ``content``: SHA-256 of a file's bytes or a symlink's target; ``same_as``: first path of a hard link."""
+    """One path. ``content``: SHA-256 of the bytes or of a link's target; ``same_as``: the first path of a hard link."""
 
     mode: int
     uid: int

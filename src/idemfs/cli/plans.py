@@ -148,9 +148,9 @@ def _told(done: Done, stage: Stage) -> str | None:
         case facts.TakeSnapshot(store=store):
             return f"{path(store)}: snapshot {done.snapshot.name}" if done.snapshot else None
         case facts.Send(source=source, target=target) if done.report is not None:
-            if not done.report.snapshots:
+            if not done.report.transfers:
                 return f"{path(target)}: has every snapshot of {path(source)}"
-            what = counted(len(done.report.snapshots), "snapshot")
+            what = counted(len(done.report.transfers), "snapshot")
             size = format_size(done.report.bytes)
             return f"{path(source)} -> {path(target)}: {what}, {size} sent in {done.seconds:.1f} s"
         case facts.DropPartial(store=store):

@@ -10,10 +10,9 @@ Threads: one; while a step runs, the stores it names take no other changes.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TypeAlias
 
 from idemfs.errors import Damaged, RoleError
 from idemfs.failover import records
@@ -43,8 +42,6 @@ from idemfs.vfs.tree import Tree
 
 NUMBER_RANGE = 1 << 32
 """Inode numbers left out at a failover: more than a lost primary can have given out unseen."""
-
-Progress: TypeAlias = Callable[[Guid, int], None]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -98,7 +95,7 @@ def _group(tree: Tree) -> Iterator[None]:
     with store.exclusive():
         # crash: what was written before is durable by itself, so that the group below holds the step alone.
         store.commit()
-        store.admit(10, 4000)
+        store.admit(100, 10_000)
         yield
         # crash: the step is done when this returns; the next one relies on it.
         store.commit()
@@ -166,11 +163,22 @@ def freeze(tree: Tree, frozen: Frozen) -> None:
 
 
 def promote(tree: Tree, epoch: int, after: Tree | None) -> None:
-    """Become primary, with inode numbers that no other primary has given out."""
+    """Become primary, with inode numbers that no other primary has given out.
+
+    A standby becomes primary as it was at the snapshot that it received last.
+    """
     if epoch <= tree.role.epoch:
         raise RoleError(f"epoch {epoch} is not above this store's, {tree.role.epoch}")
+    base = None
+    if tree.role.role is Role.STANDBY:
+        # Nothing in a plan may let a half-received state become what users see.
+        drop_partial(tree)
+        base = received.base(tree.store, tree.fileset)
+        _require_state(tree, base)
     with _group(tree):
         store = tree.store
+        if base is not None:
+            hold_for_peers(tree, base)
         fileset = store.catalog.filesets[tree.fileset]
         if after is None:
             fileset.next_number += NUMBER_RANGE
@@ -190,11 +198,34 @@ def demote(tree: Tree, epoch: int, base: Guid | None) -> None:
     with _group(tree):
         known = store.catalog.snapshots(tree.fileset)
         snapshot = _snapshot(tree, base) if base else known[-1]
-        if snapshot.digest != store.catalog.filesets[tree.fileset].digest:
-            raise Damaged(f"the active state is not that of snapshot {snapshot.name}; run 'idemfs check'")
+        _require_state(tree, snapshot)
+        for record in records.get_peers(store):
+            release_holds(tree, record.guid)
         received.put_base(store, snapshot.guid)
         store.small.put(records.FROZEN, None)
         store.small.put(role.KEY, role.pack(RoleRecord(Role.STANDBY, epoch, max(epoch, tree.role.seen_epoch))))
+
+
+def hold_for_peers(tree: Tree, base: Snapshot) -> None:
+    """Whoever comes back, or follows from now on, has this snapshot at best. Part of the open group."""
+    for record in records.get_peers(tree.store):
+        manage.hold(tree.store, base, link.hold_owner(record.guid))
+
+
+def release_holds(tree: Tree, peer: Guid) -> None:
+    """What was held for this peer need not be kept for it any more. Part of the open group."""
+    owner = link.hold_owner(peer)
+    for snapshot in tree.store.catalog.all_snapshots(tree.fileset):
+        if owner in manage.holders(tree.store, snapshot):
+            manage.release(tree.store, snapshot, owner)
+
+
+def _require_state(tree: Tree, snapshot: Snapshot | None) -> None:
+    """Raises ``RoleError``, ``Damaged``."""
+    if snapshot is None:
+        raise RoleError("the store never received a complete snapshot, so there is nothing to continue from")
+    if snapshot.digest != tree.store.catalog.filesets[tree.fileset].digest:
+        raise Damaged(f"the active state is not that of snapshot {snapshot.name}; run 'idemfs check'")
 
 
 def _snapshot(tree: Tree, guid: Guid) -> Snapshot:

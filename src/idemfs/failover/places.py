@@ -14,7 +14,7 @@ from contextlib import ExitStack, contextmanager
 
 from idemfs.clock import Clock
 from idemfs.errors import Fenced, IdemfsError, NotPrimary, PeerError, StoreMissing
-from idemfs.failover import records
+from idemfs.failover import driver, records
 from idemfs.failover.facts import Unreachable
 from idemfs.failover.records import PeerRecord
 from idemfs.failover.stage import Stage, guid_of
@@ -165,5 +165,6 @@ def remove_standby(path: str, wanted: str, *, clock: Clock | None = None) -> Pee
             other = stage.peers[record.guid].store
             mine = guid_of(stage.me)
             records.commit_peers(other, [known for known in records.get_peers(other) if known.guid != mine])
+        driver.release_holds(stage.me, record.guid)
         records.commit_peers(stage.me.store, [known for known in peers if known.guid != record.guid])
         return record

@@ -17,6 +17,7 @@ from idemfs.failover.facts import (
     Promote,
     Refusal,
     Send,
+    Side,
     TakeSnapshot,
     Tell,
 )
@@ -92,7 +93,7 @@ def test_replicate_to_a_standby_without_any_common_snapshot_fails() -> None:
     ],
 )
 def test_a_primary_that_sees_a_better_right_fences_itself_and_does_nothing_else(other: object) -> None:
-    assert isinstance(other, decisions.Side)
+    assert isinstance(other, Side)
     for command in (decisions.replicate, decisions.switchover):
         made = plan(command(side("A"), [other]))
         assert made.steps == (Tell(store=A, epoch=max(other.role.seen_epoch, 1)),)
@@ -191,7 +192,7 @@ def test_failback_keeps_what_only_the_old_primary_has_and_receives_the_rest() ->
     ],
 )
 def test_failback_goes_on_after_every_interrupted_step(found: object, left: list[str]) -> None:
-    assert isinstance(found, decisions.Side)
+    assert isinstance(found, Side)
     made = plan(decisions.failback(found, [side("B", PRIMARY, 2, snapshots="1 5")]))
     assert [type(step).__name__ for step in made.steps] == [*left, "TakeSnapshot", "Send"]
 

@@ -1,0 +1,240 @@
+"""Several stores in memory, commands on them, and crashes, which nothing of a store outlives but what was committed.
+
+Stores find each other by name. Which ones can be reached is said for each command. A command is interrupted after a
+number of steps, or by a power cut at a write point, after which its stores are opened anew from what the cut left.
+"""
+
+from __future__ import annotations
+
+import io
+import stat
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager, suppress
+from copy import copy
+from random import Random
+
+from idemfs.errors import CommitFailed, RoleError, StreamInterrupted
+from idemfs.failover import records
+from idemfs.failover.driver import carry_out
+from idemfs.failover.facts import Decision, Refusal, Side, Unreachable
+from idemfs.failover.observe import observe
+from idemfs.failover.stage import Stage
+from idemfs.format import role
+from idemfs.format.role import Role, RoleRecord
+from idemfs.format.tables import Snapshot
+from idemfs.ids import ROOT_FILESET, Guid
+from idemfs.replication.apply import receive
+from idemfs.replication.send import Frames
+from idemfs.snapshots import manage, received
+from idemfs.store.files import first_records, new_superblock
+from idemfs.store.store import Store
+from idemfs.testing.blocks import CrashingBlocks
+from idemfs.testing.builders import content_of
+from idemfs.testing.clock import Simulated
+from idemfs.testing.faults import Cut, PowerCut
+from idemfs.testing.kv import CrashingKV
+from idemfs.vfs.reader import Reader
+from idemfs.vfs.tree import Tree
+
+Decide = Callable[[Stage], Decision]
+
+
+class Machine:
+    """One store that stands still: its engines, from which it can be opened."""
+
+    def __init__(self, name: str, clock: Simulated, fileset: Guid) -> None:
+        self.name = name
+        self.clock = clock
+        self.superblock = new_superblock(clock, 4096, "none")
+        self.kv, self.blocks = CrashingKV(), CrashingBlocks()
+        first_records(self.kv, fileset)
+
+    @property
+    def guid(self) -> Guid:
+        return self.superblock.guid
+
+    def open(self) -> Tree:
+        return Tree(self.store())
+
+    def store(self) -> Store:
+        return Store(self.superblock, self.kv, self.blocks, self.clock)
+
+    def crash(self, rng: Random, cut: Cut | None = None) -> None:
+        """The engines as they are found after a power cut; ``cut`` is the next one."""
+        self.kv, self.blocks = self.kv.crash(rng, cut), self.blocks.crash(rng, cut)
+
+
+class World:
+    """Stores of one fileset, all of which know all others; the first one is primary at the start."""
+
+    def __init__(self, names: str = "AB", seed: int = 0) -> None:
+        self.rng = Random(seed)
+        self.clock = Simulated(seed)
+        fileset = Guid(self.clock.random_bytes(16))
+        self.machines = {name: Machine(name, self.clock, fileset) for name in names}
+        self.acknowledged: dict[bytes, bytes] = {}
+        """Every content that a store said was durable, by the name of its file, which is used once."""
+        for name, machine in self.machines.items():
+            store = machine.store()
+            store.admit(2, 10_000)
+            if name != names[0]:
+                store.small.put(role.KEY, role.pack(RoleRecord(Role.STANDBY, 1, 1)))
+            others = [other for other in self.machines.values() if other is not machine]
+            peers = [records.PeerRecord(guid=other.guid, path=other.name, name=other.name) for other in others]
+            records.commit_peers(store, peers)
+            store.close()
+
+    def copy(self) -> World:
+        """The same world once more; the two go on apart."""
+        twin = World.__new__(World)
+        twin.rng, twin.clock, twin.acknowledged = Random(0), self.clock, self.acknowledged.copy()
+        twin.machines = {}
+        for name, machine in self.machines.items():
+            twin.machines[name] = copy(machine)
+            twin.machines[name].crash(twin.rng)
+        return twin
+
+    # -- users -------------------------------------------------------------------------------------
+
+    @contextmanager
+    def opened(self, name: str) -> Iterator[Tree]:
+        tree = self.machines[name].open()
+        try:
+            yield tree
+        finally:
+            tree.store.close()
+
+    def write(self, name: str, count: int = 1, *, size: int | None = None) -> None:
+        """Files of their own content, some inline, some with blocks; acknowledged when they are durable."""
+        with self.opened(name) as tree:
+            fresh: dict[bytes, bytes] = {}
+            for _ in range(count):
+                number = len(self.acknowledged) + len(fresh)
+                file = b"w%d" % number
+                content = b"%s by %s. " % (file, name.encode())
+                content *= size // len(content) if size else self.rng.choice((1, 10, 900))
+                ino = tree.create(tree.root, file, stat.S_IFREG | 0o644, 0, 0)
+                tree.write(ino, 0, content)
+                fresh[file] = content
+            tree.store.commit()
+            self.acknowledged |= fresh
+
+    def overwrite(self, name: str) -> None:
+        """Change a file that is there, after a snapshot has it, so that blocks move."""
+        with self.opened(name) as tree:
+            tree.refuse_unless_primary()
+            manage.create(tree.store, ROOT_FILESET, manage.unique_name(tree.store, ROOT_FILESET, "before"))
+            entries = list(tree.reader.all_entries(tree.root))
+            if entries:
+                file, ino, _ = self.rng.choice(entries)
+                tree.write(ino, 0, b"again")
+                tree.unlink(tree.root, file) if self.rng.random() < 0.3 else tree.truncate(ino, 7)
+            tree.store.commit()
+
+    def snapshot(self, name: str) -> None:
+        with self.opened(name) as tree:
+            tree.refuse_unless_primary()
+            manage.create(tree.store, ROOT_FILESET, manage.unique_name(tree.store, ROOT_FILESET, "user"))
+
+    def receive_half(self, source: str, target: str) -> None:
+        """The next change set breaks off in the middle, and what came of it is durable."""
+        with self.opened(source) as sender, self.opened(target) as receiver:
+            snapshots = sender.store.catalog.snapshots(ROOT_FILESET)
+            base = received.base(receiver.store, ROOT_FILESET)
+            assert base is not None
+            newer = [snapshot for snapshot in snapshots if snapshot.id > _by_guid(snapshots, base.guid).id]
+            stream = b"".join(Frames(sender, _by_guid(snapshots, base.guid), newer[0]))
+            with suppress(StreamInterrupted):
+                receive(receiver, io.BytesIO(stream[: len(stream) * 9 // 10]).read)
+
+    # -- commands ----------------------------------------------------------------------------------
+
+    def run(self, name: str, decide: Decide, *, reach: Iterable[str] | None = None, steps: int | None = None) -> int:
+        """One command on store ``name``; how many steps were done. With ``steps``, its process is killed after these.
+
+        Raises the error of a refusal.
+        """
+        stage = self.stage(name, reach)
+        done = 0
+        try:
+            decision = decide(stage)
+            if isinstance(decision, Refusal):
+                raise decision.error
+            if steps != 0:
+                for _ in carry_out(decision, stage):
+                    done += 1
+                    if done == steps:
+                        break
+            return done
+        finally:
+            # Every step is durable by itself: nothing is committed here.
+            for tree in (stage.me, *stage.peers.values()):
+                tree.store.abandon()
+
+    def stage(self, name: str, reach: Iterable[str] | None = None) -> Stage:
+        reachable = self.machines.keys() if reach is None else set(reach)
+        me = self.machines[name]
+        others = [machine for machine in self.machines.values() if machine is not me]
+        return Stage(
+            me=me.open(),
+            peers={other.guid: other.open() for other in others if other.name in reachable},
+            paths={machine.guid: machine.name for machine in self.machines.values()},
+            missing=[
+                Unreachable(guid=other.guid, path=other.name, reason="cut off")
+                for other in others
+                if other.name not in reachable
+            ],
+        )
+
+    def run_with_power_cut(self, name: str, decide: Decide, after: int, *, reach: Iterable[str] | None = None) -> bool:
+        """As ``run``, with a power cut at the ``after``-th write point of all stores; whether it came to that."""
+        cut = Cut(after, effective=self.rng.random() < 0.5)
+        self._crash(cut)
+        try:
+            with suppress(RoleError, CommitFailed):
+                self.run(name, decide, reach=reach)
+        except PowerCut:
+            assert cut.happened
+        self._crash(None)
+        return cut.happened
+
+    def _crash(self, cut: Cut | None) -> None:
+        for machine in self.machines.values():
+            machine.crash(self.rng, cut)
+
+    # -- looking -----------------------------------------------------------------------------------
+
+    def side(self, name: str) -> Side:
+        with self.opened(name) as tree:
+            return observe(tree, name)
+
+    def check(self) -> None:
+        """What must be true at any time."""
+        sides = {name: self.side(name) for name in self.machines}
+        writable = [side for side in sides.values() if side.is_primary]
+        highest = max((side.role.epoch for side in writable), default=0)
+        if len(sides) == 2:
+            # Of three, two that are cut off from each other may both be told to take over: see ``test_roles``.
+            assert sum(side.role.epoch == highest for side in writable) <= 1, f"two writable in epoch {highest}"
+        found: set[tuple[bytes, bytes]] = set()
+        for name in self.machines:
+            with self.opened(name) as tree:
+                found |= contents(tree)
+        lost = [file for file, content in self.acknowledged.items() if (file, content) not in found]
+        assert not lost, f"acknowledged, and nowhere any more: {lost}"
+
+
+def _by_guid(snapshots: list[Snapshot], guid: Guid) -> Snapshot:
+    return next(snapshot for snapshot in snapshots if snapshot.guid == guid)
+
+
+def contents(tree: Tree) -> set[tuple[bytes, bytes]]:
+    """Names and contents of the files of the active state and of every snapshot."""
+    snapshots = tree.store.catalog.snapshots(tree.fileset)
+    readers: list[Reader] = [tree.reader, *map(tree.snapshot_reader, snapshots)]
+    found = set()
+    for reader in readers:
+        with suppress(FileNotFoundError):
+            for name, ino, _ in reader.all_entries(tree.root):
+                found.add((name, content_of(reader, ino)))
+    return found
