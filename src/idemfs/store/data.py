@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from xxhash import xxh3_64_intdigest
 
 from idemfs.engines.blocks.api import Blocks
-from idemfs.errors import DamagedBlock
+from idemfs.errors import DamagedBlock, NoSpace
 from idemfs.format import address as addresses
 from idemfs.format.address import HOLE
 from idemfs.ids import Address
@@ -58,19 +58,32 @@ class Data:
         stored = self._compressed(payload) if self._compress else None
         data = payload if stored is None else stored
         count = (len(data) + SECTOR_SIZE - 1) // SECTOR_SIZE
-        sector = extent[0] if extent else self._space.allocate(count)
+        sector = self._place(extent, count)
+        in_extent = extent is not None and sector == extent[0]
         try:
             self._blocks.write(sector, data)
         except OSError:
-            if not extent:
+            if not in_extent:
                 self._space.give_back(sector, count, 0)
             raise
         if extent:
-            self._space.give_back(*extent, count)
+            self._space.give_back(*extent, count if in_extent else 0)
         self.written_bytes += len(data)
         address = addresses.make(sector, len(data), stored is not None)
         self._remember(address, payload)
         return address, checksum
+
+    def _place(self, extent: tuple[int, int] | None, count: int) -> int:
+        """Where to write so many sectors. An extent of which a part would stay over is left whole where there is
+        room elsewhere: the parts of many small files are too short for the next blocks, and would never be used."""
+        if extent is not None and count == extent[1]:
+            return extent[0]
+        try:
+            return self._space.allocate(count)
+        except NoSpace:
+            if extent is None:
+                raise
+            return extent[0]
 
     def read(self, address: Address, checksum: int) -> bytes:
         """The payload at a real address or ``HOLE``. Raises ``DamagedBlock``."""
@@ -127,6 +140,10 @@ class Data:
         if self._decompressor is None:
             self._decompressor = zstandard.ZstdDecompressor()
         try:
+            # A frame that names its size is given that much memory, whatever the most is said to be.
+            size = zstandard.get_frame_parameters(stored).content_size
+            if self._block_size < size != zstandard.CONTENTSIZE_UNKNOWN:
+                raise DamagedBlock(f"the block at sector {sector} is damaged: it names a size that no block has")
             return self._decompressor.decompress(stored, max_output_size=self._block_size)
         except zstandard.ZstdError as bad:
             raise DamagedBlock(f"the block at sector {sector} is damaged: it cannot be decompressed") from bad

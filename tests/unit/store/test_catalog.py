@@ -1,0 +1,101 @@
+"""Filesets and snapshots in memory, and what the next opening reads of them."""
+
+from __future__ import annotations
+
+import pytest
+
+from idemfs.engines.kv.api import Table
+from idemfs.engines.kv.memory import MemoryKV
+from idemfs.errors import Damaged, SnapshotMissing
+from idemfs.format import keys
+from idemfs.format.tables import DELETING, Snapshot
+from idemfs.ids import NO_SNAPSHOT, ROOT_FILESET, Guid, SnapshotId
+from idemfs.store.catalog import Catalog
+from idemfs.store.files import first_records
+from idemfs.store.records import Records
+
+
+def new_kv() -> MemoryKV:
+    kv = MemoryKV()
+    first_records(kv, Guid(b"g" * 16))
+    return kv
+
+
+def opened(kv: MemoryKV) -> tuple[Catalog, Records]:
+    small = Records(kv, Table.SMALL)
+    return Catalog(small), small
+
+
+def commit(catalog: Catalog, small: Records, kv: MemoryKV) -> None:
+    catalog.seal()
+    kv.commit({Table.SMALL: small.seal()})
+    small.drop_sealed()
+
+
+def add(catalog: Catalog, name: str) -> Snapshot:
+    snapshot_id = catalog.new_snapshot_id()
+    snapshot = Snapshot(ROOT_FILESET, snapshot_id, Guid(name.encode().ljust(16)), name, 5, 6, 7)
+    catalog.add_snapshot(snapshot)
+    return snapshot
+
+
+def test_neighbours_follow_ids_and_survive_removal() -> None:
+    catalog, _ = opened(new_kv())
+    first, second, third = (add(catalog, name) for name in ("first", "second", "third"))
+    assert catalog.next_older(ROOT_FILESET, third.id) is second
+    assert catalog.next_newer(ROOT_FILESET, first.id) is second
+    catalog.remove_snapshot(second)
+    assert catalog.next_older(ROOT_FILESET, third.id) is first
+    assert catalog.next_newer(ROOT_FILESET, first.id) is third
+    assert catalog.next_older(ROOT_FILESET, second.id) is first
+    assert catalog.next_older(ROOT_FILESET, first.id) is None
+    assert catalog.next_newer(ROOT_FILESET, third.id) is None
+    catalog.remove_snapshot(third)
+    assert catalog.filesets[ROOT_FILESET].newest == first.id
+    catalog.remove_snapshot(first)
+    assert catalog.filesets[ROOT_FILESET].newest == NO_SNAPSHOT
+    assert add(catalog, "fourth").id > third.id
+
+
+def test_a_snapshot_that_is_being_deleted_has_no_name_but_takes_part() -> None:
+    catalog, _ = opened(new_kv())
+    first, second = add(catalog, "first"), add(catalog, "second")
+    first.state = DELETING
+    assert catalog.snapshots(ROOT_FILESET) == [second]
+    assert catalog.all_snapshots(ROOT_FILESET) == [first, second]
+    assert catalog.next_older(ROOT_FILESET, second.id) is first
+    with pytest.raises(SnapshotMissing):
+        catalog.by_name(ROOT_FILESET, "first")
+    assert catalog.by_guid(ROOT_FILESET, first.guid) is None
+
+
+def test_the_next_opening_reads_what_was_sealed() -> None:
+    kv = new_kv()
+    catalog, small = opened(kv)
+    snapshots = [add(catalog, f"snapshot {number}") for number in range(1500)]
+    snapshots[3].data_bytes, snapshots[3].record_bytes = 4096, 77
+    catalog.remove_snapshot(snapshots.pop(10))
+    catalog.filesets[ROOT_FILESET].digest = 1 << 100
+    catalog.new_ino(catalog.filesets[ROOT_FILESET])
+    commit(catalog, small, kv)
+    again, _ = opened(kv)
+    assert [snapshot.pack() for snapshot in again.snapshots(ROOT_FILESET)] == [each.pack() for each in snapshots]
+    assert again.filesets[ROOT_FILESET].pack() == catalog.filesets[ROOT_FILESET].pack()
+    assert again.state.pack() == catalog.state.pack()
+    assert again.new_snapshot_id() == SnapshotId(1501)
+    assert again.by_name(ROOT_FILESET, "snapshot 3").owned_bytes == 4096 + 77
+
+
+def test_a_group_that_changes_nothing_writes_nothing() -> None:
+    kv = new_kv()
+    catalog, small = opened(kv)
+    catalog.snapshots(ROOT_FILESET)
+    catalog.seal()
+    assert small.seal() == {}
+
+
+def test_a_store_without_its_state_is_damaged() -> None:
+    kv = new_kv()
+    kv.commit({Table.SMALL: {keys.STORE_STATE: None}})
+    with pytest.raises(Damaged, match="state record"):
+        opened(kv)
