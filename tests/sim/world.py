@@ -74,6 +74,7 @@ class World:
         self.machines = {name: Machine(name, self.clock, fileset) for name in names}
         self.acknowledged: dict[bytes, bytes] = {}
         """Every content that a store said was durable, by the name of its file, which is used once."""
+        self.numbers: dict[int, bytes] = {}
         for name, machine in self.machines.items():
             store = machine.store()
             store.admit(2, 10_000)
@@ -87,7 +88,8 @@ class World:
     def copy(self) -> World:
         """The same world once more; the two go on apart."""
         twin = World.__new__(World)
-        twin.rng, twin.clock, twin.acknowledged = Random(0), self.clock, self.acknowledged.copy()
+        twin.rng, twin.clock = Random(0), self.clock
+        twin.acknowledged, twin.numbers = self.acknowledged.copy(), self.numbers.copy()
         twin.machines = {}
         for name, machine in self.machines.items():
             twin.machines[name] = copy(machine)
@@ -114,6 +116,8 @@ class World:
                 content = b"%s by %s. " % (file, name.encode())
                 content *= size // len(content) if size else self.rng.choice((1, 10, 900))
                 ino = tree.create(tree.root, file, stat.S_IFREG | 0o644, 0, 0)
+                assert ino not in self.numbers, f"number {ino} was given to {self.numbers[ino]!r} before"
+                self.numbers[ino] = file
                 tree.write(ino, 0, content)
                 fresh[file] = content
             tree.store.commit()

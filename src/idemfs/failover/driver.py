@@ -41,7 +41,7 @@ from idemfs.snapshots import bring_back, manage, received
 from idemfs.vfs.tree import Tree
 
 NUMBER_RANGE = 1 << 32
-"""Inode numbers left out at a failover: more than a lost primary can have given out unseen."""
+"""Inode numbers left out at a failover: more than a lost primary can have given out unseen. There are 65,536 ranges."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -181,7 +181,7 @@ def promote(tree: Tree, epoch: int, after: Tree | None) -> None:
             hold_for_peers(tree, base)
         fileset = store.catalog.filesets[tree.fileset]
         if after is None:
-            fileset.next_number += NUMBER_RANGE
+            fileset.next_number += NUMBER_RANGE * _own_share(tree)
         else:
             fileset.next_number = max(fileset.next_number, after.store.catalog.filesets[after.fileset].next_number)
         received.put_base(store, None)
@@ -204,6 +204,12 @@ def demote(tree: Tree, epoch: int, base: Guid | None) -> None:
         received.put_base(store, snapshot.guid)
         store.small.put(records.FROZEN, None)
         store.small.put(role.KEY, role.pack(RoleRecord(Role.STANDBY, epoch, max(epoch, tree.role.seen_epoch))))
+
+
+def _own_share(tree: Tree) -> int:
+    """From 1 on, another number for each of the stores that know each other: two may take over unseen by each other."""
+    guids = sorted([guid_of(tree), *(record.guid for record in records.get_peers(tree.store))])
+    return 1 + guids.index(guid_of(tree))
 
 
 def hold_for_peers(tree: Tree, base: Snapshot) -> None:
