@@ -7,20 +7,26 @@ a store. Nothing here is ever reused within a store.
 
 from __future__ import annotations
 
-from typing import NewType
+# At run time the names are plain types: importing ``typing`` takes a quarter as long as listing snapshots may.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import NewType
 
-FilesetId = NewType("FilesetId", int)
-"""0 is the root fileset."""
-Number = NewType("Number", int)
-"""The 48 bits of an inode number that are equal in every store."""
-Ino = NewType("Ino", int)
-"""Fileset and number together: unique in one store."""
-SnapshotId = NewType("SnapshotId", int)
-"""Grows over the whole store; 0 means "no snapshot"; below 2**56."""
-Guid = NewType("Guid", bytes)
-"""16 random bytes that name a store or a snapshot across stores."""
-Address = NewType("Address", int)
-"""A disk address, ``HOLE`` or ``DITTO``; see ``format.address``."""
+    FilesetId = NewType("FilesetId", int)
+    """0 is the root fileset."""
+    Number = NewType("Number", int)
+    """The 48 bits of an inode number that are equal in every store."""
+    Ino = NewType("Ino", int)
+    """Fileset and number together: unique in one store."""
+    SnapshotId = NewType("SnapshotId", int)
+    """Grows over the whole store; 0 means "no snapshot"; below 2**56."""
+    Guid = NewType("Guid", bytes)
+    """16 random bytes that name a store or a snapshot across stores."""
+    Address = NewType("Address", int)
+    """A disk address, ``HOLE`` or ``DITTO``; see ``format.address``."""
+else:
+    FilesetId = Number = Ino = SnapshotId = Address = int
+    Guid = bytes
 
 NUMBER_BITS = 48
 NUMBER_MASK = (1 << NUMBER_BITS) - 1

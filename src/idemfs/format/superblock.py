@@ -12,7 +12,6 @@ an unknown ``incompatible`` one means: do not open.
 from __future__ import annotations
 
 from struct import Struct
-from typing import NamedTuple
 
 from idemfs.errors import Damaged, FormatTooNew
 from idemfs.ids import Guid
@@ -27,16 +26,42 @@ SIZE = 96
 _LAYOUT = Struct("<8sIQQ16sIIIBq23s")
 
 
-class Superblock(NamedTuple):
-    guid: Guid
-    block_size: int
-    inline_size: int
-    entry_count: int
-    compression: int
-    created_ns: int
-    version: int = VERSION
-    compatible: int = 0
-    incompatible: int = 0
+class Superblock:
+    """Plain, since ``typing`` takes long to import, and listing snapshots reads this first."""
+
+    __slots__ = (
+        "block_size",
+        "compatible",
+        "compression",
+        "created_ns",
+        "entry_count",
+        "guid",
+        "incompatible",
+        "inline_size",
+        "version",
+    )
+
+    def __init__(
+        self,
+        guid: Guid,
+        block_size: int,
+        inline_size: int,
+        entry_count: int,
+        compression: int,
+        created_ns: int,
+        version: int = VERSION,
+        compatible: int = 0,
+        incompatible: int = 0,
+    ) -> None:
+        self.guid = guid
+        self.block_size = block_size
+        self.inline_size = inline_size
+        self.entry_count = entry_count
+        self.compression = compression
+        self.created_ns = created_ns
+        self.version = version
+        self.compatible = compatible
+        self.incompatible = incompatible
 
 
 def pack(block: Superblock) -> bytes:

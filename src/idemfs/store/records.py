@@ -10,10 +10,10 @@ meanwhile; the sealed layer then equals what it committed, so either answer is r
 from __future__ import annotations
 
 from itertools import islice
-from typing import TYPE_CHECKING
 
 from idemfs.engines.kv.api import KV, Table
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sortedcontainers import SortedList
 

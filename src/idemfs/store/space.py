@@ -15,7 +15,6 @@ Threads: under the store's lock, but ``discard``, which the committing thread ca
 from __future__ import annotations
 
 from itertools import chain, islice
-from typing import TYPE_CHECKING
 
 from idemfs.engines.blocks.api import Blocks
 from idemfs.errors import Damaged, NoSpace
@@ -25,6 +24,7 @@ from idemfs.ids import Address
 from idemfs.limits import RESERVE_SECTOR_COUNT, SCAN_COUNT, SECTOR_COUNT_MAX
 from idemfs.store.records import Records
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
     from sortedcontainers import SortedDict
 

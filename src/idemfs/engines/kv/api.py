@@ -13,7 +13,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from enum import Enum
-from typing import NamedTuple, Protocol
+
+# Not at run time: importing ``typing`` takes a quarter as long as listing snapshots may.
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Protocol
+else:
+    Protocol = object
 
 
 class Table(Enum):
@@ -28,11 +34,14 @@ class Table(Enum):
     __hash__ = object.__hash__
 
 
-class Precondition(NamedTuple):
+class Precondition:
     """``commit`` does nothing but raise ``Fenced`` unless ``key`` in ``SMALL`` has ``value`` (None: is missing)."""
 
-    key: bytes
-    value: bytes | None
+    __slots__ = ("key", "value")
+
+    def __init__(self, key: bytes, value: bytes | None) -> None:
+        self.key = key
+        self.value = value
 
 
 Batch = Mapping[Table, Mapping[bytes, bytes | None]]

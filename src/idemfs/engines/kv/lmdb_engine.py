@@ -22,7 +22,6 @@ from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from itertools import islice
 from operator import itemgetter
-from typing import TYPE_CHECKING, TypeVar
 
 import lmdb
 
@@ -32,8 +31,13 @@ from idemfs.engines.kv.batch import fenced, measure
 from idemfs.engines.kv.lmdb_space import Reservation, Shape
 from idemfs.errors import Damaged, FormatTooNew, StoreError, StoreMissing
 
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import TypeVar
+
     from lmdb import _Database
+
+    _T = TypeVar("_T")
 
 _MAP_BYTES = 64 << 30
 """Address space, not memory or disk. It grows by doubling, so seldom that every read in flight may fail once."""
@@ -41,7 +45,6 @@ _READER_COUNT_MAX = 1022
 """Read transactions at one time, of all threads and processes."""
 _LOCK_FILE_BYTES_MAX = (_READER_COUNT_MAX + 64) * 64
 
-_T = TypeVar("_T")
 _Item = tuple[bytes, bytes]
 _key_of = itemgetter(0)
 

@@ -16,7 +16,6 @@ from __future__ import annotations
 
 import os
 import threading
-from typing import NamedTuple
 
 from idemfs.engines import host
 from idemfs.errors import NoSpace
@@ -28,17 +27,23 @@ _NODE_BYTES_MAX = KEY_SIZE_MAX + 10
 """A record's key with LMDB's header of 8 bytes and its place of 2 in the page."""
 
 
-class Shape(NamedTuple):
-    """The pages of an LMDB file after a commit."""
+class Shape:
+    """The pages of an LMDB file after a commit.
 
-    page_size: int
-    page_count: int
-    """Pages up to the end of what was ever used: free ones too."""
-    depth: int
-    """Of the deepest table."""
-    branch_count: int
-    leaf_count: int
-    overflow_count: int
+    ``page_count``: up to the end of what was ever used, free ones too. ``depth``: of the deepest table.
+    """
+
+    __slots__ = ("branch_count", "depth", "leaf_count", "overflow_count", "page_count", "page_size")
+
+    def __init__(
+        self, *, page_size: int, page_count: int, depth: int, branch_count: int, leaf_count: int, overflow_count: int
+    ) -> None:
+        self.page_size = page_size
+        self.page_count = page_count
+        self.depth = depth
+        self.branch_count = branch_count
+        self.leaf_count = leaf_count
+        self.overflow_count = overflow_count
 
     @property
     def used_count(self) -> int:
@@ -89,11 +94,14 @@ class Reservation:
     def ensure(self, record_count: int, value_bytes: int) -> None:
         """Have room for this many records, next to those whose commit has begun. Raises ``NoSpace``."""
         with self._lock:
-            in_flight = self._in_flight_count
-            shape = self._shape._replace(
-                page_count=self._shape.page_count + in_flight,
-                branch_count=self._shape.branch_count + in_flight,
-                leaf_count=self._shape.leaf_count + in_flight,
+            now, in_flight = self._shape, self._in_flight_count
+            shape = Shape(
+                page_size=now.page_size,
+                page_count=now.page_count + in_flight,
+                depth=now.depth,
+                branch_count=now.branch_count + in_flight,
+                leaf_count=now.leaf_count + in_flight,
+                overflow_count=now.overflow_count,
             )
             needed = page_count_max(shape, record_count, value_bytes)
             end = (shape.page_count + needed) * shape.page_size
