@@ -11,7 +11,7 @@ Threads: one receiver; the store's lock is held for one step, some hundred recor
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 
 from idemfs.errors import Damaged, StreamDamaged, StreamRefused
@@ -85,14 +85,17 @@ class Applier:
                 self._make_light(change)
             with self._store.lock:
                 self._store.admit(*self._weight(step))
-                if partial.get(self._store) != self._progress:
-                    raise StreamRefused("another change set came in, or this one was dropped; send it again")
+                self._check_alone()
                 cursor = self._progress.cursor
                 for change in step:
                     self._apply(change)
                     cursor = cursor.after(change)
                 self._progress = self._progress._replace(cursor=cursor)
                 partial.put(self._store, self._progress)
+
+    def _check_alone(self) -> None:
+        if partial.get(self._store) != self._progress:
+            raise StreamRefused("another change set came in, or this one was dropped; send it again")
 
     def _steps(self, changes: list[Change]) -> Iterator[list[Change]]:
         step: list[Change] = []
@@ -165,7 +168,7 @@ class Applier:
         with self._store.lock:
             count, size = self._to_lose(*losses)
         if count > _LIGHT_COUNT or size > _STEP_BYTES:
-            lose(self._tree, *losses)
+            lose(self._tree, *losses, self._check_alone)
 
     # -- one record ----------------------------------------------------------------------------------
 
@@ -277,12 +280,16 @@ class Applier:
         return node
 
 
-def lose(tree: Tree, ino: Ino, first: int, is_removed: bool) -> None:
-    """Take blocks from number ``first`` on from an inode, and its other records if it is to go; in steps."""
+def lose(tree: Tree, ino: Ino, first: int, is_removed: bool, check: Callable[[], None]) -> None:
+    """Take blocks from number ``first`` on from an inode, and its other records if it is to go; in steps.
+
+    ``check`` is called at the start of each step.
+    """
     active, store = tree.active, tree.store
     while True:
         with store.lock:
             store.admit(4 * _STEP_RECORD_COUNT, _STEP_RECORD_COUNT * _MAP_BYTES)
+            check()
             if active.inode(ino) is None:
                 return
             numbers = list(islice(active.real_blocks(ino, first, _NO_BLOCK), _STEP_RECORD_COUNT))
@@ -314,7 +321,7 @@ def remove_all(tree: Tree) -> None:
     start, end = keys.fileset_range(tree.fileset)
     while pairs := store.active.scan(start, end, 1):
         ino = keys.ino_of(pairs[0][0])
-        lose(tree, ino, 0, True)
+        lose(tree, ino, 0, True, lambda: None)
         with store.lock:
             store.admit(20, _MAP_BYTES)
             tree.active.remove_inode(ino)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 from random import Random
 
 import pytest
@@ -467,9 +468,9 @@ def test_what_loses_much_loses_it_in_steps(monkeypatch: pytest.MonkeyPatch) -> N
     take(primary, "two")
     lost: list[Ino] = []
 
-    def noted(tree: Tree, ino: Ino, first: int, is_removed: bool) -> None:
+    def noted(tree: Tree, ino: Ino, first: int, is_removed: bool, check: Callable[[], None]) -> None:
         lost.append(ino)
-        real_lose(tree, ino, first, is_removed)
+        real_lose(tree, ino, first, is_removed, check)
 
     real_lose = applier.lose
     monkeypatch.setattr(applier, "lose", noted)
