@@ -98,20 +98,28 @@ def rollback(active: Active, fileset: FilesetId) -> None:
         # A hole in the tail block that was filled past the size since then is remembered as the hole that it reads as;
         # the address that stands there now is the one to compare with.
         active.resolved.clear()
-        waiting: list[tuple[Ino, list[bytes]]] = []
-        for ino, changed in changed_inodes(store, fileset, newest, None):
-            try:
-                _roll_back_inode(active, snapshot, ino, changed)
-            except NoSpace:
-                waiting.append((ino, changed))
-        for ino, changed in waiting:
-            # The others have freed space, and so does each of these.
-            store.commit()
-            _roll_back_inode(active, snapshot, ino, changed)
+        active.shadows.is_rolling_back = True
+        try:
+            _roll_back_all(active, snapshot)
+        finally:
+            active.shadows.is_rolling_back = False
         store.admit(1, 100, frees=True)
         store.small.put(_ROLLBACK, None)
         active.resolved.clear()
         store.commit()
+
+
+def _roll_back_all(active: Active, snapshot: Snapshot) -> None:
+    waiting: list[tuple[Ino, list[bytes]]] = []
+    for ino, changed in changed_inodes(active.store, snapshot.fileset, snapshot.id, None):
+        try:
+            _roll_back_inode(active, snapshot, ino, changed)
+        except NoSpace:
+            waiting.append((ino, changed))
+    for ino, changed in waiting:
+        # The others have freed space, and so does each of these.
+        active.store.commit()
+        _roll_back_inode(active, snapshot, ino, changed)
 
 
 def _roll_back_inode(active: Active, snapshot: Snapshot, ino: Ino, changed: list[bytes]) -> None:

@@ -35,6 +35,8 @@ class Shadows:
         self._changed_blocks: dict[MapKey, SnapshotId] = {}
         self._kept_sizes: dict[Ino, int] = {}
         self._longest_sizes: dict[Ino, int] = {}
+        self.is_rolling_back = False
+        """Everything that goes came after the newest snapshot, and nobody sees it: no block is kept."""
 
     def newest(self, ino: Ino) -> SnapshotId:
         return self._filesets[fileset_of(ino)].newest
@@ -124,7 +126,7 @@ class Shadows:
     def take_block(self, ino: Ino, node: Inode, index: int, entry: int, pair: rule.Pair, change_start: int) -> bool:
         """Whether the newest snapshot took over ``pair``, what an entry has been, where it had a ditto."""
         newest = self.newest(ino)
-        if not rule.keeps_record(node.birth, newest):
+        if self.is_rolling_back or not rule.keeps_record(node.birth, newest):
             return False
         kept_size = self._kept_size(ino, newest)
         if not rule.keeps_block(change_start, kept_size):

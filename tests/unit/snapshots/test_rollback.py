@@ -20,3 +20,22 @@ def test_a_rollback_gives_up_extents_that_the_active_file_names_as_well() -> Non
     assert content_of(tree.reader, ino) == b"y" * 9000
     assert undo.owned_bytes == 0
     assert_clean(tree)
+
+
+def test_a_rollback_frees_what_a_longer_older_snapshot_reads_zeros_from() -> None:
+    tree = memory_tree()
+    ino = make_file(tree, tree.root, b"f", b"x" * 8192)
+    tree.truncate(ino, 5 * 4096 + 2000)
+    long = manage.create(tree.store, ROOT_FILESET, "long")
+    tree.truncate(ino, 4096)
+    short = manage.create(tree.store, ROOT_FILESET, "short")
+    tree.truncate(ino, 5 * 4096 + 2000)
+    middle = manage.create(tree.store, ROOT_FILESET, "middle")
+    tree.append(ino, b"y" * 10)
+    delete.delete(tree.active, middle)
+    tree.write(ino, 0, b"z")
+    bring_back.rollback(tree.active, ROOT_FILESET)
+    assert content_of(tree.reader, ino) == b"x" * 4096
+    assert content_of(tree.snapshot_reader(long), ino) == b"x" * 8192 + bytes(3 * 4096 + 2000)
+    assert short.owned_bytes == 0
+    assert_clean(tree)
