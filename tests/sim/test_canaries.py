@@ -29,7 +29,7 @@ def keep_nothing_that_diverged(patch: pytest.MonkeyPatch) -> None:
 
 
 def leave_no_range_of_numbers_out(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(driver, "NUMBER_RANGE", 0)
+    patch.setattr(driver, "_own_numbers", lambda tree, next_number: next_number)
 
 
 def take_over_in_the_same_epoch(patch: pytest.MonkeyPatch) -> None:

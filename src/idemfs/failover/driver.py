@@ -181,7 +181,7 @@ def promote(tree: Tree, epoch: int, after: Tree | None) -> None:
             hold_for_peers(tree, base)
         fileset = store.catalog.filesets[tree.fileset]
         if after is None:
-            fileset.next_number += NUMBER_RANGE * _own_share(tree)
+            fileset.next_number = _own_numbers(tree, fileset.next_number)
         else:
             fileset.next_number = max(fileset.next_number, after.store.catalog.filesets[after.fileset].next_number)
         received.put_base(store, None)
@@ -206,10 +206,15 @@ def demote(tree: Tree, epoch: int, base: Guid | None) -> None:
         store.small.put(role.KEY, role.pack(RoleRecord(Role.STANDBY, epoch, max(epoch, tree.role.seen_epoch))))
 
 
-def _own_share(tree: Tree) -> int:
-    """From 1 on, another number for each of the stores that know each other: two may take over unseen by each other."""
+def _own_numbers(tree: Tree, next_number: int) -> int:
+    """The first number of a range above ``next_number`` in which no other store begins.
+
+    Stores that know each other deal the ranges out among them in turn, since two may take over unseen by each other.
+    """
     guids = sorted([guid_of(tree), *(record.guid for record in records.get_peers(tree.store))])
-    return 1 + guids.index(guid_of(tree))
+    mine, count = guids.index(guid_of(tree)), len(guids)
+    first = next_number // NUMBER_RANGE + 1
+    return (first + (mine - first) % count) * NUMBER_RANGE
 
 
 def hold_for_peers(tree: Tree, base: Snapshot) -> None:
