@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from idemfs.cli.names import show_name
+from idemfs.cli.names import printable, show_name
 from idemfs.cli.parser import add_json
 from idemfs.cli.render import format_size, format_time_ns
 
@@ -131,7 +131,7 @@ def _print_json(rows: Iterator[dict[str, Json]]) -> None:
 def _lines(row: dict[str, Json]) -> Iterator[str]:
     if row["frame"] == "record":
         rest = (
-            f"{key}={show_name(str(value))}" for key, value in row.items() if key not in ("frame", "record", "inode")
+            f"{key}={printable(str(value))}" for key, value in row.items() if key not in ("frame", "record", "inode")
         )
         yield " ".join([f"{row['inode']:>10}", f"{row['record']!s:8}", *rest]).rstrip()
         return
