@@ -49,8 +49,8 @@ def freed_space_is_discarded_before_the_commit(patch: Patch) -> None:
 def joined_runs_keep_their_records(patch: Patch) -> None:
     def release(space: Space) -> None:
         released, space._releasing = space._releasing, []
-        for run in released:
-            space._insert(*run)
+        for start, count in released:
+            space._insert(start, count)
 
     patch.setattr(Space, "release", release)
 

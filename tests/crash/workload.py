@@ -30,6 +30,8 @@ class Hands:
     def __init__(self, tree: Tree, seed: int = 0) -> None:
         self.tree = tree
         self.rng = Random(seed)
+        self._seed = seed
+        self._step_count = 0
 
     def at(self, path: str) -> Ino:
         ino = self.tree.root
@@ -57,14 +59,19 @@ class Hands:
     def write(self, path: str, offset: int, size: int) -> None:
         """Make the file if it is missing, and write random bytes to it."""
         parent, name = self.place(path)
-        ino = self.tree.names.find(parent, name) or self.make(path)
+        self.write_open(self.tree.names.find(parent, name) or self.make(path), offset, size)
+
+    def write_open(self, ino: Ino, offset: int, size: int) -> None:
         data = self.data(size)
         done = 0
         while done < size:
             done += self.tree.write(ino, offset + done, data[done:])
 
     def append(self, path: str, size: int) -> None:
-        self.tree.append(self.at(path), self.data(size))
+        ino = self.at(path)
+        data = self.data(size)
+        while data:
+            data = data[self.tree.append(ino, data)[1] :]
 
     def truncate(self, path: str, size: int) -> None:
         self.tree.truncate(self.at(path), size)
@@ -108,7 +115,15 @@ class Hands:
     def step(self, method: str, *arguments: object) -> Step:
         call = getattr(self, method)
         durable = method in ("take", "drop", "restore", "rollback", "sync")
-        return Step(f"{method}{arguments}", lambda: call(*arguments), durable)
+        self._step_count += 1
+        seed = self._seed << 20 | self._step_count
+
+        def run() -> None:
+            # The same content when a step is done again.
+            self.rng.seed(seed)
+            call(*arguments)
+
+        return Step(f"{method}{arguments}", run, durable)
 
     def sync(self) -> None:
         self.tree.sync()
@@ -163,7 +178,7 @@ def files(hands: Hands) -> Iterator[Step]:
     opened = hands.at("a/tail")
     yield Step("open a/tail", lambda: hands.tree.open(opened))
     yield step("unlink", "a/tail")
-    yield Step("write to what was unlinked", lambda: hands.tree.write(opened, 100, hands.data(2 * BLOCK_SIZE)))
+    yield step("write_open", opened, 100, 2 * BLOCK_SIZE)
     yield step("sync")
     yield step("take", "with orphan")
     yield Step("release", lambda: hands.tree.release(opened))

@@ -23,8 +23,8 @@ from idemfs.versions import rule, state
 from idemfs.versions.active import Active
 from idemfs.versions.resolve import View
 
-_STEP_RECORD_COUNT = 1000
-_STEP_BYTES = 8 << 20
+_STEP_RECORD_COUNT = 256
+_STEP_BYTES = 2 << 20
 _SMALL_STEP_RECORD_COUNT = FREEING_RECORD_COUNT // 5
 _SMALL_STEP_BYTES = FREEING_BYTES * 3 // 4
 

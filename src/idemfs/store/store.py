@@ -31,12 +31,13 @@ from idemfs.store.data import Data
 from idemfs.store.records import Records
 from idemfs.store.space import Space
 
-_RESERVE_RECORD_STEP = 4096
-_RESERVE_BYTES_STEP = 4 << 20
-"""The engine is asked for more than one operation needs, so that it is asked seldom."""
 FREEING_RECORD_COUNT = 512
 FREEING_BYTES = 1 << 20
 """Room that changes leave, on a host that is full, for those that free space."""
+_RESERVE_RECORD_STEP = FREEING_RECORD_COUNT + 1024
+_RESERVE_BYTES_STEP = FREEING_BYTES + (1 << 20)
+"""The engine is asked for more than one operation needs, so that it is asked seldom; not for much more, since
+data cannot have what it claims from the host."""
 
 
 class Store:
