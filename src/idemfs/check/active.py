@@ -104,7 +104,7 @@ class ActiveRecords:
             yield Finding(Kind.SEEN, where(self._ino), what)
             return
         newest = timeline.newest
-        if not newest:
+        if not newest or timeline.is_going(len(timeline.ids) - 1):
             return
         has_shadow = self._context.store.shadow.get(keys.shadow(keys.inode(self._ino), newest)) is not None
         if has_shadow != (node.seen >= newest):

@@ -17,7 +17,7 @@ from idemfs.errors import Damaged
 from idemfs.format import inode as inodes
 from idemfs.format import keys
 from idemfs.format.inode import ABSENT, Inode
-from idemfs.format.tables import Fileset, Snapshot, StoreState
+from idemfs.format.tables import DELETING, Fileset, Snapshot, StoreState
 from idemfs.ids import NUMBER_MASK, ROOT_NUMBER, FilesetId, Ino, Number, SnapshotId, fileset_of, make_ino, number_of
 from idemfs.store.store import Store
 
@@ -36,6 +36,10 @@ class Timeline:
         """Of a snapshot; None: it does not exist."""
         at = bisect_left(self.ids, owner)
         return at if at < len(self.ids) and self.ids[at] == owner else None
+
+    def is_going(self, position: int) -> bool:
+        """Whether the snapshot there is being deleted; of its records some have been handed down, and others not."""
+        return 0 <= position < len(self.snapshots) and self.snapshots[position].state == DELETING
 
     def first_after(self, birth: SnapshotId) -> int:
         """The oldest position that sees an active inode with this birth, if no version says otherwise."""

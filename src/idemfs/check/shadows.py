@@ -1,8 +1,9 @@
 """What snapshots own: each version can be theirs, the index names it, and the bytes add up.
 
-A snapshot that owns a record owns the inode too, sees it, and owns blocks inside the file alone.
-All this is not asked of absence, ``ABSENT`` records and holes: it may stand in a snapshot for an older
-one that sees more of an inode which came back in a restore, and it may outlast both.
+A snapshot that sees an inode and owns another record of it owns the inode too. It may own records
+of an inode that it does not see, and blocks past the end of a file: an older snapshot that sees more
+looks through it, or did so until it was deleted. But of inodes that are younger than itself it
+owns nothing but absence: ``ABSENT`` records and holes.
 
 Threads: under the store's lock.
 """
@@ -22,7 +23,7 @@ from idemfs.format import entry, keys
 from idemfs.format.indirect import ShadowBlock
 from idemfs.format.inode import ABSENT
 from idemfs.ids import FilesetId, Ino, SnapshotId, fileset_of
-from idemfs.limits import INDIRECT_ENTRY_COUNT, SECTOR_SIZE
+from idemfs.limits import SECTOR_SIZE
 
 
 class _Usage:
@@ -113,21 +114,23 @@ class ShadowRecords:
                 return ""
             birth, seen = int.from_bytes(value[:8], "little"), int.from_bytes(value[8:16], "little")
             return "the inode was born or seen after the snapshot" if max(birth, seen) >= owner else ""
-        real = [number for number, _, _ in block.real_entries()] if block is not None else []
-        if value == ABSENT or (block is not None and not real):
+        if value == ABSENT or (block is not None and not block.real_entries()):
             return ""
-        if self._context.store.shadow.get(keys.shadow(keys.inode(ino), owner)) is None:
-            return "the snapshot owns it without the inode"
         if ino != self._ino:
             self._ino, self._spans = ino, self._context.spans(ino)
-        position = self._context.timelines[fileset_of(ino)].position(owner)
-        node = next((span.node for span in self._spans if span.start <= (position or 0) < span.end), None)
-        if node is None:
-            return "the snapshot does not see the inode"
-        if real:
-            last = keys.index_of(key) * INDIRECT_ENTRY_COUNT + max(real)
-            if not node.is_file or node.is_inline or last * self._block_size >= node.size:
-                return f"block {last} lies past the end of the file, which has {node.size} bytes there"
+        if not self._spans:
+            return ""
+        if min(span.node.birth for span in self._spans) >= owner:
+            return "the inode is younger than the snapshot"
+        if block is not None and not self._spans[0].node.is_file:
+            return "only regular files have blocks"
+        timeline = self._context.timelines[fileset_of(ino)]
+        position = timeline.position(owner)
+        assert position is not None
+        is_seen = any(span.start <= position < span.end for span in self._spans)
+        is_moving = timeline.is_going(position) or timeline.is_going(position + 1)
+        if is_seen and not is_moving and self._context.store.shadow.get(keys.shadow(keys.inode(ino), owner)) is None:
+            return "the snapshot owns it without the inode"
         return ""
 
     def _compare_usage(self) -> Iterator[Finding]:

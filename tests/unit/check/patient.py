@@ -14,7 +14,7 @@ from idemfs.format.indirect import IndirectBlock, ShadowBlock
 from idemfs.format.inode import Inode
 from idemfs.format.tables import Fileset, Snapshot, StoreState
 from idemfs.ids import ROOT_FILESET, ROOT_INO, Ino, SnapshotId, make_ino
-from idemfs.limits import SECTOR_SIZE
+from idemfs.limits import BLOCK_SIZE_MIN, SECTOR_SIZE
 from idemfs.store.store import Store
 from idemfs.testing.builders import memory_tree
 from idemfs.vfs.tree import Tree
@@ -23,8 +23,10 @@ from idemfs.vfs.tree import Tree
 class Patient:
     """Records as they lie in the engine. Changes of active records bring the digest along, unless told not to."""
 
-    def __init__(self, build: Callable[[Tree], None], *, compression: str = "none") -> None:
-        tree = memory_tree(compression=compression)
+    def __init__(
+        self, build: Callable[[Tree], None], *, block_size: int = BLOCK_SIZE_MIN, compression: str = "none"
+    ) -> None:
+        tree = memory_tree(block_size=block_size, compression=compression)
         build(tree)
         tree.store.close()
         self._store = tree.store

@@ -116,6 +116,7 @@ def test_an_open_file_without_a_name_is_no_finding() -> None:
 
 WORK: dict[str, Callable[[Tree], object]] = {
     "delete": lambda tree: delete.delete(tree.active, tree.store.catalog.by_name(ROOT_FILESET, "second")),
+    "delete newest": lambda tree: delete.delete(tree.active, tree.store.catalog.by_name(ROOT_FILESET, "third")),
     "restore": lambda tree: bring_back.restore(tree.active, tree.store.catalog.by_name(ROOT_FILESET, "first")),
     "rollback": lambda tree: bring_back.rollback(tree.active, ROOT_FILESET),
 }
