@@ -132,37 +132,12 @@ def random_changes(tree: Tree, rng: Random, count: int) -> None:
                 raise
 
 
-class _Changes:
-    """Picks what to change, and how."""
+class _Picks:
+    """What to change, and with what: anything at all, with a liking for edges."""
 
     def __init__(self, tree: Tree, rng: Random) -> None:
         self.tree = tree
         self.rng = rng
-        weighted: list[tuple[int, Callable[[], None]]] = [
-            (14, self.create_file),
-            (4, self.create_directory),
-            (2, self.create_special),
-            (2, self.symlink),
-            (14, self.write),
-            (8, self.append),
-            (8, self.truncate),
-            (5, self.punch),
-            (4, self.link),
-            (10, self.rename),
-            (8, self.unlink),
-            (2, self.rmdir),
-            (1, self.unlink_open),
-            (5, self.change_xattr),
-            (6, self.change_attributes),
-            (1, self.read),
-        ]
-        self._actions = [action for _, action in weighted]
-        self._weights = [weight for weight, _ in weighted]
-
-    def one(self) -> None:
-        self.rng.choices(self._actions, self._weights)[0]()
-
-    # -- picking -------------------------------------------------------------------------------------
 
     def pick(self, wanted: Callable[[Inode], bool]) -> Ino | None:
         """An inode with a name that ``wanted`` agrees to."""
@@ -226,11 +201,39 @@ class _Changes:
             return size + self.rng.randint(0, 3 * block_size)
         return self.rng.randint(0, 3) * block_size * INDIRECT_ENTRY_COUNT + self.rng.randint(0, block_size)
 
-    # -- changes -------------------------------------------------------------------------------------
-
     def create(self, mode: int, rdev: int = 0, data: bytes = b"") -> Ino:
         owner = self.rng.randrange(3)
         return self.tree.create(self.directory(), self.name(), mode, owner, owner, rdev=rdev, data=data)
+
+
+class _Changes(_Picks):
+    """One method for each kind of change."""
+
+    def __init__(self, tree: Tree, rng: Random) -> None:
+        super().__init__(tree, rng)
+        weighted: list[tuple[int, Callable[[], None]]] = [
+            (14, self.create_file),
+            (4, self.create_directory),
+            (2, self.create_special),
+            (2, self.symlink),
+            (14, self.write),
+            (8, self.append),
+            (8, self.truncate),
+            (5, self.punch),
+            (4, self.link),
+            (10, self.rename),
+            (8, self.unlink),
+            (2, self.rmdir),
+            (1, self.unlink_open),
+            (5, self.change_xattr),
+            (6, self.change_attributes),
+            (1, self.read),
+        ]
+        self._actions = [action for _, action in weighted]
+        self._weights = [weight for weight, _ in weighted]
+
+    def one(self) -> None:
+        self.rng.choices(self._actions, self._weights)[0]()
 
     def create_file(self) -> None:
         ino = self.create(stat.S_IFREG | self.rng.choice((0o600, 0o644, 0o755)), data=self.rng.randbytes(8))
