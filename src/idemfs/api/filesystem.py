@@ -57,9 +57,9 @@ class FileSystem(Editable):
         raw = encode(path)
         try:
             size = len(data)
-            if size <= self._inline_size and self.tree.role.role is Role.PRIMARY:
+            head, _, name = raw.rpartition(b"/")
+            if size <= self._inline_size and name and self.tree.role.role is Role.PRIMARY:
                 # Most files that are written at once are small and new: one operation, without looking first.
-                head, _, name = raw.rpartition(b"/")
                 parent = self._paths.directory(head)
                 mode = stat.S_IFREG | _FILE_MODE & ~self.umask
                 try:

@@ -17,7 +17,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from idemfs.ids import Ino
-from idemfs.limits import NAME_SIZE_MAX, RECORD_CACHE_COUNT_MAX, SYMLINK_FOLLOW_COUNT_MAX
+from idemfs.limits import RECORD_CACHE_COUNT_MAX, SYMLINK_FOLLOW_COUNT_MAX
 from idemfs.vfs.reader import Reader, posix
 
 _LINK = 0o120000
@@ -84,7 +84,10 @@ class Paths:
             if path:
                 check_absolute(path)
             walk = _Walk(self.reader)
-            ino = walk.go(self.reader.root, _names(path), True).ino
+            head, _, name = path.rpartition(b"/")
+            above = self._known.get(head) if name and self._known_at == self._moves() else None
+            start, names = (self.reader.root, _names(path)) if above is None else (above, [name])
+            ino = walk.go(start, names, True).ino
             if ino is None:
                 raise posix(errno.ENOENT)
             self.reader.directory(ino)
@@ -112,8 +115,6 @@ class _Walk:
         at = start
         while names:
             name = names.pop()
-            if len(name) > NAME_SIZE_MAX:
-                raise posix(errno.ENAMETOOLONG)
             try:
                 ino = reader.lookup(at, name)
             except FileNotFoundError:

@@ -16,7 +16,7 @@ from idemfs.format.address import HOLE
 from idemfs.format.inode import Inode
 from idemfs.format.tables import COMPLETE, Snapshot
 from idemfs.ids import ROOT_NUMBER, FilesetId, Ino, Number, fileset_of, make_ino, number_of
-from idemfs.limits import INDIRECT_ENTRY_COUNT, SCAN_COUNT
+from idemfs.limits import INDIRECT_ENTRY_COUNT, NAME_SIZE_MAX, SCAN_COUNT, XATTR_NAME_SIZE_MAX
 from idemfs.versions.resolve import AFTER
 from idemfs.versions.state import Records, tail_size
 
@@ -77,6 +77,8 @@ class Reader:
                 return directory
             if name == b"..":
                 return make_ino(fileset_of(directory), node.parent)
+            if len(name) > NAME_SIZE_MAX:
+                raise posix(errno.ENAMETOOLONG)
             value = self.view.version(keys.entry(directory, name))
             if value is None:
                 raise posix(errno.ENOENT)
@@ -133,9 +135,11 @@ class Reader:
         return b"/" + b"/".join(reversed(parts))
 
     def xattr(self, ino: Ino, name: bytes) -> bytes:
-        """Raises ``OSError`` (ENODATA)."""
+        """Raises ``OSError`` (ENODATA, ERANGE)."""
         with self.store.lock:
             self.inode(ino)
+            if len(name) > XATTR_NAME_SIZE_MAX:
+                raise posix(errno.ERANGE)
             value = self.view.version(keys.xattr(ino, name))
             if value is None:
                 raise posix(errno.ENODATA)

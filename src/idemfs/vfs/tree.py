@@ -114,10 +114,8 @@ class Tree(Namespace):
     def remove_xattr(self, ino: Ino, name: bytes) -> None:
         with self.store.lock:
             self._change(6, RECORD_SIZE + XATTR_VALUE_SIZE_MAX, frees=True)
-            self.reader.inode(ino)
+            self.reader.xattr(ino, name)
             key = keys.xattr(ino, name)
-            if self.active.records.get(key) is None:
-                raise posix(errno.ENODATA)
             node = self.active.change_inode(ino)
             self.active.delete_record(key, node)
             node.ctime = self.store.clock.now_ns()
