@@ -122,7 +122,8 @@ class ShadowRecords:
             return ""
         if min(span.node.birth for span in self._spans) >= owner:
             return "the inode is younger than the snapshot"
-        if block is not None and not self._spans[0].node.is_file:
+        # Two primaries that took over apart from each other may have given one number to inodes of different types.
+        if block is not None and not any(span.node.is_file for span in self._spans):
             return "only regular files have blocks"
         timeline = self._context.timelines[fileset_of(ino)]
         position = timeline.position(owner)
