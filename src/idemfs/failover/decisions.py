@@ -58,6 +58,17 @@ def unreachable(peers: Sequence[Peer]) -> list[Unreachable]:
     return [peer for peer in peers if isinstance(peer, Unreachable)]
 
 
+def next_epoch(store: Guid, me: Side, peers: Sequence[Peer]) -> int:
+    """The first epoch for ``store`` above all that reachable stores have seen.
+
+    Stores that know each other deal epochs out among them in turn, so that two which take over unseen by
+    each other never have the same. Should they not agree on who is there, ``Side.outranks`` still tells two apart.
+    """
+    guids = sorted([me.guid, *(peer.guid for peer in peers)])
+    first = 1 + max(side.role.seen_epoch for side in [me, *sides(peers)])
+    return first + (guids.index(store) - first) % len(guids)
+
+
 def acting_primary(me: Side, peers: Sequence[Peer]) -> Side | None:
     """The reachable primary whose right to write is above all others', and above that of ``me``, if there is one."""
     best: Side | None = None
@@ -138,13 +149,13 @@ def failover(me: Side, peers: Sequence[Peer]) -> Decision:
         if refusal:
             return refusal
     writing = [peer for peer in sides(peers) if peer.is_primary]
-    epoch = 1 + max(me.role.seen_epoch, *[peer.role.seen_epoch for peer in sides(peers)], 0)
-    # This store hears of the epoch first: what it tells others it has seen itself, also when it is interrupted.
-    steps: list[Step] = [Tell(store=side.guid, epoch=epoch) for side in [me, *writing]]
+    epoch = next_epoch(me.guid, me, peers)
+    # This store hears of the epoch first: what it tells others it has seen itself, also when it is interrupted. And all
+    # hear of it before it begins: whoever takes over next without asking, and has heard of it, takes a higher one.
+    steps: list[Step] = [Tell(store=side.guid, epoch=epoch) for side in [me, *sides(peers)]]
     if me.half_received:
         steps.append(DropPartial(store=me.guid))
     steps.append(Promote(store=me.guid, epoch=epoch))
-    steps += [Tell(store=peer.guid, epoch=epoch) for peer in sides(peers) if not peer.is_primary]
     risks = [_left_behind(peer, me) for peer in sides(peers)]
     risks += [_not_known(peer, received) for peer in unreachable(peers)]
     warning = None
@@ -300,7 +311,7 @@ def switchover(me: Side, peers: Sequence[Peer], to: Guid | None = None) -> Decis
     bring = _bring_up(me, chosen)
     if isinstance(bring, str):
         return Refusal(error=PeerError(bring))
-    epoch = 1 + max(side.role.seen_epoch for side in [me, *sides(peers)])
+    epoch = next_epoch(chosen.guid, me, peers)
     steps: list[Step] = [
         TakeSnapshot(store=me.guid),
         *bring,
@@ -353,9 +364,11 @@ def _finish_switchover(me: Side, peers: Sequence[Peer]) -> Decision:
     bring = _bring_up(me, target)
     if isinstance(bring, str):
         return Refusal(error=PeerError(bring))
-    # Others may have taken over and been passed over since: the epoch is above all that is known.
-    epoch = max(me.frozen.epoch, 1 + max(side.role.seen_epoch for side in sides(peers)))
-    refreeze = [Freeze(store=me.guid, peer=target.guid, epoch=epoch)] if epoch > me.frozen.epoch else []
+    epoch, refreeze = me.frozen.epoch, []
+    if max(peer.role.seen_epoch for peer in sides(peers)) >= epoch or me.role.seen_epoch > epoch:
+        # Others have taken over and been passed over since, or have begun to.
+        epoch = next_epoch(target.guid, me, peers)
+        refreeze = [Freeze(store=me.guid, peer=target.guid, epoch=epoch)]
     prepare = [step for step in bring if not isinstance(step, Send)]
     return Plan(
         command="switchover",

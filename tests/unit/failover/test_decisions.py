@@ -120,7 +120,7 @@ def test_replicate_is_for_primaries() -> None:
 
 def test_failover_drops_what_is_half_received_and_raises_the_epoch() -> None:
     made = plan(decisions.failover(side("B", STANDBY, half_received=True), [lost("A")]))
-    assert made.steps == (Tell(store=B, epoch=2), DropPartial(store=B), Promote(store=B, epoch=2))
+    assert made.steps == (Tell(store=B, epoch=3), DropPartial(store=B), Promote(store=B, epoch=3))
     assert made.common == held("1")
     assert [risk.is_known for risk in made.risks] == [False]
     assert made.warning is None
@@ -129,7 +129,7 @@ def test_failover_drops_what_is_half_received_and_raises_the_epoch() -> None:
 def test_failover_beside_a_reachable_primary_warns_states_what_is_left_behind_and_fences_first() -> None:
     primary = side("A", snapshots="1 2 3", active="3+")
     made = plan(decisions.failover(side("B", STANDBY), [primary]))
-    assert made.steps == (Tell(store=B, epoch=2), Tell(store=A, epoch=2), Promote(store=B, epoch=2))
+    assert made.steps == (Tell(store=B, epoch=3), Tell(store=A, epoch=3), Promote(store=B, epoch=3))
     assert made.warning and "idemfs switchover /A" in made.warning
     (risk,) = made.risks
     assert (risk.path, risk.since, risk.snapshots) == ("/A", held("1"), (held("2"), held("3")))
@@ -141,10 +141,21 @@ def test_failover_continues_from_what_was_received_not_from_the_newest_number() 
     assert plan(decisions.failover(returned, [lost("B")])).common == held("2")
 
 
-def test_failover_is_above_every_epoch_that_a_reachable_store_has_seen_and_tells_them() -> None:
+def test_failover_is_above_every_epoch_that_a_reachable_store_has_seen_and_tells_all_before_it_begins() -> None:
     made = plan(decisions.failover(side("B", STANDBY), [lost("A"), side("C", STANDBY, 1, 4, snapshots="1 2")]))
-    assert made.steps == (Tell(store=B, epoch=5), Promote(store=B, epoch=5), Tell(store=C, epoch=5))
+    assert made.steps == (Tell(store=B, epoch=7), Tell(store=C, epoch=7), Promote(store=B, epoch=7))
     assert ("/C", (held("2"),)) in [(risk.path, risk.snapshots) for risk in made.risks]
+
+
+def test_stores_that_know_each_other_never_take_the_same_epoch_however_they_are_cut_off() -> None:
+    names = "ABC"
+    for seen in range(1, 10):
+        taken = []
+        for name in names:
+            others = [lost(other) for other in names if other != name]
+            made = plan(decisions.failover(side(name, STANDBY, 1, seen), others))
+            taken += [step.epoch for step in made.steps if isinstance(step, Promote)]
+        assert len(set(taken)) == 3 and min(taken) > seen and max(taken) <= seen + 3
 
 
 def test_failover_refusals() -> None:
@@ -158,7 +169,7 @@ def test_failover_refusals() -> None:
 
 def test_a_frozen_store_takes_its_right_back_when_the_other_one_is_gone() -> None:
     made = plan(decisions.failover(side("A", FENCED, 1, 2, frozen=("B", 2)), [lost("B")]))
-    assert made.steps == (Tell(store=A, epoch=3), Promote(store=A, epoch=3))
+    assert made.steps == (Tell(store=A, epoch=4), Promote(store=A, epoch=4))
 
 
 # -- failback ------------------------------------------------------------------------------------------
@@ -224,11 +235,11 @@ def test_switchover_sends_while_serving_then_freezes_sends_the_rest_and_exchange
     assert made.steps == (
         TakeSnapshot(store=A),
         Send(source=A, target=B),
-        Freeze(store=A, peer=B, epoch=2),
+        Freeze(store=A, peer=B, epoch=3),
         TakeSnapshot(store=A),
         Send(source=A, target=B),
-        Promote(store=B, epoch=2, after=A),
-        Demote(store=A, epoch=2),
+        Promote(store=B, epoch=3, after=A),
+        Demote(store=A, epoch=3),
     )
     assert made.risks == ()
 
