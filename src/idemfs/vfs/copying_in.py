@@ -83,12 +83,13 @@ class _Put:
             self._walk(_Level(source, ino, status, is_new=False))
             return self._copy.outcome
         name = os.path.basename(source)
-        place = paths.locate(target)
-        if place.ino is not None and self._tree.reader.inode(place.ino).is_dir:
-            parent = place.ino
-        elif target.endswith(b"/"):
-            parent = self._directory(paths, target)
-        else:
+        try:
+            parent = paths.find(target)
+            is_directory = self._tree.reader.inode(parent).is_dir
+        except FileNotFoundError:
+            is_directory = target.endswith(b"/")
+            parent = self._directory(paths, target) if is_directory else self._tree.root
+        if not is_directory:
             head, _, name = target.rpartition(b"/")
             parent = self._directory(paths, head or b"/")
         # What is named on the command line is followed, what is found in a directory is not.
