@@ -23,17 +23,23 @@ def create(directory: str) -> Iterator[Figure]:
             return seconds(lambda: fs.snapshots.create(f"s{next(names)}"))
 
         take(large), take(small)
-        before = _host_bytes(f"{directory}/large")
+        before, records_before = _host_bytes(large), _record_bytes(large)
         a, b, ratio = paired(lambda: take(large), lambda: take(small), 41)
-        added = (_host_bytes(f"{directory}/large") - before) / 41
+        added = max(_host_bytes(large) - before, _record_bytes(large) - records_before) / 41
     details = f"{a * 1e3:.2f} ms against {b * 1e3:.2f} ms"
     yield at_most("snapshot create, store of 200,000 files against 200 files", ratio, 1.5, details)
-    yield at_most("bytes on the host that a snapshot adds", added / 1024, 4, f"mean of 41: {added:.0f} bytes", " KiB")
+    yield at_most("bytes that a snapshot adds", added / 1024, 4, f"mean of 41: {added:.0f} bytes of records", " KiB")
 
 
-def _host_bytes(path: str) -> int:
-    with idemfs.open(path, readonly=True) as fs:
-        return fs.tree.store.kv.used_bytes() + fs.tree.store.blocks.used_bytes()
+def _host_bytes(fs: idemfs.FileSystem) -> int:
+    store = fs.tree.store
+    return store.kv.used_bytes() + store.blocks.used_bytes()
+
+
+def _record_bytes(fs: idemfs.FileSystem) -> int:
+    """Keys and values of the small table, where snapshots stand; the host may not need a page more for them."""
+    pairs = fs.tree.store.small.scan(b"", b"\xff", 1 << 20)
+    return sum(len(key) + len(value) for key, value in pairs)
 
 
 def oldest_of_many(directory: str) -> Iterator[Figure]:

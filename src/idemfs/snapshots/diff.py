@@ -16,7 +16,7 @@ from enum import Enum
 from typing import NamedTuple
 
 from idemfs.errors import Damaged, SnapshotMissing
-from idemfs.format import keys
+from idemfs.format import entry, keys
 from idemfs.format.indirect import IndirectBlock
 from idemfs.format.inode import Inode
 from idemfs.format.tables import COMPLETE, Snapshot
@@ -52,7 +52,8 @@ class Change(NamedTuple):
     """Of what was renamed: where it is in the target."""
     what: tuple[str, ...] = ()
     """Of what was there before: which of ``content``, ``attributes`` (mode, owner, or the modification time alone),
-    ``entries`` (of a directory) and ``xattrs`` differ."""
+    ``entries`` (of a directory) and ``xattrs`` differ; or ``replaced``: the path names a new
+    inode, and the old one is gone."""
 
 
 def diff(active: Active, base: Snapshot, target: Snapshot | None) -> Iterator[Change]:
@@ -89,6 +90,7 @@ class _Comparison:
     def __init__(self, active: Active, base: Snapshot, target: Snapshot | None) -> None:
         self._store = active.store
         self._base_id = base.id
+        self._fileset = base.fileset
         self._base: Records = View(active, base.id)
         self._target: Records = ActiveView(active) if target is None else View(active, target.id)
         self._old_paths = _Paths(self._base, base.fileset)
@@ -113,10 +115,27 @@ class _Comparison:
         return found + self._added(come - {now for _, now in renamed})
 
     def _removed(self, names: set[Name]) -> list[Change]:
-        return [Change(ChangeKind.REMOVED, self._old_paths.of(name)) for name in sorted(names)]
+        gone = [name for name in sorted(names) if not self._is_replaced(name)]
+        return [Change(ChangeKind.REMOVED, self._old_paths.of(name)) for name in gone]
 
     def _added(self, names: set[Name]) -> list[Change]:
-        return [Change(ChangeKind.ADDED, self._new_paths.of(name)) for name in sorted(names)]
+        return [
+            Change(ChangeKind.MODIFIED, self._new_paths.of(name), None, ("replaced",))
+            if self._is_replaced(name)
+            else Change(ChangeKind.ADDED, self._new_paths.of(name))
+            for name in sorted(names)
+        ]
+
+    def _is_replaced(self, name: Name) -> bool:
+        """Whether a name went from an inode that is gone to one that is new, as when a program saves a file anew."""
+        old, new = self._entry(self._base, name), self._entry(self._target, name)
+        if old is None or new is None or old == new:
+            return False
+        return self._target.inode(old) is None and self._base.inode(new) is None
+
+    def _entry(self, view: Records, name: Name) -> Ino | None:
+        value = view.version(keys.entry(make_ino(self._fileset, name[0]), name[1]))
+        return None if value is None else make_ino(self._fileset, entry.unpack(value)[0])
 
     def _what(self, ino: Ino, old: Inode, new: Inode, changed: list[bytes]) -> tuple[str, ...]:
         found = []
