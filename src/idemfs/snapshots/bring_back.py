@@ -10,7 +10,7 @@ Threads: the store's lock is held for one inode at a time.
 
 from __future__ import annotations
 
-from idemfs.errors import NoSpace
+from idemfs.errors import DamagedBlock, NoSpace
 from idemfs.format import indirect, keys
 from idemfs.format.address import sector_count_of
 from idemfs.format.inode import Inode, unpack
@@ -223,7 +223,11 @@ def _trim_tail(active: Active, ino: Ino, node: Inode, target: Inode) -> None:
     address, checksum = active.block(ino, number)
     if not state.holds_more(address, inside):
         return
-    content = store.data.read(address, checksum)
+    try:
+        content = store.data.read(address, checksum)
+    except DamagedBlock:
+        # Nobody reads it, so nobody sees what lies past the end; and an order to go back must come to its end.
+        return
     if len(content) > inside:
         new_address, new_checksum = store.data.write(content[:inside])
         active.set_block(ino, node, number, new_address, new_checksum, target.size)

@@ -10,8 +10,9 @@ Threads: under the store's lock. Callers have admitted the operation's records.
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 
-from idemfs.errors import NoSpace
+from idemfs.errors import DamagedBlock, NoSpace
 from idemfs.format.address import HOLE
 from idemfs.format.inode import INLINE, Inode
 from idemfs.ids import Ino
@@ -39,6 +40,8 @@ class Contents:
         self.store = active.store
         self.block_size = active.store.block_size
         self._inline_size = active.store.superblock.inline_size
+        self.name_damage: Callable[[Ino, int, DamagedBlock], DamagedBlock] = lambda ino, number, damaged: damaged
+        """Says which file a damaged block is of; whoever knows paths sets it."""
         self._waiting: dict[Ino, dict[int, _Waiting]] = {}
         self._waiting_count = 0
         self._waiting_count_max = max(2, DIRTY_DATA_BYTES_MAX // self.block_size)
@@ -131,7 +134,10 @@ class Contents:
         block = None if blocks is None else blocks.get(number)
         if block is None:
             address, checksum = self.active.block(ino, number)
-            content = bytearray(self.store.data.read(address, checksum))
+            try:
+                content = bytearray(self.store.data.read(address, checksum))
+            except DamagedBlock as damaged:
+                raise self.name_damage(ino, number, damaged) from damaged
             block = _Waiting(content, self._allocate(), first)
             self._add(ino, number, block)
         elif first < block.first:

@@ -54,6 +54,7 @@ class FilesetState:
             dirty=self.contents.waiting,
             dirty_numbers=self.contents.waiting_numbers,
         )
+        self.contents.name_damage = self.reader.damaged
         self._open_counts: dict[Ino, int] = {}
         self.moves = 0
         """Grows when a directory is renamed, removed or restored, or the role is: paths may lead elsewhere then."""

@@ -174,6 +174,13 @@ class Reader:
                 left -= block_size
             return b"".join(pieces)
 
+    def damaged(self, ino: Ino, number: int, damaged: DamagedBlock) -> DamagedBlock:
+        """``damaged``, with the file that it is about."""
+        path = os.fsdecode(self.path(ino))
+        return DamagedBlock(
+            f"{path}: block {number} is damaged ({damaged.strerror}); restore the file from a snapshot or a standby"
+        )
+
     def _piece(self, ino: Ino, number: int, start: int, size: int) -> bytes:
         content: bytes | bytearray | None = self._dirty(ino, number) if self._dirty else None
         if content is None:
@@ -183,11 +190,7 @@ class Reader:
             try:
                 content = self.store.data.read(address, checksum)
             except DamagedBlock as damaged:
-                path = os.fsdecode(self.path(ino))
-                raise DamagedBlock(
-                    f"{path}: block {number} is damaged ({damaged.strerror}); "
-                    "restore the file from a snapshot or a standby"
-                ) from damaged
+                raise self.damaged(ino, number, damaged) from damaged
         piece = bytes(content[start : start + size])
         return piece if len(piece) == size else piece + bytes(size - len(piece))
 
