@@ -15,7 +15,7 @@ from struct import Struct
 
 from idemfs.errors import Damaged, FormatTooNew
 from idemfs.ids import Guid
-from idemfs.limits import BLOCK_SIZE_MAX, BLOCK_SIZE_MIN
+from idemfs.limits import BLOCK_SIZE_MAX, BLOCK_SIZE_MIN, INDIRECT_ENTRY_COUNT
 
 MAGIC = b"idemfs\r\n"
 VERSION = 1
@@ -104,4 +104,9 @@ def unpack(value: bytes) -> Superblock:
         )
     if not BLOCK_SIZE_MIN <= block_size <= BLOCK_SIZE_MAX or block_size & (block_size - 1):
         raise Damaged(f"the superblock names a block size of {block_size}")
+    if entries != INDIRECT_ENTRY_COUNT or compression not in (COMPRESSION_NONE, COMPRESSION_ZSTD):
+        raise FormatTooNew(
+            f"the store has indirect blocks of {entries} entries and compression {compression}, "
+            "which this idemfs does not know: install a newer one"
+        )
     return Superblock(Guid(guid), block_size, inline, entries, compression, created, version, compatible, incompatible)

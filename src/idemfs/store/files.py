@@ -110,7 +110,7 @@ def open_files(path: str, *, readonly: bool = False, background: bool = True, cl
     block = read_superblock(path)
     lock = None if readonly else StoreLock(path)
     try:
-        kv = LmdbKV(os.path.join(path, "meta"), readonly=readonly)
+        kv = LmdbKV(os.path.join(path, "meta"), readonly=readonly, must_exist=True)
         try:
             blocks = LocalBlocks(os.path.join(path, "blocks"), readonly=readonly)
             return Store(

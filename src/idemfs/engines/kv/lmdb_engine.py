@@ -50,17 +50,25 @@ _key_of = itemgetter(0)
 
 
 class LmdbKV:
-    """A metadata engine in the directory ``path``, which is made if it is missing (but not its parent)."""
+    """A metadata engine in the directory ``path``, which is made if it is missing (but not its parent).
 
-    def __init__(self, path: str, readonly: bool = False, *, map_bytes: int = _MAP_BYTES) -> None:
+    With ``must_exist``, as with ``readonly``, nothing is made: what is missing is an error.
+    """
+
+    def __init__(
+        self, path: str, readonly: bool = False, *, must_exist: bool = False, map_bytes: int = _MAP_BYTES
+    ) -> None:
+        must_exist = must_exist or readonly
         self._path = path
         self._commit_lock = threading.Lock()
         self._failure: lmdb.Error | None = None
         data_path = os.path.join(path, "data.mdb")
         if not os.path.exists(data_path):
-            if readonly:
+            if must_exist:
                 raise StoreMissing(f"{path}: no metadata here")
             _prepare(path)
+        elif must_exist and not os.path.getsize(data_path):
+            raise Damaged(f"{path}: the metadata file is empty; restore this store")
         try:
             self._env = lmdb.Environment(
                 path,
@@ -79,7 +87,8 @@ class LmdbKV:
         self._databases: dict[Table, _Database] = {}
         self._reservation: Reservation | None = None
         try:
-            self._open_tables(readonly)
+            self._refuse_if_cut(data_path)
+            self._open_tables(must_exist)
             if not readonly:
                 # Readers that died without a word would keep old pages in use for ever.
                 self._env.reader_check()
@@ -151,9 +160,16 @@ class LmdbKV:
                 self._reservation = None
             self._env.close()
 
-    def _open_tables(self, readonly: bool) -> None:
+    def _refuse_if_cut(self, data_path: str) -> None:
+        """Reading a page that the file does not have would end the process."""
+        size = os.stat(data_path).st_size
+        expected = (self._env.info()["last_pgno"] + 1) * self._env.stat()["psize"]
+        if 0 < size < expected:
+            raise Damaged(f"{self._path}: the metadata file lacks {expected - size} bytes; restore this store")
+
+    def _open_tables(self, must_exist: bool) -> None:
         names = [(table, table.value.encode()) for table in Table]
-        if readonly:
+        if must_exist:
             try:
                 for table, name in names:
                     self._databases[table] = self._env.open_db(name, create=False)

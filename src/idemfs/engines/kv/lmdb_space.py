@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import os
 import threading
+from contextlib import suppress
 
 from idemfs.engines import host
 from idemfs.errors import NoSpace
@@ -80,7 +81,8 @@ def page_count_max(shape: Shape, record_count: int, value_bytes: int) -> int:
 class Reservation:
     """Space of the host behind the end of an LMDB data file.
 
-    Invariant: every byte of the file below ``_end`` is backed by the host.
+    Invariants: every byte of the file below ``_end`` is backed by the host. The file is as long as the pages that LMDB
+    counts, also where it wrote none: so one that is shorter was cut by somebody else, and reading it would be a SIGBUS.
     """
 
     def __init__(self, path: str, shape: Shape) -> None:
@@ -112,7 +114,13 @@ class Reservation:
         """From now on ``ensure`` speaks of the records after these. Returns where the file ends then, at most."""
         with self._lock:
             self._in_flight_count = page_count_max(self._shape, record_count, value_bytes)
-            return (self._shape.page_count + self._in_flight_count) * self._shape.page_size
+            end = (self._shape.page_count + self._in_flight_count) * self._shape.page_size
+            # A host that refuses this refuses the commit too, which says so.
+            with suppress(OSError):
+                if os.fstat(self._fd).st_size < end:
+                    # crash: the commit syncs the new length with its pages, before the page that counts them.
+                    os.ftruncate(self._fd, end)
+            return end
 
     def commit_ended(self, shape: Shape) -> None:
         """``shape`` is how the commit left the file, whether or not it succeeded."""
@@ -121,9 +129,9 @@ class Reservation:
             self._shape = shape
 
     def release(self) -> None:
-        """Give back what lies behind the end of the file. No commit may be under way, of any process."""
+        """Give back what lies behind the last page. No commit may be under way, of any process."""
         with self._lock:
-            os.ftruncate(self._fd, os.fstat(self._fd).st_size)
+            os.ftruncate(self._fd, self._shape.page_count * self._shape.page_size)
             self._end = 0
 
     def close(self) -> None:
