@@ -12,6 +12,7 @@ import pytest
 from idemfs import FileSystem
 from tests.conformance.filesystem import attributes, contents, names, renames
 from tests.interop.host_tree import HostTree
+from tests.interop.trees import has_xattrs
 
 pytestmark = pytest.mark.skipif(os.geteuid() != 0, reason="owners and devices need root")
 
@@ -60,4 +61,7 @@ class TestAttributes(attributes.Attributes):
 
 
 class TestXattrs(attributes.Xattrs):
-    pass
+    @pytest.fixture(autouse=True)
+    def _on_a_host_that_has_them(self, tmp_path: Path) -> None:
+        if not has_xattrs(tmp_path):
+            pytest.skip("the host keeps no extended attributes here")

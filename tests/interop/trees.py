@@ -6,7 +6,6 @@ import errno
 import os
 import socket
 import stat
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -53,11 +52,22 @@ def build(root: Path) -> None:
     os.chmod(top + b"/dir/past-inline", 0o6711)
     os.chmod(top + b"/dir/deep/large", 0o000)
     os.chmod(top + b"/dir/deep/deeper", 0o1555)
-    with suppress(OSError):
+    if has_xattrs(root):
         os.setxattr(top + b"/small", b"user.one", b"\0\xff")
         os.setxattr(top + b"/small", b"user.empty", b"")
         os.setxattr(top + b"/dir", b"user.large", os.urandom(2000))
     stamp(top)
+
+
+def has_xattrs(path: Path) -> bool:
+    """Whether the host keeps attributes of users there."""
+    try:
+        os.setxattr(path, "user.probe", b"1")
+    except OSError as error:
+        assert error.errno == errno.ENOTSUP
+        return False
+    os.removexattr(path, "user.probe")
+    return True
 
 
 def sparse(path: bytes) -> None:

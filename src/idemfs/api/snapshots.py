@@ -12,11 +12,16 @@ from idemfs.api.view import TreeView
 from idemfs.errors import SnapshotError, SnapshotHeld
 from idemfs.format.role import Role
 from idemfs.format.tables import Snapshot
+from idemfs.limits import SNAPSHOT_NAME_SIZE_MAX
 from idemfs.snapshots import bring_back, delete, diff, manage, received
 from idemfs.snapshots.diff import Change
 from idemfs.snapshots.info import SnapshotInfo
 from idemfs.vfs.paths import Paths
 from idemfs.vfs.tree import Tree
+
+
+_HOLD_SECONDS_MAX = 4_000_000_000
+"""More than a century; without a number of seconds a hold has no end."""
 
 
 class SnapshotView(TreeView):
@@ -142,7 +147,16 @@ class Snapshots:
         return received.base(self._store, self._tree.fileset) if self._tree.role.role is Role.STANDBY else None
 
     def hold(self, name: str, owner: str, seconds: float | None = None) -> None:
-        """Keep a snapshot from being deleted, for so many seconds, or until ``release``; durable on return."""
+        """Keep a snapshot from being deleted, for so many seconds, or until ``release``; durable on return.
+
+        ``owner`` is a text of 1 to 200 bytes that says who needs it. Raises ``ValueError`` for another one.
+        """
+        if not owner.isprintable() or not 0 < len(owner.encode()) <= SNAPSHOT_NAME_SIZE_MAX:
+            raise ValueError(
+                f"the owner of a hold has 1 to {SNAPSHOT_NAME_SIZE_MAX} bytes, all printable: not {owner!r}"
+            )
+        if seconds is not None and not 0 < seconds < _HOLD_SECONDS_MAX:
+            raise ValueError(f"a hold lasts more than 0 and less than {_HOLD_SECONDS_MAX:,} seconds: not {seconds}")
         with self._store.lock:
             expires_ns = manage.NEVER_NS if seconds is None else self._store.clock.now_ns() + int(seconds * 1e9)
             manage.hold(self._store, self._find(name), owner, expires_ns)

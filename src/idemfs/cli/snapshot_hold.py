@@ -18,6 +18,10 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     from idemfs import api
+    from idemfs.cli.failures import UsageError
 
     with api.open(options.store) as fs:
-        fs.snapshots.hold(options.name, options.owner, options.seconds)
+        try:
+            fs.snapshots.hold(options.name, options.owner, options.seconds)
+        except ValueError as wrong:
+            raise UsageError(str(wrong)) from None

@@ -17,7 +17,7 @@ from idemfs.format.inode import ABSENT
 from idemfs.format.tables import COMPLETE, DELETING, Snapshot
 from idemfs.ids import Ino
 from idemfs.limits import INDIRECT_ENTRY_COUNT, SECTOR_SIZE
-from idemfs.snapshots.manage import refuse_if_held
+from idemfs.snapshots.manage import drop_holds, refuse_if_held
 from idemfs.store.store import FREEING_BYTES, FREEING_RECORD_COUNT, Store
 from idemfs.versions import rule, state
 from idemfs.versions.active import Active
@@ -65,6 +65,7 @@ def finish(active: Active, snapshot: Snapshot) -> None:
             if active.settle():
                 record_count, size_max = _admit_step(store)
             if not _step(active, snapshot, record_count, size_max):
+                drop_holds(store, snapshot)
                 store.catalog.remove_snapshot(snapshot)
                 active.resolved.clear()
                 store.commit()

@@ -12,7 +12,7 @@ from idemfs.errors import BadSnapshotName, SnapshotExists, SnapshotHeld
 from idemfs.format import keys
 from idemfs.format.tables import Snapshot
 from idemfs.ids import FilesetId, Guid
-from idemfs.limits import SNAPSHOT_COUNT_MAX, SNAPSHOT_NAME_SIZE_MAX
+from idemfs.limits import SCAN_COUNT, SNAPSHOT_COUNT_MAX, SNAPSHOT_NAME_SIZE_MAX
 from idemfs.store.store import Store
 
 RESERVED_NAMES = ("latest", ".", "..")
@@ -109,6 +109,12 @@ def release(store: Store, snapshot: Snapshot, owner: str) -> None:
     with store.lock:
         store.admit(1, 300, frees=True)
         store.small.put(keys.hold(snapshot.id, owner.encode()), None)
+
+
+def drop_holds(store: Store, snapshot: Snapshot) -> None:
+    """The snapshot goes, and with it the holds that have expired. The caller has admitted a few records."""
+    for key, _ in store.small.scan(*keys.hold_range(snapshot.id), SCAN_COUNT):
+        store.small.put(key, None)
 
 
 def holders(store: Store, snapshot: Snapshot) -> list[str]:
