@@ -180,10 +180,12 @@ def promote(tree: Tree, epoch: int, after: Tree | None) -> None:
         if base is not None:
             hold_for_peers(tree, base)
         fileset = store.catalog.filesets[tree.fileset]
-        if after is None:
-            fileset.next_number = _own_numbers(tree, fileset.next_number)
+        old = after.store.catalog.filesets[after.fileset].next_number if after else 0
+        if old >= fileset.next_number:
+            fileset.next_number = old
         else:
-            fileset.next_number = max(fileset.next_number, after.store.catalog.filesets[after.fileset].next_number)
+            # The old primary is not here to be asked, or a third one, which gave out more, is not.
+            fileset.next_number = _own_numbers(tree, fileset.next_number)
         received.put_base(store, None)
         store.small.put(records.FROZEN, None)
         store.small.put(role.KEY, role.pack(RoleRecord(Role.PRIMARY, epoch, max(epoch, tree.role.seen_epoch))))
