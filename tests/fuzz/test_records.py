@@ -1,0 +1,72 @@
+"""Any bytes as a record give a value, or ``Damaged``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from idemfs.errors import FormatError
+from idemfs.format import address, entry, indirect, inode, keys, role, superblock, tables
+from idemfs.format.digest import contribution
+from idemfs.ids import FilesetId, Ino, SnapshotId
+from idemfs.replication import partial
+
+UNPACK: dict[str, Callable[[bytes], object]] = {
+    "inode": inode.unpack,
+    "portable inode": lambda value: inode.with_local(
+        value, birth=SnapshotId(0), seen=SnapshotId(0), atime=0, sectors=0
+    ),
+    "indirect block": indirect.unpack,
+    "shadow of an indirect block": indirect.unpack_shadow,
+    "entry": entry.unpack,
+    "store state": tables.unpack_state,
+    "fileset": lambda value: tables.unpack_fileset(FilesetId(0), value),
+    "snapshot": lambda value: tables.unpack_snapshot(FilesetId(0), SnapshotId(1), value),
+    "role": role.unpack,
+    "superblock": superblock.unpack,
+    "address": lambda value: address.validate(int.from_bytes(value[:8], "little")),
+    "half-received change set": partial.unpack,
+}
+SIZES = (0, 1, 7, 9, 17, 24, 48, 64, 85, 96, 117, 500)
+
+
+@pytest.mark.parametrize("what", UNPACK)
+@given(st.one_of(st.binary(max_size=300), st.sampled_from(SIZES).flatmap(lambda size: st.binary(min_size=size))))
+@example(b"")
+@example(b"\xff" * 300)
+@example(bytes(300))
+def test_any_bytes_as_a_record(what: str, value: bytes) -> None:
+    try:
+        UNPACK[what](value)
+    except FormatError as error:
+        assert str(error) and "\n" not in str(error)
+
+
+@given(st.binary(max_size=117), st.integers(0, 600), st.binary(max_size=40))
+def test_counts_that_do_not_fit(head: bytes, count: int, rest: bytes) -> None:
+    for unpack in (indirect.unpack, indirect.unpack_shadow):
+        try:
+            unpack(count.to_bytes(2, "little") + head + rest)
+        except FormatError:
+            continue
+
+
+@given(st.binary(max_size=200))
+def test_what_was_unpacked_packs_to_the_same(value: bytes) -> None:
+    try:
+        node = inode.unpack(value)
+    except FormatError:
+        return
+    assert node.pack() == value
+
+
+@given(st.integers(0, (1 << 64) - 1), st.sampled_from(b"bdilx"), st.binary(max_size=40), st.binary(max_size=200))
+def test_any_record_has_a_digest_and_a_place(ino: int, kind: int, rest: bytes, value: bytes) -> None:
+    key = ino.to_bytes(8, "big") + bytes((kind,)) + rest
+    assert 0 <= contribution(key, value) < 1 << 128
+    assert keys.ino_of(key) == Ino(ino)
+    start, end = keys.kind_range(Ino(ino), bytes((kind,)))
+    assert start <= key < end
