@@ -1,4 +1,4 @@
-"""``idemfs init STORE``."""
+"""``idemfs init STORE [--standby-of PRIMARY]``."""
 
 from __future__ import annotations
 
@@ -19,15 +19,18 @@ def arguments(parser: ArgumentParser) -> None:
         "--block-size",
         metavar="SIZE",
         type=parse_size,
-        default=BLOCK_SIZE_DEFAULT,
         help=f"a power of two from {format_size(BLOCK_SIZE_MIN)} to {format_size(BLOCK_SIZE_MAX)} "
         f"(default: {format_size(BLOCK_SIZE_DEFAULT)}); small files take less all the same",
     )
     parser.add_argument(
         "--compression",
         choices=("none", "zstd"),
-        default="none",
         help="how blocks are stored; kept only where it saves space (default: none)",
+    )
+    parser.add_argument(
+        "--standby-of",
+        metavar="PRIMARY",
+        help="make a standby of this store, with its block size and, unless chosen, its compression",
     )
 
 
@@ -35,9 +38,28 @@ def run(options: Namespace) -> None:
     from idemfs import api
     from idemfs.cli.failures import UsageError
 
+    if options.standby_of is not None:
+        _make_standby(options)
+        return
+    size = options.block_size or BLOCK_SIZE_DEFAULT
     try:
-        fs = api.create(options.store, block_size=options.block_size, compression=options.compression)
+        fs = api.create(options.store, block_size=size, compression=options.compression or "none")
     except ValueError as wrong:
         raise UsageError(str(wrong)) from None
     fs.close()
-    print(f"{show_name(options.store)}: made, blocks of {format_size(options.block_size)}")
+    print(f"{show_name(options.store)}: made, blocks of {format_size(size)}")
+
+
+def _make_standby(options: Namespace) -> None:
+    import os
+
+    from idemfs.cli.failures import UsageError
+    from idemfs.errors import StoreExists
+    from idemfs.failover.places import add_standby
+
+    if options.block_size is not None:
+        raise UsageError("a standby has the block size of its primary: leave --block-size out")
+    if os.path.exists(os.path.join(options.store, "superblock")):
+        raise StoreExists(f"{options.store}: is a store already; 'idemfs standby add' can take it over")
+    peer = add_standby(options.standby_of, options.store, compression=options.compression)
+    print(f"{show_name(peer.path)}: made, a standby of {show_name(options.standby_of)}")

@@ -146,7 +146,7 @@ def _told(done: Done, stage: Stage) -> str | None:
     path = _paths(stage)
     match done.step:
         case facts.TakeSnapshot(store=store):
-            return f"{path(store)}: snapshot {done.snapshot.name}" if done.snapshot else None
+            return f"{path(store)}: took snapshot {done.snapshot.name}" if done.snapshot else None
         case facts.Send(source=source, target=target) if done.report is not None:
             if not done.report.transfers:
                 return f"{path(target)}: has every snapshot of {path(source)}"
