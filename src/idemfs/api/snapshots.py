@@ -19,7 +19,6 @@ from idemfs.snapshots.info import SnapshotInfo
 from idemfs.vfs.paths import Paths
 from idemfs.vfs.tree import Tree
 
-
 _HOLD_SECONDS_MAX = 4_000_000_000
 """More than a century; without a number of seconds a hold has no end."""
 
