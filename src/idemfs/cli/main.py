@@ -93,7 +93,8 @@ def _run(words: tuple[str, ...], rest: list[str]) -> int:
     parser = make_parser(commands.phrase(words), commands.COMMANDS[words])
     module.arguments(parser)
     try:
-        options = parser.parse_args(rest)
+        # Options may stand between operands, of which some may be left out.
+        options = parser.parse_intermixed_args(rest)
     except SystemExit as end:
         # argparse ends the process after --help (0) and after wrong usage (2).
         return end.code if isinstance(end.code, int) else 2

@@ -1,0 +1,193 @@
+"""init, put, get, ls, cat, info as processes: what they do, print and return."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import idemfs as library
+from tests.e2e.program import done, idemfs, on_terminal, refused, rows
+from tests.interop import trees
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    path = tmp_path / "store"
+    done("init", path, "--block-size", "4KiB")
+    return path
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Path:
+    trees.build(tmp_path / "source")
+    return tmp_path / "source"
+
+
+def test_init(tmp_path: Path) -> None:
+    path = tmp_path / "a" / "store"
+    assert done("init", path, "--block-size", "64KiB", "--compression", "zstd") == f"{path}: made, blocks of 64 KiB\n"
+    info = json.loads(done("info", path, "--json"))
+    assert (info["block_size"], info["compression"]) == (65536, "zstd")
+    assert "is a store already" in refused("init", path)
+    (tmp_path / "file").write_bytes(b"")
+    assert "is a file" in refused("init", tmp_path / "file")
+    assert "is not empty" in refused("init", tmp_path)
+    for size, told in (("5000", "5000"), ("2KiB", "2048"), ("8MiB", "4 MiB"), ("much", "'much' is no size")):
+        assert told in refused("init", tmp_path / "b", "--block-size", size, status=2)
+    assert "lzma" in refused("init", tmp_path / "b", "--compression", "lzma", status=2)
+    assert not (tmp_path / "b").exists()
+
+
+def test_a_tree_goes_in_and_comes_out(store: Path, source: Path, tmp_path: Path) -> None:
+    before = trees.describe(source)
+    assert done("put", store, source, "/in").startswith(f"{len(before):,} copied (")
+    done("snapshot", "create", store, "monday")
+    assert done("put", "--mirror", store, source, "/in").endswith("as they were\n")
+    assert rows("snapshot", "diff", store, "monday") == []
+    done("get", store, "/in", tmp_path / "out")
+    assert trees.difference(before, trees.describe(tmp_path / "out")) == []
+    (tmp_path / "empty").mkdir()
+    assert "removed" in done("put", "--mirror", store, tmp_path / "empty", "/in")
+    assert done("ls", store, "/in", "-a") == ""
+    done("get", f"{store}@monday", "/in", tmp_path / "old")
+    assert trees.difference(before, trees.describe(tmp_path / "old")) == []
+    assert done("check", store, "--data").startswith("clean")
+
+
+def test_put_refuses(store: Path, tmp_path: Path) -> None:
+    assert refused("put", store, tmp_path / "no", "/") == f"{tmp_path}/no: No such file or directory"
+    assert "begins with '/'" in refused("put", store, tmp_path, "relative")
+    assert "no store here" in refused("put", tmp_path / "no", tmp_path, "/")
+    (tmp_path / "file").write_bytes(b"1")
+    done("put", store, tmp_path / "file", "/f")
+    assert "Not a directory" in refused("put", store, tmp_path / "file", "/f/g")
+
+
+def test_put_leaves_the_store_out(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "beside").write_bytes(b"1")
+    ended = idemfs("put", store, tmp_path, "/")
+    assert ended.status == 0 and "the store itself left out" in ended.err and ended.err.count("\n") == 1
+    assert done("ls", store) == "beside\n"
+
+
+def test_what_cannot_be_copied_is_told_and_the_rest_is_copied(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "s" / "d").mkdir(parents=True)
+    (tmp_path / "s" / "z").write_bytes(b"1")
+    (tmp_path / "d").write_bytes(b"file")
+    done("put", store, tmp_path / "d", "/d")
+    ended = idemfs("put", store, tmp_path / "s", "/")
+    assert ended.status == 1
+    lines = ended.err.splitlines()
+    assert lines[0].startswith(f"idemfs: {tmp_path}/s/d: Not a directory") and lines[1].startswith(
+        "idemfs: 1 could not"
+    )
+    assert done("cat", store, "/z") == "1"
+
+
+def test_get_refuses(store: Path, tmp_path: Path) -> None:
+    assert refused("get", store, "/no", tmp_path / "out") == "/no: No such file or directory"
+    assert "no snapshot named 'no'" in refused("get", f"{store}@no", "/", tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_ls(store: Path, source: Path) -> None:
+    done("put", store, source, "/")
+    names = done("ls", store, "/").encode(errors="surrogateescape").splitlines()
+    assert b"\xff not utf-8" in names and b"small" in names
+    (source / ".hidden").write_bytes(b"")
+    done("put", store, source / ".hidden", "/")
+    assert ".hidden" not in done("ls", store) and ".hidden\n" in done("ls", store, "-a")
+    long = done("ls", store, "-l", "/").splitlines()
+    assert long[0].split() == ["MODE", "LINKS", "OWNER", "GROUP", "SIZE", "MODIFIED", "NAME"]
+    assert any(line.endswith("link -> small") and line.startswith("lrwxrwxrwx") for line in long)
+    found = {row["name"]: row for row in rows("ls", store, "/")}
+    assert found["small"]["type"] == "file" and found["small"]["size"] == 5 and found["small"]["links"] == 4
+    assert found["dir"]["type"] == "directory" and found["link"]["target"] == "small"
+    assert found["fifo"]["type"] == "fifo" and os.fsdecode(b"\xff not utf-8\n") in found
+    if os.geteuid() == 0:
+        assert found["null"]["device"] == [1, 3]
+    assert found["small"]["mtime_ns"] == os.lstat(source / "small").st_mtime_ns
+    assert done("ls", store, "/small") == "/small\n" and done("ls", store, "/link-to-dir") == done("ls", store, "/dir")
+    assert refused("ls", store, "/no") == "/no: No such file or directory"
+
+
+def test_names_are_escaped_on_a_terminal(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "s").mkdir()
+    (tmp_path / "s" / "\x1b[31mred\n").write_bytes(b"")
+    done("put", store, tmp_path / "s", "/")
+    status, seen = on_terminal("ls", store)
+    assert status == 0 and seen == "\\x1b[31mred\\x0a\r\n"
+
+
+def test_a_bar_shows_how_far_a_copy_is(store: Path, source: Path) -> None:
+    status, seen = on_terminal("put", store, source, "/")
+    assert status == 0 and "put" in seen and "files" in seen and "copied (" in seen
+
+
+def test_cat(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "one").write_bytes(b"\0\xff\n" * 500_000)
+    (tmp_path / "two").write_bytes(b"two")
+    for name in ("one", "two"):
+        done("put", store, tmp_path / name, "/")
+    command = [sys.executable, "-m", "idemfs", "cat", str(store), "/one", "/two"]
+    assert subprocess.check_output(command) == b"\0\xff\n" * 500_000 + b"two"
+    done("snapshot", "create", store, "monday")
+    with library.open(store) as fs:
+        fs.write_bytes("/two", b"changed")
+    assert done("cat", f"{store}@monday", "/two") == "two" and done("cat", store, "/two") == "changed"
+    assert refused("cat", store, "/no") == "/no: No such file or directory"
+    assert refused("cat", store, "/") == "/: Is a directory"
+
+
+def test_a_reader_that_goes_away_is_no_error(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "large").write_bytes(bytes(range(256)) * 20_000)
+    done("put", store, tmp_path / "large", "/")
+    command = f"{sys.executable} -m idemfs cat {store} /large | head -c 1 >/dev/null; exit ${{PIPESTATUS[0]}}"
+    ended = subprocess.run(["bash", "-c", command], capture_output=True, check=False)
+    assert (ended.returncode, ended.stderr) == (141, b"")
+
+
+def test_info(store: Path, source: Path) -> None:
+    done("put", store, source, "/")
+    done("snapshot", "create", store, "monday")
+    info = json.loads(done("info", store, "--json"))
+    assert info["path"] == str(store) and info["format"] == 1 and info["block_size"] == 4096
+    assert (info["role"], info["epoch"], info["snapshots"], info["newest_snapshot"]) == ("primary", 1, 1, "monday")
+    assert len(info["guid"]) == len(info["fileset_guid"]) == 32 and info["in_use_by"] is None
+    assert info["files"] > 20 and info["data_bytes"] > 1_234_567 and info["free_bytes"] > 0
+    lines = done("info", store).splitlines()
+    assert len(lines) == len(info) and any(line.split() == ["block", "size", "4", "KiB"] for line in lines)
+
+
+def test_a_store_in_use(store: Path, tmp_path: Path) -> None:
+    with library.open(store) as fs:
+        fs.write_bytes("/f", b"1")
+        for words in (
+            ("ls", store),
+            ("cat", store, "/f"),
+            ("get", store, "/", tmp_path / "o"),
+            ("put", store, "/etc", "/"),
+        ):
+            assert f"in use by process {os.getpid()}" in refused(*words)
+        assert json.loads(done("info", store, "--json"))["in_use_by"] == os.getpid()
+        assert rows("snapshot", "list", store) == []
+    assert done("cat", store, "/f") == "1"
+
+
+def test_what_is_no_store(tmp_path: Path) -> None:
+    for words in (("ls",), ("info",), ("snapshot", "list")):
+        assert "no store here; 'idemfs init" in refused(*words, tmp_path / "no")
+    assert not (tmp_path / "no").exists()
+
+
+def test_help_of_each_command_names_its_arguments() -> None:
+    for words in (("init",), ("put",), ("get",), ("ls",), ("cat",), ("info",)):
+        text = done(*words, "--help")
+        assert text.startswith(f"usage: idemfs {words[0]}") and "exit status: 0 done" in text
+        assert "STORE" in text
+        assert "see 'idemfs" in refused(*words, status=2)

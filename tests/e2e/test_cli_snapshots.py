@@ -1,0 +1,135 @@
+"""The snapshot commands as processes: what they do, print and return."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+import idemfs as library
+from tests.e2e.program import done, idemfs, on_terminal, refused, rows
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """Three snapshots, one, two, three, of a file that says so."""
+    path = tmp_path / "store"
+    with library.create(path, block_size=4096) as fs:
+        fs.makedirs("/d")
+        for name in ("one", "two", "three"):
+            fs.write_bytes("/f", name.encode() * 3000)
+            fs.snapshots.create(name)
+    return path
+
+
+def names(store: Path) -> list[str]:
+    return [row["name"] for row in rows("snapshot", "list", store)]
+
+
+def test_create(store: Path) -> None:
+    out = done("snapshot", "create", store, "four")
+    row = rows("snapshot", "list", store)[-1]
+    assert out.split() == ["four", row["guid"], row["digest"]]
+    assert "exists; choose another name" in refused("snapshot", "create", store, "four")
+    assert "'/', '@'" in refused("snapshot", "create", store, "a@b")
+
+
+def test_list(store: Path) -> None:
+    found = rows("snapshot", "list", store)
+    assert [row["name"] for row in found] == ["one", "two", "three"] and [row["id"] for row in found] == [1, 2, 3]
+    for row in found:
+        assert row["fileset"] == "root" and len(row["guid"]) == len(row["digest"]) == 32
+        assert re.fullmatch(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\dZ", row["created"])
+    assert [row["owned_bytes"] >= 3 * 4096 for row in found] == [True, True, False]
+    lines = done("snapshot", "list", store).splitlines()
+    assert lines[0].split() == ["NAME", "CREATED", "OWNED", "ID", "DIGEST"]
+    assert [line.split()[0] for line in lines[1:]] == ["one", "two", "three"]
+
+
+def test_delete_all_or_none(store: Path) -> None:
+    assert "no snapshot named 'no'" in refused("snapshot", "delete", store, "one", "no", "two")
+    done("snapshot", "hold", store, "two", "backup of monday")
+    assert "held by backup of monday" in refused("snapshot", "delete", store, "one", "two")
+    assert names(store) == ["one", "two", "three"]
+    assert "is not held by 'me', but by: backup of monday" in refused("snapshot", "release", store, "two", "me")
+    done("snapshot", "release", store, "two", "backup of monday")
+    would = done("snapshot", "delete", store, "one", "two", "--dry-run")
+    assert would.startswith("would delete one, which owns 1") and len(would.splitlines()) == 2
+    assert names(store) == ["one", "two", "three"]
+    assert done("snapshot", "delete", store, "two", "one") == ""
+    assert names(store) == ["three"] and done("check", store).startswith("clean")
+
+
+def test_delete_asks_whoever_is_there(store: Path) -> None:
+    status, seen = on_terminal("snapshot", "delete", store, "one", answer="n\n")
+    assert status == 1 and "Delete one?" in seen and "nothing was done" in seen
+    assert names(store) == ["one", "two", "three"]
+    assert on_terminal("snapshot", "delete", store, "one", answer="y\n")[0] == 0
+    assert on_terminal("snapshot", "delete", store, "two", "--yes")[0] == 0
+    assert names(store) == ["three"]
+
+
+def test_holds_that_end_and_that_cannot_be(store: Path) -> None:
+    done("snapshot", "hold", store, "one", "me", "--seconds", "0.001")
+    done("snapshot", "delete", store, "one")
+    for options in (("me", "--seconds", "-1"), ("me", "--seconds", "nan"), ("",)):
+        refused("snapshot", "hold", store, "two", *options, status=2)
+
+
+def test_rename(store: Path) -> None:
+    guid = rows("snapshot", "list", store)[0]["guid"]
+    assert done("snapshot", "rename", store, "one", "eins") == ""
+    assert rows("snapshot", "list", store)[0]["guid"] == guid and names(store) == ["eins", "two", "three"]
+    assert "exists" in refused("snapshot", "rename", store, "eins", "two")
+    assert "no snapshot named 'one'" in refused("snapshot", "rename", store, "one", "uno")
+
+
+def test_restore(store: Path) -> None:
+    assert "repeat with --yes" in refused("snapshot", "restore", store, "one")
+    would = done("snapshot", "restore", store, "one", "--dry-run")
+    assert would == "would take a snapshot of the active state, and undo 1 modified\n"
+    assert names(store) == ["one", "two", "three"] and done("cat", store, "/f").startswith("three")
+    assert "'before-restore-one'" in done("snapshot", "restore", store, "one", "--yes")
+    assert done("cat", store, "/f") == "one" * 3000
+    assert names(store) == ["one", "two", "three", "before-restore-one"]
+    done("snapshot", "restore", store, "before-restore-one", "--yes", "--undo-name", "undo")
+    assert done("cat", store, "/f") == "three" * 3000 and names(store)[-1] == "undo"
+    status, seen = on_terminal("snapshot", "restore", store, "two", answer="yes\n")
+    assert status == 0 and "back to two?" in seen and done("cat", store, "/f") == "two" * 3000
+    assert "no snapshot named 'no'" in refused("snapshot", "restore", store, "no", "--yes")
+    assert done("check", store).startswith("clean")
+
+
+def test_diff(store: Path) -> None:
+    with library.open(store) as fs:
+        fs.write_bytes("/d/new", b"")
+        fs.rename("/d", "/e")
+        fs.chmod("/f", 0o600)
+    found = rows("snapshot", "diff", store, "one")
+    assert [(row["kind"], row["path"], row["new_path"], row["what"]) for row in found] == [
+        ("modified", "/", None, ["entries"]),
+        ("renamed", "/d", "/e", ["entries"]),
+        ("added", "/e/new", None, []),
+        ("modified", "/f", None, ["content", "attributes"]),
+    ]
+    lines = done("snapshot", "diff", store, "one", "two").splitlines()
+    assert [line.split() for line in lines] == [
+        ["KIND", "PATH", "NEW", "PATH", "WHAT"],
+        ["modified", "/f", "-", "content"],
+    ]
+    assert "older one first" in refused("snapshot", "diff", store, "two", "one")
+
+
+def test_a_snapshot_reads_as_it_was(store: Path) -> None:
+    for name in ("one", "two", "three"):
+        assert done("cat", f"{store}@{name}", "/f") == name * 3000
+        assert done("ls", f"{store}@{name}", "/") == "d\nf\n"
+
+
+def test_help_of_each_command() -> None:
+    for word in ("create", "list", "delete", "rename", "restore", "diff", "hold", "release"):
+        text = done("snapshot", word, "--help")
+        assert text.startswith(f"usage: idemfs snapshot {word}") and "exit status: 0 done" in text
+        ended = idemfs("snapshot", word)
+        assert ended.status == 2 and ended.err.count("\n") == 1
