@@ -20,8 +20,13 @@ from idemfs.snapshots.manage import check_name
 _KEY_SIZES = {b"E": 9, b"F": 3, b"O": 9, b"R": 9, b"S": 11, b"T": 1}
 _EIGHT = frozenset((b"E", b"R", b"H"))
 """Tables of which each value is one number of 8 bytes."""
-_TARGETS = (keys.replication("restore"), keys.replication("rollback"))
-"""Records of what is under way: fileset(2) and snapshot(8)."""
+_UNDER_WAY_SIZES = {
+    keys.replication("restore"): 10,
+    keys.replication("rollback"): 10,
+    keys.replication("undo"): 8,
+    keys.replication("base"): 16,
+}
+"""Records that name snapshots, and the sizes of their values."""
 
 
 def read(context: Context) -> Iterator[Finding]:
@@ -83,7 +88,7 @@ def _read_record(
         case b"P":
             if key == role.KEY:
                 role.unpack(value)
-            elif key in _TARGETS and len(value) != 10:
+            elif len(value) != _UNDER_WAY_SIZES.get(key, len(value)):
                 raise Damaged("names no snapshot")
         case b"T":
             tables.unpack_state(value)

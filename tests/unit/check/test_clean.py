@@ -9,8 +9,10 @@ from random import Random
 import pytest
 
 from idemfs.check import find
+from idemfs.errors import StreamInterrupted
 from idemfs.format import keys
 from idemfs.ids import ROOT_FILESET
+from idemfs.replication import apply
 from idemfs.snapshots import bring_back, delete, manage
 from idemfs.store.files import open_files
 from idemfs.store.store import Store
@@ -19,6 +21,7 @@ from idemfs.testing.faults import Cut, PowerCut
 from idemfs.testing.kv import CrashingKV
 from idemfs.vfs.tree import Tree
 from tests.unit.check.stores import aged, fresh, shared
+from tests.unit.replication.pairs import reading, standby_of, stream_of
 
 
 @pytest.mark.parametrize("build", [fresh, aged, shared])
@@ -154,3 +157,23 @@ def test_what_a_crash_interrupted_is_no_finding_before_and_after_recovery(
     else:
         pytest.fail("the work has no end")
     assert cuts >= 3
+
+
+def test_what_a_standby_has_half_received_is_no_finding(seed: int) -> None:
+    rng = Random(seed)
+    primary = Tree(memory_store())
+    random_changes(primary, rng, 400)
+    first = manage.create(primary.store, ROOT_FILESET, "first")
+    random_changes(primary, rng, 400)
+    second = manage.create(primary.store, ROOT_FILESET, "second")
+    standby = standby_of(primary)
+    for base, target in ((None, first), (first, second)):
+        stream = stream_of(primary, base, target)
+        for size in range(0, len(stream), max(1, len(stream) // 30)):
+            try:
+                apply.receive(standby, reading(stream[:size]))
+            except StreamInterrupted:
+                assert_clean(standby)
+        apply.receive(standby, reading(stream))
+        assert_clean(standby)
+    assert standby.store.catalog.filesets[ROOT_FILESET].digest == second.digest

@@ -142,6 +142,8 @@ SMALL: dict[str, tuple[bytes, bytes, str]] = {
     "hold of nothing": (b"H12", bytes(8), "names no snapshot"),
     "role": (role.KEY, b"123", "role record is damaged"),
     "restore of nothing": (keys.replication("restore"), b"1", "names no snapshot"),
+    "undo of nothing": (keys.replication("undo"), b"1", "names no snapshot"),
+    "base of nothing": (keys.replication("base"), b"1", "names no snapshot"),
     "snapshot": (keys.snapshot(ROOT_FILESET, SnapshotId(1)), b"1", "snapshot 1 is damaged"),
 }
 
