@@ -18,7 +18,7 @@ READ_SIZE = 1 << 20
 
 
 class Entry(NamedTuple):
-    """One path. ``content``: SHA-256 of the bytes or of a link's target; ``same_as``: the first path of a hard link."""
+    """One path. ``content``: SHA-256 of the bytes or a link's target; ``same_as``: an earlier path of the same file."""
 
     mode: int
     uid: int
@@ -41,20 +41,22 @@ class View(Protocol):
 class Host:
     """A directory of this machine, with the paths that its files have in a store."""
 
-    def __init__(self, directory: str, skip: frozenset[str] = frozenset()) -> None:
-        """``skip``: names of directories right below ``directory`` that are left out."""
+    def __init__(self, directory: str, leave_out: frozenset[tuple[int, int]] = frozenset()) -> None:
+        """``leave_out``: device and inode number of folders that are not looked into."""
         self._directory = directory
-        self._skip = skip
+        self._leave_out = leave_out
 
     def _real(self, path: str) -> str:
         return self._directory + path.rstrip("/")
 
     def walk(self, top: str) -> Iterator[tuple[str, list[str], list[str]]]:
         for at, directories, others in os.walk(self._real(top)):
-            if at == self._directory:
-                directories[:] = [name for name in directories if name not in self._skip]
-            directories.sort()
+            directories[:] = sorted(name for name in directories if not self._is_left_out(at, name))
             yield at[len(self._directory) :] or "/", directories, others
+
+    def _is_left_out(self, at: str, name: str) -> bool:
+        status = os.lstat(os.path.join(at, name))
+        return (status.st_dev, status.st_ino) in self._leave_out
 
     def lstat(self, path: str) -> os.stat_result:
         return os.lstat(self._real(path))
@@ -90,7 +92,9 @@ def _entry(view: View, full: str, path: str, first_names: dict[int, str]) -> Ent
         content = view.read_bytes(full)
     same_as = ""
     if kind != stat.S_IFDIR and status.st_nlink > 1:
-        same_as = first_names.setdefault(status.st_ino, path)
+        # The other names of a file may lie outside the tree.
+        first = first_names.setdefault(status.st_ino, path)
+        same_as = "" if first == path else first
     size = 0 if kind == stat.S_IFDIR else status.st_size
     return Entry(status.st_mode, status.st_uid, status.st_gid, status.st_mtime_ns, size, sha256(content), same_as)
 

@@ -17,33 +17,36 @@ class Show:
 
     def __init__(self) -> None:
         self._console = Console(highlight=False)
-        self._table = Table(title="The life of a store", title_justify="left")
-        for name in ("step", "what moved"):
-            self._table.add_column(name)
+        self._step = 0
+        self._table = Table(title="The life of a store and its standby", title_justify="left", show_lines=True)
+        self._table.add_column("step", no_wrap=True)
+        self._table.add_column("what moved")
         for name in ("bytes", "seconds"):
-            self._table.add_column(name, justify="right")
+            self._table.add_column(name, justify="right", no_wrap=True)
         self._table.add_column("verified")
 
-    def step(self, number: int, text: str) -> None:
-        self._console.print(f"[bold]{number}[/bold]  {text}")
+    def step(self, text: str) -> None:
+        self._step += 1
+        self._console.print(f"[bold]{self._step}[/bold]  {text}")
 
     def say(self, text: str) -> None:
-        self._console.print(f"   {text}")
+        self._console.print(f"   {text}", markup=False)
 
     @contextmanager
-    def bar(self, text: str, total: int | None = None) -> Iterator[Advance]:
+    def bar(self, text: str, total: int) -> Iterator[Advance]:
         """A progress bar of bytes; what it yields is told how many more are done."""
         columns = (TextColumn("   {task.description}"), BarColumn(), DownloadColumn(), TimeElapsedColumn())
         with Progress(*columns, console=self._console, transient=True, disable=not self._console.is_terminal) as bar:
             task = bar.add_task(text, total=total)
             yield lambda count: bar.advance(task, count)
 
-    def row(self, step: str, moved: str, size: int | None, seconds: float, verified: str) -> None:
-        self._table.add_row(step, moved, "" if size is None else f"{size:,}", f"{seconds:.2f}", verified)
+    def row(self, moved: str, size: int, seconds: float, verified: str) -> None:
+        """What the present step amounts to."""
+        self._table.add_row(str(self._step), moved, f"{size:,}", f"{seconds:.2f}", verified)
 
     def end(self) -> None:
         self._console.print()
         self._console.print(self._table)
 
     def failed(self, text: str) -> None:
-        self._console.print(f"[bold red]failed:[/bold red] {text}", markup=True)
+        self._console.print(f"failed: {text}", style="bold red", markup=False)
