@@ -27,10 +27,10 @@ class Show:
 
     def step(self, text: str) -> None:
         self._step += 1
-        self._console.print(f"[bold]{self._step}[/bold]  {text}")
+        self._console.print(f"[bold]{self._step}[/bold]  {text}", soft_wrap=True)
 
     def say(self, text: str) -> None:
-        self._console.print(f"   {text}", markup=False)
+        self._console.print(f"   {text}", markup=False, soft_wrap=True)
 
     @contextmanager
     def bar(self, text: str, total: int) -> Iterator[Advance]:
