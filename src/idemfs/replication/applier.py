@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from itertools import islice
+from typing import NamedTuple
 
 from idemfs.errors import Damaged, StreamDamaged, StreamRefused
 from idemfs.format import inode as inodes
@@ -64,6 +65,14 @@ _PORTABLE_FIELDS = (
 )
 
 
+class Losses(NamedTuple):
+    """An inode, the first block that goes, and whether everything else of it goes, too."""
+
+    ino: Ino
+    first: int
+    is_removed: bool
+
+
 class Applier:
     """Applies the records of one stream, from where ``progress`` says."""
 
@@ -81,8 +90,8 @@ class Applier:
     def apply(self, changes: list[Change]) -> None:
         """Apply the records that were not applied before. Raises ``StreamDamaged``, ``StreamRefused``, ``NoSpace``."""
         for step in self._steps(changes):
-            for change in step:
-                self._make_light(change)
+            for losses in self._heavy(step):
+                lose(self._tree, *losses, self._check_alone)
             with self._store.lock:
                 self._store.admit(*self._weight(step))
                 self._check_alone()
@@ -127,28 +136,50 @@ class Applier:
                 case BlockChange(number=number, block=block):
                     maps.add((number, block // INDIRECT_ENTRY_COUNT))
                 case InodeChange() | InodeRemoved():
-                    lost, lost_bytes = self._to_lose(*self._losses(change))
-                    records += 3 * lost
-                    size += 2 * lost_bytes + 2 * _size(change)
+                    size += 2 * _size(change)
+                    losses = self._losses(change)
+                    if losses is not None:
+                        lost, lost_bytes = self._to_lose(*losses)
+                        records += 3 * lost
+                        size += 2 * lost_bytes
                 case XattrChange(number=number, name=name):
                     old = self._store.active.get(keys.xattr(make_ino(self._tree.fileset, number), name))
                     size += 2 * len(old or b"") + _size(change)
         return records + 2 * len(maps), size + _MAP_BYTES * len(maps)
 
-    def _losses(self, change: InodeChange | InodeRemoved) -> tuple[Ino, int, bool]:
-        """An inode, the first block that it loses, and whether it loses everything else, too."""
+    def _heavy(self, step: list[Change]) -> list[Losses]:
+        """Of the inodes that lose something in a step, those that lose much: they do so in steps of their own."""
+        found = []
+        with self._store.lock:
+            for change in step:
+                losses = self._losses(change) if isinstance(change, InodeChange | InodeRemoved) else None
+                if losses is not None:
+                    count, size = self._to_lose(*losses)
+                    if count > _LIGHT_COUNT or size > _STEP_BYTES:
+                        found.append(losses)
+        return found
+
+    def _losses(self, change: InodeChange | InodeRemoved) -> Losses | None:
+        """What an inode that is there loses."""
         ino = make_ino(self._tree.fileset, change.number)
+        before = self._active.inode(ino)
+        if before is None:
+            return None
         if isinstance(change, InodeRemoved):
-            return ino, 0, True
-        node = self._unpack(change)
-        return ino, -(-node.size // self._store.block_size) if _has_blocks(node) else 0, False
+            return Losses(ino, 0, True)
+        if not _has_blocks(before):
+            return None
+        return Losses(ino, self._block_count(self._unpack(change)), False)
+
+    def _block_count(self, node: Inode) -> int:
+        return -(-node.size // self._store.block_size) if _has_blocks(node) else 0
 
     def _to_lose(self, ino: Ino, first: int, is_removed: bool) -> tuple[int, int]:
         """Records and bytes that go; blocks as many as there may be."""
         node = self._active.inode(ino)
         if node is None:
             return 0, 0
-        count = max(0, -(-node.size // self._store.block_size) - first) if _has_blocks(node) else 0
+        count = max(0, self._block_count(node) - first)
         size = len(node.data) + (2 + count // INDIRECT_ENTRY_COUNT) * _MAP_BYTES if count else len(node.data)
         if is_removed:
             if node.is_dir:
@@ -159,16 +190,6 @@ class Applier:
             count += len(pairs)
             size += sum(_RECORD_BYTES + len(value) for _, value in pairs)
         return count, size
-
-    def _make_light(self, change: Change) -> None:
-        """An inode that loses much loses it in several steps."""
-        if not isinstance(change, InodeChange | InodeRemoved):
-            return
-        losses = self._losses(change)
-        with self._store.lock:
-            count, size = self._to_lose(*losses)
-        if count > _LIGHT_COUNT or size > _STEP_BYTES:
-            lose(self._tree, *losses, self._check_alone)
 
     # -- one record ----------------------------------------------------------------------------------
 
@@ -211,7 +232,7 @@ class Applier:
             for field in _PORTABLE_FIELDS:
                 setattr(node, field, getattr(wanted, field))
             if had_blocks:
-                self._active.drop_blocks(ino, node, self._losses(change)[1])
+                self._active.drop_blocks(ino, node, self._block_count(node))
         self._set_orphan(ino, wanted.nlink == 0)
 
     def _apply_block(self, ino: Ino, change: BlockChange) -> None:
