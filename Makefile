@@ -15,7 +15,7 @@ help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
 
 demo: $(STAMP) ## the whole life of a store and its standby, on real files
-	$(BIN)/python demo/demo.py
+	$(BIN)/python -m demo
 
 test: $(STAMP) ## the default tests, a few minutes
 	$(BIN)/pytest -n 2
