@@ -59,6 +59,25 @@ def test_a_tree_goes_in_and_comes_out(store: Path, source: Path, tmp_path: Path)
     assert done("check", store, "--data").startswith("clean")
 
 
+def test_a_dry_run_tells_and_changes_nothing(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "s" / "d").mkdir(parents=True)
+    for name in ("kept", "changed", "d/new"):
+        (tmp_path / "s" / name).write_bytes(name.encode())
+    (tmp_path / "gone").write_bytes(b"")
+    done("put", store, tmp_path / "s", "/x")
+    done("put", store, tmp_path / "gone", "/x/gone/below/")
+    digest = done("digest", store)
+    (tmp_path / "s" / "changed").write_bytes(b"otherwise")
+    (tmp_path / "s" / "d" / "newer").write_bytes(b"")
+    told = done("put", store, tmp_path / "s", "/x", "--mirror", "--dry-run")
+    assert told == "would remove /x/gone\nwould replace /x/changed\nin all: make 1, replace 1, keep 3, remove 1\n"
+    told = done("put", store, tmp_path / "s", "/x", "--dry-run")
+    assert told.endswith("in all: make 1, replace 3, keep 1\n")
+    assert done("put", "--dry-run", store, tmp_path / "gone", "/y") == "in all: make 1\n"
+    assert "No such file" in refused("put", store, tmp_path / "none", "/x", "--dry-run")
+    assert done("digest", store) == digest
+
+
 def test_put_refuses(store: Path, tmp_path: Path) -> None:
     assert refused("put", store, tmp_path / "no", "/") == f"{tmp_path}/no: No such file or directory"
     assert "begins with '/'" in refused("put", store, tmp_path, "relative")

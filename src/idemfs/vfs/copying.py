@@ -9,10 +9,12 @@ Threads: one for one copy.
 from __future__ import annotations
 
 import os
+import stat
 from collections.abc import Collection
 from typing import Protocol
 
 from idemfs.errors import Fenced, NoSpace, NotPrimary
+from idemfs.ids import Ino
 from idemfs.vfs.paths import Paths
 from idemfs.vfs.reader import Reader
 
@@ -96,6 +98,20 @@ class Copy:
             self._warned.add((kind, error.errno))
             if self._watcher:
                 self._watcher.warned(f"{os.fsdecode(path)}: {kind} left out, here and elsewhere: {error.strerror}")
+
+
+def is_same(reader: Reader, ino: Ino, path: bytes, status: os.stat_result) -> bool:
+    """Whether a mirror can leave what is no directory as it is, but for attributes and ties to other names."""
+    node = reader.inode(ino)
+    if stat.S_IFMT(node.mode) != stat.S_IFMT(status.st_mode) or node.mtime != status.st_mtime_ns:
+        return False
+    if (status.st_nlink == 1) != (node.nlink == 1):
+        return False
+    if node.is_file:
+        return node.size == status.st_size
+    if stat.S_ISLNK(node.mode):
+        return node.data == os.readlink(path)
+    return node.rdev == status.st_rdev
 
 
 def size_on_host(path: bytes) -> tuple[int, int]:

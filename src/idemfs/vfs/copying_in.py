@@ -18,7 +18,7 @@ from collections.abc import Collection
 from itertools import chain
 
 from idemfs.ids import Ino
-from idemfs.vfs.copying import STEP_BYTES, Copy, Outcome, Watcher
+from idemfs.vfs.copying import STEP_BYTES, Copy, Outcome, Watcher, is_same
 from idemfs.vfs.paths import Paths, check_absolute
 from idemfs.vfs.reader import posix
 from idemfs.vfs.removal import remove_tree
@@ -216,16 +216,7 @@ class _Put:
 
     def _is_same(self, ino: Ino, path: bytes, status: os.stat_result) -> bool:
         """Whether the file in the store can stay as it is, but for attributes."""
-        node = self._tree.reader.inode(ino)
-        if stat.S_IFMT(node.mode) != stat.S_IFMT(status.st_mode) or node.mtime != status.st_mtime_ns:
-            return False
-        if ino in self._taken or (status.st_nlink == 1) != (node.nlink == 1):
-            return False
-        if node.is_file:
-            return node.size == status.st_size
-        if stat.S_ISLNK(node.mode):
-            return node.data == os.readlink(path)
-        return node.rdev == status.st_rdev
+        return ino not in self._taken and is_same(self._tree.reader, ino, path, status)
 
     def _create(self, parent: Ino, name: bytes, mode: int, device: int = 0, data: bytes = b"") -> Ino:
         return self._tree.create(parent, name, mode, os.geteuid(), os.getegid(), rdev=device, data=data)
