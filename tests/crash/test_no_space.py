@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from random import Random
@@ -48,6 +48,25 @@ class FullKV(FaultyKV):
             self.faults.check(Kind.RESERVE)
 
 
+class FullBlocks(FaultyBlocks):
+    """When it is full, what was claimed before and not given back is there all the same."""
+
+    def __init__(self, engine: MemoryBlocks, faults: Faults) -> None:
+        super().__init__(engine, faults)
+        self._claimed: set[int] = set()
+
+    def reserve(self, sector: int, count: int) -> None:
+        wanted = set(range(sector, sector + count))
+        if not wanted <= self._claimed:
+            super().reserve(sector, count)
+            self._claimed |= wanted
+
+    def discard(self, runs: Sequence[tuple[int, int]]) -> None:
+        super().discard(runs)
+        for sector, count in runs:
+            self._claimed.difference_update(range(sector, sector + count))
+
+
 class Host(NamedTuple):
     clock: Simulated
     records: Faults
@@ -60,7 +79,7 @@ def new_host() -> Host:
     kv = FullKV(MemoryKV(), records)
     superblock = new_superblock(clock, BLOCK_SIZE, "none")
     first_records(kv, superblock.guid)
-    tree = Tree(Store(superblock, kv, FaultyBlocks(MemoryBlocks(), sectors), clock))
+    tree = Tree(Store(superblock, kv, FullBlocks(MemoryBlocks(), sectors), clock))
     return Host(clock, records, sectors, tree)
 
 
@@ -81,7 +100,8 @@ def carry_out_with_a_full_host(workload: str, kind: str, number: int, states: li
     faults: Faults = getattr(host, kind)
     faults.add(Kind.RESERVE, errno.ENOSPC, after=number - faults.counts[Kind.RESERVE], times=None)
     failed = ""
-    for count, step in enumerate(WORKLOADS[workload](Hands(host.tree)), 1):
+    hands = Hands(host.tree)
+    for count, step in enumerate(WORKLOADS[workload](hands), 1):
         try:
             step.run()
         except NoSpace as error:
@@ -90,6 +110,10 @@ def carry_out_with_a_full_host(workload: str, kind: str, number: int, states: li
             failed = step.name
             assert_unharmed(step.name, states[count - 1], state_of(host.tree))
             faults.clear()
+            if step.name.startswith("append"):
+                # What was appended before there was no more room is not to be there twice.
+                path = written_by(step.name)
+                hands.truncate(path, states[count - 1].active[f"/{path}"].size)
             step.run()
         host.clock.advance(1)
         if failed == step.name:
@@ -107,12 +131,15 @@ def assert_unharmed(step: str, before: State, after: State) -> None:
     if not step.startswith(("write", "append")):
         assert after.active == before.active, difference(before, after)
         return
-    path = step.split("'")[1] if "'" in step else "what has no name"
-    written = after.active.get(f"/{path}")
+    written = after.active.get(f"/{written_by(step)}")
     for other, thing in before.active.items():
         found = after.active[other]
         if not stat.S_ISDIR(thing.mode) and (written is None or found.ino != written.ino):
             assert (found.content, found.size, found.xattrs) == (thing.content, thing.size, thing.xattrs), other
+
+
+def written_by(step: str) -> str:
+    return step.split("'")[1] if "'" in step else "what has no name"
 
 
 @pytest.fixture

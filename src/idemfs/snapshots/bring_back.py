@@ -10,6 +10,9 @@ Threads: the store's lock is held for one inode at a time.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 from idemfs.errors import DamagedBlock, NoSpace
 from idemfs.format import indirect, keys
 from idemfs.format.address import sector_count_of
@@ -33,8 +36,8 @@ _UNDO = keys.replication("undo")
 def restore(active: Active, snapshot: Snapshot, undo_name: str | None = None) -> Snapshot:
     """Make the active state that of ``snapshot``; the snapshot to undo it with. Durable on return.
 
-    Raises ``SnapshotExists`` for an ``undo_name`` that is taken, ``CommitFailed``, and ``NoSpace``; then all is
-    as it was before.
+    Raises ``SnapshotExists`` for an ``undo_name`` that is taken, ``CommitFailed``, and ``OSError``, most often
+    ``NoSpace``; then all is as it was before.
     """
     store = active.store
     with store.exclusive():
@@ -44,7 +47,7 @@ def restore(active: Active, snapshot: Snapshot, undo_name: str | None = None) ->
             store.admit(2, 200)
             store.small.put(_UNDO, undo.id.to_bytes(8, "big"))
             _begin(active, snapshot)
-        except NoSpace:
+        except OSError:
             _give_up(active, undo)
             raise
         return undo
@@ -55,7 +58,8 @@ def go_back(active: Active, snapshot: Snapshot) -> None:
     store = active.store
     with store.exclusive():
         store.admit(1, 100)
-        _begin(active, snapshot)
+        with _to_its_end(store):
+            _begin(active, snapshot)
 
 
 def _begin(active: Active, snapshot: Snapshot) -> None:
@@ -77,7 +81,7 @@ def _restore_all(active: Active, snapshot: Snapshot) -> None:
 
 
 def _give_up(active: Active, undo: Snapshot) -> None:
-    """A restore found no room to go on: back to what was before it, which the host holds already."""
+    """A restore cannot go on, most often for want of room: back to what was before it, which the host holds already."""
     rollback(active, undo.fileset)
     delete.delete(active, undo)
 
@@ -99,14 +103,25 @@ def rollback(active: Active, fileset: FilesetId) -> None:
         # the address that stands there now is the one to compare with.
         active.resolved.clear()
         active.shadows.is_rolling_back = True
-        try:
-            _roll_back_all(active, snapshot)
-        finally:
-            active.shadows.is_rolling_back = False
-        store.admit(1, 100, frees=True)
-        store.small.put(_ROLLBACK, None)
-        active.resolved.clear()
-        store.commit()
+        with _to_its_end(store):
+            try:
+                _roll_back_all(active, snapshot)
+            finally:
+                active.shadows.is_rolling_back = False
+            store.admit(1, 100, frees=True)
+            store.small.put(_ROLLBACK, None)
+            active.resolved.clear()
+            store.commit()
+
+
+@contextmanager
+def _to_its_end(store: Store) -> Iterator[None]:
+    """Nothing else is changed when it fails halfway; it goes on when the store is opened again."""
+    try:
+        yield
+    except BaseException as failure:
+        store.stop(failure)
+        raise
 
 
 def _roll_back_all(active: Active, snapshot: Snapshot) -> None:
@@ -140,7 +155,7 @@ def resume(active: Active) -> None:
             try:
                 store.admit(1, 100)
                 _restore_all(active, store.catalog.snapshot(fileset, snapshot_id))
-            except NoSpace:
+            except OSError:
                 if undo_id is None:
                     raise
                 _give_up(active, store.catalog.snapshot(fileset, SnapshotId(int.from_bytes(undo_id, "big"))))
@@ -179,7 +194,7 @@ def bring_back_inode(active: Active, view: View, ino: Ino, changed: list[bytes],
         fresh.sectors = 0
         active.insert_inode(ino, fresh)
     node = active.change_inode(ino)
-    _bring_back_blocks(active, view, ino, node, target, changed)
+    _bring_back_blocks(active, view, ino, node, target, changed, frees)
     for key in changed:
         if key[8:9] not in (keys.INODE, keys.BLOCK):
             value = view.version(key)
@@ -191,7 +206,9 @@ def bring_back_inode(active: Active, view: View, ino: Ino, changed: list[bytes],
     store.small.put(keys.orphan(ino), None if target.nlink else b"")
 
 
-def _bring_back_blocks(active: Active, view: View, ino: Ino, node: Inode, target: Inode, changed: list[bytes]) -> None:
+def _bring_back_blocks(
+    active: Active, view: View, ino: Ino, node: Inode, target: Inode, changed: list[bytes], frees: bool
+) -> None:
     store = active.store
     block_size = store.block_size
     has_blocks = target.is_file and not target.is_inline
@@ -210,10 +227,10 @@ def _bring_back_blocks(active: Active, view: View, ino: Ino, node: Inode, target
                 store.space.share(address)
                 number = index * INDIRECT_ENTRY_COUNT + entry
                 active.set_block(ino, node, number, address, checksum, number * block_size)
-    _trim_tail(active, ino, node, target)
+    _trim_tail(active, ino, node, target, frees)
 
 
-def _trim_tail(active: Active, ino: Ino, node: Inode, target: Inode) -> None:
+def _trim_tail(active: Active, ino: Ino, node: Inode, target: Inode, frees: bool) -> None:
     """Active blocks hold nothing past the size of their file: the one block that a restore may have to write."""
     store = active.store
     number = target.size // store.block_size
@@ -229,7 +246,7 @@ def _trim_tail(active: Active, ino: Ino, node: Inode, target: Inode) -> None:
         # Nobody reads it, so nobody sees what lies past the end; and an order to go back must come to its end.
         return
     if len(content) > inside:
-        new_address, new_checksum = store.data.write(content[:inside])
+        new_address, new_checksum = store.data.write(content[:inside], frees=frees)
         active.set_block(ino, node, number, new_address, new_checksum, target.size)
 
 

@@ -43,11 +43,14 @@ class Data:
         self.written_bytes = 0
         """What the open group wrote; it must be synced before the group commits."""
 
-    def write(self, content: bytes, extent: tuple[int, int] | None = None) -> tuple[Address, int]:
+    def write(
+        self, content: bytes, extent: tuple[int, int] | None = None, *, frees: bool = False
+    ) -> tuple[Address, int]:
         """Store the content of one block; its address and checksum. Trailing zeros are not stored.
 
         ``extent`` (sector, count) was allocated for it before, in this group; what is not needed of it
         is given back, unless this fails. Raises ``OSError``, and ``NoSpace`` only without one.
+        ``frees``: as for ``Space.allocate``.
         """
         payload = content.rstrip(b"\0")
         if not payload:
@@ -58,7 +61,7 @@ class Data:
         stored = self._compressed(payload) if self._compress else None
         data = payload if stored is None else stored
         count = (len(data) + SECTOR_SIZE - 1) // SECTOR_SIZE
-        sector = self._place(extent, count)
+        sector = self._place(extent, count, frees)
         in_extent = extent is not None and sector == extent[0]
         try:
             self._blocks.write(sector, data)
@@ -73,13 +76,13 @@ class Data:
         self._remember(address, payload)
         return address, checksum
 
-    def _place(self, extent: tuple[int, int] | None, count: int) -> int:
+    def _place(self, extent: tuple[int, int] | None, count: int, frees: bool) -> int:
         """Where to write so many sectors. An extent of which a part would stay over is left whole where there is
         room elsewhere: the parts of many small files are too short for the next blocks, and would never be used."""
         if extent is not None and count == extent[1]:
             return extent[0]
         try:
-            return self._space.allocate(count)
+            return self._space.allocate(count, frees=frees)
         except NoSpace:
             if extent is None:
                 raise

@@ -38,8 +38,11 @@ Run = tuple[int, int]
 class Space:
     """The allocator of one store."""
 
-    def __init__(self, blocks: Blocks, small: Records, sector_count: int) -> None:
+    def __init__(self, blocks: Blocks, small: Records, sector_count: int, spare_count: int = 0) -> None:
+        """``spare_count``: sectors in a row that are left for operations which free more than they take."""
         self._blocks = blocks
+        self._spare_count = spare_count
+        self._spare: Run | None = None
         self._small = small
         self.sector_count = sector_count
         self._free: SortedDict[int, int] | None = None
@@ -71,17 +74,22 @@ class Space:
     def free_sectors(self) -> int:
         """Sectors inside the present size of the store that could be handed out now."""
         self._runs()
-        return self.free_count + self._window_count
+        return self.free_count + self._window_count + (self._spare[1] if self._spare else 0)
 
     @property
     def is_freeing(self) -> bool:
         """Whether there is space that can be handed out only when the group that freed it is durable."""
         return bool(self._freed or self._releasing)
 
-    def allocate(self, count: int) -> int:
-        """The first of ``count`` sectors in a row, claimed from the host. Raises ``NoSpace``; then nothing changed."""
+    def allocate(self, count: int, *, frees: bool = False) -> int:
+        """The first of ``count`` sectors in a row, claimed from the host. Raises ``NoSpace``; then nothing changed.
+
+        ``frees``: for an operation that gives up at least as much, and so may use the spare sectors.
+        """
         if self._window_count < count:
-            self._open_window(count)
+            if not frees:
+                self._hold_spare()
+            self._open_window(count, frees)
         sector = self._window_start
         self._window_start += count
         self._window_count -= count
@@ -143,13 +151,31 @@ class Space:
         self._small.put(key, (count - 1).to_bytes(8, "little") if count > 2 else None)
         return True
 
-    def _open_window(self, count: int) -> None:
+    def _open_window(self, count: int, frees: bool) -> None:
         self._close_window()
+        try:
+            found = self._find(count)
+            self._remove(*found)
+        except NoSpace:
+            if not frees or self._spare is None or count > self._spare[1]:
+                raise
+            found, self._spare = self._spare, None
+        self._window_start, self._window_count = found
+
+    def _find(self, count: int) -> Run:
+        """A free run of at least ``count`` sectors, claimed. Raises ``NoSpace``."""
         found = self._probe(count) or self._grow(count) or self._hunt(count)
         if found is None:
             raise NoSpace("no space left for data on the host of the store; free some there, or delete snapshots")
-        self._window_start, self._window_count = found
-        self._remove(*found)
+        return found
+
+    def _hold_spare(self) -> None:
+        """Take the spare sectors out of what others are given. Raises ``NoSpace``."""
+        if self._spare is None and self._spare_count:
+            self._close_window()
+            start, _ = self._find(self._spare_count)
+            self._spare = start, self._spare_count
+            self._remove(*self._spare)
 
     def _close_window(self) -> None:
         if self._window_count:
@@ -235,6 +261,9 @@ class Space:
     def seal(self) -> None:
         """Write the group's changes of the free table into the group."""
         self._close_window()
+        if self._spare is not None:
+            self._insert(*self._spare)
+            self._spare = None
         # Loaded before this group's frees are in the table: they are not to be handed out yet.
         runs = self._runs() if self._changed or self._freed else {}
         for start in self._changed:

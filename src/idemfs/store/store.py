@@ -25,7 +25,13 @@ from idemfs.format import role
 from idemfs.format.address import HOLE
 from idemfs.format.superblock import COMPRESSION_ZSTD, Superblock
 from idemfs.ids import Address
-from idemfs.limits import GROUP_DATA_BYTES_MAX, GROUP_RECORD_BYTES_MAX, GROUP_RECORD_COUNT_MAX, GROUP_SECONDS
+from idemfs.limits import (
+    GROUP_DATA_BYTES_MAX,
+    GROUP_RECORD_BYTES_MAX,
+    GROUP_RECORD_COUNT_MAX,
+    GROUP_SECONDS,
+    SECTOR_SIZE,
+)
 from idemfs.store.catalog import Catalog
 from idemfs.store.data import Data
 from idemfs.store.records import Records
@@ -66,7 +72,8 @@ class Store:
         self.owned = Records(kv, Table.OWNED)
         self.small = Records(kv, Table.SMALL)
         self.catalog = Catalog(self.small)
-        self.space = Space(blocks, self.small, self.catalog.state.sector_count)
+        spare_count = self.block_size // SECTOR_SIZE
+        self.space = Space(blocks, self.small, self.catalog.state.sector_count, spare_count)
         self.data = Data(blocks, self.space, self.block_size, superblock.compression == COMPRESSION_ZSTD)
         self.before_seal: list[Callable[[], None]] = []
         """Called in order, under the lock, to write what is cached into the open group."""
@@ -170,7 +177,7 @@ class Store:
     def _refuse(self) -> None:
         if self._failure is not None:
             raise CommitFailed(
-                "the store stopped taking changes after a failed commit "
+                "the store stopped taking changes after a failure "
                 f"({str(self._failure) or type(self._failure).__name__}); open it again"
             ) from self._failure
         if self.readonly:
@@ -247,11 +254,16 @@ class Store:
             Table.SMALL: self.small.seal(),
         }
 
-    def _fail(self, failure: BaseException) -> None:
-        """No more changes. Raises ``CommitFailed``; what is no error but the end of the process goes on as it is."""
+    def stop(self, failure: BaseException) -> None:
+        """No more changes: ``failure`` ended a commit, or an operation halfway. The next opening sets it right."""
         with self.lock:
-            self._failure = failure
+            if self._failure is None:
+                self._failure = failure
             self._done.notify_all()
+
+    def _fail(self, failure: BaseException) -> None:
+        """As ``stop``. Raises ``CommitFailed``; what is no error but the end of the process goes on as it is."""
+        self.stop(failure)
         if not isinstance(failure, Exception):
             raise failure
         self._refuse()

@@ -120,15 +120,15 @@ class Contents:
         node.flags &= ~INLINE
         node.data = b""
 
-    def _allocate(self) -> tuple[int, int]:
+    def _allocate(self, frees: bool = False) -> tuple[int, int]:
         count = self.block_size // SECTOR_SIZE
-        return self.store.space.allocate(count), count
+        return self.store.space.allocate(count, frees=frees), count
 
     def _add(self, ino: Ino, number: int, block: _Waiting) -> None:
         self._waiting.setdefault(ino, {})[number] = block
         self._waiting_count += 1
 
-    def _changing(self, ino: Ino, number: int, first: int) -> _Waiting:
+    def _changing(self, ino: Ino, number: int, first: int, frees: bool = False) -> _Waiting:
         """The waiting block, read in if need be, of which bytes from ``first`` on are to be changed."""
         blocks = self._waiting.get(ino)
         block = None if blocks is None else blocks.get(number)
@@ -138,7 +138,7 @@ class Contents:
                 content = bytearray(self.store.data.read(address, checksum))
             except DamagedBlock as damaged:
                 raise self.name_damage(ino, number, damaged) from damaged
-            block = _Waiting(content, self._allocate(), first)
+            block = _Waiting(content, self._allocate(frees), first)
             self._add(ino, number, block)
         elif first < block.first:
             block.first = first
@@ -194,7 +194,7 @@ class Contents:
     def _cut(self, ino: Ino, node: Inode, size: int) -> None:
         keep, inside = divmod(size, self.block_size)
         if inside and (self.active.block(ino, keep)[0] != HOLE or self.waiting(ino, keep) is not None):
-            block = self._changing(ino, keep, inside)
+            block = self._changing(ino, keep, inside, frees=True)
             del block.content[inside:]
             keep += 1
         for number in self.waiting_numbers(ino):

@@ -20,7 +20,9 @@ from idemfs.limits import SECTOR_SIZE
 from idemfs.store.records import Records
 from idemfs.store.space import Space
 
-CAPACITY = 3000
+CAPACITY = 2100
+SPARE = 5
+"""Sectors in a row that are left for who frees more than it takes."""
 Extents = dict[int, tuple[int, int]]
 """First sector: how many sectors, how many references."""
 
@@ -40,6 +42,15 @@ class Host(MemoryBlocks):
         super().discard(runs)
         for sector, count in runs:
             self.claimed.difference_update(range(sector, sector + count))
+
+
+def runs_of(sectors: set[int], count: int) -> list[int]:
+    """Where ``count`` of the sectors begin in a row, without overlapping."""
+    found: list[int] = []
+    for sector in sorted(sectors):
+        if (not found or sector >= found[-1] + count) and sectors.issuperset(range(sector, sector + count)):
+            found.append(sector)
+    return found
 
 
 def extent(sector: int, count: int) -> Address:
@@ -63,27 +74,56 @@ class SpaceMachine(RuleBasedStateMachine):
 
     def reopen(self) -> None:
         self.small = Records(self.kv, Table.SMALL)
-        self.space = Space(self.host, self.small, self.durable_sector_count)
+        self.space = Space(self.host, self.small, self.durable_sector_count, SPARE)
+        self.can_spare = False
         self.owned = dict(self.durable)
         self.sealed: Extents | None = None
         self.fresh: set[int] = set()
 
     @rule(count=st.sampled_from([1, 1, 2, 5, 32, 700]))
     def allocate(self, count: int) -> None:
+        self.try_to_allocate(count)
+
+    @rule()
+    def fill(self) -> None:
+        for count in (700, 60, 7, 1):
+            while self.try_to_allocate(count):
+                """Until there is no more room."""
+
+    def try_to_allocate(self, count: int) -> bool:
         taken = sectors_of(self.owned) | sectors_of(self.durable) | sectors_of(self.sealed or {})
         try:
             sector = self.space.allocate(count)
         except NoSpace:
-            # The host gives no more, so what could be handed out is claimed already.
-            free = sorted(self.host.claimed - taken)
-            assert not any(free[at : at + count] == list(range(first, first + count)) for at, first in enumerate(free))
-            return
+            # The host gives no more: of what was claimed before nothing is long enough, but for the spare sectors.
+            free = (self.host.claimed - taken) & set(range(1, self.space.sector_count))
+            if self.space._spare is None:
+                assert not runs_of(free, SPARE)
+            else:
+                first, spare_count = self.space._spare
+                assert not runs_of(free - set(range(first, first + spare_count)), count)
+            return False
         got = set(range(sector, sector + count))
         assert min(got) > 0
         assert not got & taken
         assert got <= self.host.claimed
         self.owned[sector] = (count, 1)
         self.fresh.add(sector)
+        self.can_spare = True
+        return True
+
+    @precondition(lambda self: self.can_spare)
+    @rule()
+    def take_the_spare_sectors(self) -> None:
+        """After an allocation there are some, once in a group, however full the host is."""
+        taken = sectors_of(self.owned) | sectors_of(self.durable) | sectors_of(self.sealed or {})
+        sector = self.space.allocate(SPARE, frees=True)
+        got = set(range(sector, sector + SPARE))
+        assert not got & taken
+        assert got <= self.host.claimed
+        self.owned[sector] = (SPARE, 1)
+        self.fresh.add(sector)
+        self.can_spare = False
 
     @precondition(lambda self: self.fresh)
     @rule(data=st.data())
@@ -127,6 +167,7 @@ class SpaceMachine(RuleBasedStateMachine):
         self.batch = self.small.seal()
         self.sealed = dict(self.owned)
         self.fresh.clear()
+        self.can_spare = False
 
     @precondition(lambda self: self.sealed is not None)
     @rule()
@@ -166,7 +207,7 @@ class SpaceMachine(RuleBasedStateMachine):
 
 
 TestSpaceMachine = SpaceMachine.TestCase
-TestSpaceMachine.settings = settings(stateful_step_count=60)
+TestSpaceMachine.settings = settings(stateful_step_count=40, max_examples=50)
 
 
 def space_with(kv: MemoryKV, sector_count: int) -> tuple[Space, Records]:
