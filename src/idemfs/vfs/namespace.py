@@ -200,9 +200,12 @@ class Namespace(FilesetState):
             raise posix(errno.ENOENT)
         if target == ino:
             return
-        other = self.reader.inode(target)
+        node, other = self.reader.inode(ino), self.reader.inode(target)
         if other.is_dir and self.names.is_inside(parent, target):
             raise posix(errno.EINVAL)
+        if node.is_dir != other.is_dir and parent != new_parent:
+            if self.reader.inode(parent if other.is_dir else new_parent).nlink >= LINK_COUNT_MAX:
+                raise posix(errno.EMLINK)
         now = self.store.clock.now_ns()
         node = self.active.change_inode(ino)
         other = self.active.change_inode(target)
