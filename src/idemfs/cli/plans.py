@@ -44,9 +44,9 @@ def perform(
         if question is not None and decision.then is None:
             _ask(decision, stage, question(decision), yes=options.yes)
         for done in carry_out(decision, stage):
-            line = _told(done, stage)
+            line = _told(done, stage, decision.command)
             if line:
-                print(line)
+                print(show_name(line), flush=True)
 
 
 def _ask(plan: Plan, stage: Stage, question: str, *, yes: bool) -> None:
@@ -139,7 +139,7 @@ def _snapshot_name(stage: Stage, store: Guid, guid: Guid) -> str:
     return snapshot.name if snapshot else guid.hex()
 
 
-def _told(done: Done, stage: Stage) -> str | None:
+def _told(done: Done, stage: Stage, command: str) -> str | None:
     """One line on a step that was carried out; None when there is nothing to tell."""
     from idemfs.failover import facts
 
@@ -149,7 +149,7 @@ def _told(done: Done, stage: Stage) -> str | None:
             return f"{path(store)}: took snapshot {done.snapshot.name}" if done.snapshot else None
         case facts.Send(source=source, target=target) if done.report is not None:
             if not done.report.transfers:
-                return f"{path(target)}: has every snapshot of {path(source)}"
+                return f"{path(target)}: has every snapshot of {path(source)}" if command == "replicate" else None
             what = counted(len(done.report.transfers), "snapshot")
             size = format_size(done.report.bytes)
             return f"{path(source)} -> {path(target)}: {what}, {size} sent in {done.seconds:.1f} s"

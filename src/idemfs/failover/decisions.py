@@ -158,13 +158,6 @@ def failover(me: Side, peers: Sequence[Peer]) -> Decision:
     steps.append(Promote(store=me.guid, epoch=epoch))
     risks = [_left_behind(peer, me) for peer in sides(peers)]
     risks += [_not_known(peer, received) for peer in unreachable(peers)]
-    warning = None
-    if writing:
-        path = writing[0].path
-        warning = (
-            f"the primary {path} is reachable: 'idemfs switchover {path}' exchanges the roles and loses nothing; "
-            "a failover leaves behind what was not replicated"
-        )
     source = writing[0].path if writing else next((peer.path for peer in peers), "-")
     return Plan(
         command="failover",
@@ -173,8 +166,24 @@ def failover(me: Side, peers: Sequence[Peer]) -> Decision:
         common=received,
         steps=tuple(steps),
         risks=tuple(risk for risk in risks if risk),
-        warning=warning,
+        warning=_not_lost(peers),
     )
+
+
+def _not_lost(peers: Sequence[Peer]) -> str | None:
+    """Why a failover is not what is wanted: a primary that can be asked, or a store that somebody works with."""
+    for peer in peers:
+        if isinstance(peer, Side) and peer.is_primary:
+            why = "is reachable"
+        elif isinstance(peer, Unreachable) and peer.is_alive:
+            why = f"is not lost, but {peer.reason}"
+        else:
+            continue
+        return (
+            f"{peer.path} {why}: 'idemfs switchover {peer.path}' exchanges the roles and loses nothing; "
+            "a failover leaves behind what was not replicated"
+        )
+    return None
 
 
 def _fenced_may_not(me: Side, peers: Sequence[Peer]) -> Refusal | None:

@@ -87,11 +87,12 @@ class Side:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Unreachable:
-    """A store that is known, and could not be looked at; ``reason`` is one line."""
+    """A store that is known, and could not be opened; ``reason`` is one line. ``is_alive``: a process uses it."""
 
     guid: Guid
     path: str
     reason: str
+    is_alive: bool = False
 
 
 Peer: TypeAlias = Side | Unreachable

@@ -13,7 +13,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
 from idemfs.clock import Clock
-from idemfs.errors import Fenced, IdemfsError, NotPrimary, PeerError, StoreMissing
+from idemfs.errors import Fenced, IdemfsError, NotPrimary, PeerError, StoreInUse, StoreMissing
 from idemfs.failover import driver, records
 from idemfs.failover.facts import Unreachable
 from idemfs.failover.records import PeerRecord
@@ -45,7 +45,7 @@ def open_stage(path: str, *, readonly: bool = False, clock: Clock | None = None)
                 peers[record.guid] = _open_peer(stack, record, readonly, clock)
                 paths[record.guid] = record.path
             except (IdemfsError, OSError) as error:
-                missing.append(Unreachable(guid=record.guid, path=record.path, reason=_reason(error, record.path)))
+                missing.append(_unreachable(record, error))
         yield Stage(me=me, peers=peers, paths=paths, missing=missing)
 
 
@@ -62,12 +62,14 @@ def _open_peer(stack: ExitStack, record: PeerRecord, readonly: bool, clock: Cloc
     return Tree(_opened(stack, record.path, readonly, clock))
 
 
-def _reason(error: Exception, path: str) -> str:
-    """The error in a few words, without the path, which stands beside it."""
+def _unreachable(record: PeerRecord, error: Exception) -> Unreachable:
+    if isinstance(error, StoreInUse):
+        reason = f"in use by process {error.pid}"
+        return Unreachable(guid=record.guid, path=record.path, reason=reason, is_alive=True)
     if isinstance(error, StoreMissing):
-        return "no store there"
+        return Unreachable(guid=record.guid, path=record.path, reason="no store there")
     text = (error.strerror or str(error)) if isinstance(error, OSError) else str(error)
-    return text.removeprefix(f"{path}: ")
+    return Unreachable(guid=record.guid, path=record.path, reason=text.removeprefix(f"{record.path}: "))
 
 
 # -- adding and removing -------------------------------------------------------------------------------
