@@ -1,0 +1,249 @@
+"""Single steps on stores in memory: each is one durable change, and none lets a role or a state slip through."""
+
+from __future__ import annotations
+
+import stat
+import threading
+
+import pytest
+
+from idemfs.errors import Damaged, Fenced, NotPrimary, RoleError
+from idemfs.failover import driver, records
+from idemfs.failover.facts import Frozen
+from idemfs.format import role
+from idemfs.format.role import Role, RoleRecord
+from idemfs.ids import ROOT_FILESET
+from idemfs.replication import link, partial
+from idemfs.replication.records import START
+from idemfs.snapshots import manage, received
+from idemfs.store.store import Store
+from idemfs.testing.builders import assert_clean, content_of, make_file, memory_store, memory_tree, reopened
+from idemfs.vfs.tree import Tree
+from tests.unit.failover.sides import guid
+
+PEER = guid("P")
+
+
+def primary() -> Tree:
+    """With one file, one snapshot of it, and one peer."""
+    tree = memory_tree()
+    records.commit_peers(tree.store, [records.PeerRecord(guid=PEER, path="/peer", name="peer")])
+    make_file(tree, tree.root, b"f", b"1" * 9000)
+    manage.create(tree.store, ROOT_FILESET, "one")
+    return tree
+
+
+def standby() -> Tree:
+    """As ``primary``, after it became one."""
+    tree = primary()
+    driver.freeze(tree, Frozen(peer=PEER, epoch=2))
+    driver.demote(tree, 2, None)
+    return tree
+
+
+def next_number(tree: Tree) -> int:
+    return tree.store.catalog.filesets[ROOT_FILESET].next_number
+
+
+def test_hearing_of_an_epoch_fences_a_primary_for_good_and_changes_no_other_role() -> None:
+    tree = primary()
+    driver.tell(tree, 5)
+    assert reopened(tree, committed=False).role == RoleRecord(Role.FENCED, 1, 5)
+    other = standby()
+    driver.tell(other, 5)
+    assert other.role == RoleRecord(Role.STANDBY, 2, 5)
+    driver.tell(other, 3)
+    assert other.role.seen_epoch == 5
+
+
+def test_what_was_written_before_a_fence_is_kept_and_nothing_after_it_comes_in() -> None:
+    tree = primary()
+    ino = make_file(tree, tree.root, b"g", b"2")
+    driver.tell(tree, 2)
+    with pytest.raises(Fenced):
+        tree.write(ino, 0, b"3")
+    again = reopened(tree, committed=False)
+    assert content_of(again.reader, ino) == b"2"
+
+
+def test_a_writer_that_waits_for_room_while_the_store_is_fenced_is_refused() -> None:
+    tree = primary()
+    ino = tree.reader.lookup(tree.root, b"f")
+    outcome: list[BaseException | int] = []
+
+    def write() -> None:
+        try:
+            outcome.append(tree.write(ino, 0, b"late"))
+        except Fenced as error:
+            outcome.append(error)
+
+    writer = threading.Thread(target=write)
+    with tree.store.exclusive():
+        writer.start()
+        # Until the writer has passed its first look at the role and waits: it holds the lock while it looks.
+        while not _waits(tree.store):
+            tree.store._done.wait(0.01)
+        driver.tell(tree, 2)
+    writer.join()
+    assert isinstance(outcome[0], Fenced)
+    assert content_of(tree.reader, ino) == b"1" * 9000
+
+
+def _waits(store: Store) -> bool:
+    return len(store._done._waiters) > 0  # type: ignore[attr-defined]
+
+
+def test_a_snapshot_is_taken_only_of_a_state_that_none_has() -> None:
+    tree = primary()
+    assert driver.take_snapshot(tree) is None
+    make_file(tree, tree.root, b"g")
+    taken = driver.take_snapshot(tree)
+    assert (
+        taken is not None and taken.name == driver.time_name(tree.store.clock.now_ns()) == "auto-2023-11-14T22-13-20Z"
+    )
+    make_file(tree, tree.root, b"h")
+    again = driver.take_snapshot(tree)
+    assert again is not None and again.name == "auto-2023-11-14T22-13-20Z-2"
+    driver.go_back(tree, tree.store.catalog.by_name(ROOT_FILESET, "one").guid)
+    # The state is no new one, but not that of the newest snapshot, which is what a standby gets.
+    assert driver.take_snapshot(tree, "diverged-1") is None
+    assert driver.take_snapshot(tree) is not None
+
+
+def test_going_back_keeps_newer_snapshots_and_is_remembered_as_the_base() -> None:
+    tree = primary()
+    make_file(tree, tree.root, b"g", b"2" * 9000)
+    manage.create(tree.store, ROOT_FILESET, "two")
+    make_file(tree, tree.root, b"h", b"in no snapshot")
+    one = tree.store.catalog.by_name(ROOT_FILESET, "one")
+    driver.go_back(tree, one.guid)
+    assert [name for name, _, _ in tree.reader.all_entries(tree.root)] == [b"f"]
+    base = received.base(tree.store, ROOT_FILESET)
+    assert base is not None and base.name == "one"
+    two = tree.snapshot_reader(tree.store.catalog.by_name(ROOT_FILESET, "two"))
+    assert content_of(two, two.lookup(tree.root, b"g")) == b"2" * 9000
+    assert_clean(tree)
+
+
+def test_a_standby_shows_its_base_although_other_snapshots_are_newer() -> None:
+    tree = primary()
+    make_file(tree, tree.root, b"g")
+    manage.create(tree.store, ROOT_FILESET, "diverged-1")
+    one = tree.store.catalog.by_name(ROOT_FILESET, "one")
+    driver.tell(tree, 2)
+    driver.go_back(tree, one.guid)
+    driver.demote(tree, 2, one.guid)
+    reader = reopened(tree).newest_reader()
+    assert reader.snapshot is not None and reader.snapshot.name == "one"
+
+
+def test_a_store_becomes_a_standby_only_in_a_state_that_its_base_has() -> None:
+    tree = primary()
+    make_file(tree, tree.root, b"g")
+    driver.tell(tree, 2)
+    with pytest.raises(Damaged, match="not that of snapshot one"):
+        driver.demote(tree, 2, tree.store.catalog.by_name(ROOT_FILESET, "one").guid)
+    assert tree.role.role is Role.FENCED
+
+
+def test_a_standby_refuses_to_be_frozen_and_a_primary_to_take_an_old_epoch() -> None:
+    with pytest.raises(RoleError):
+        driver.freeze(standby(), Frozen(peer=PEER, epoch=9))
+    tree = standby()
+    with pytest.raises(RoleError, match="not above"):
+        driver.promote(tree, 2, None)
+    assert tree.role.role is Role.STANDBY
+
+
+def test_taking_over_drops_what_is_half_received_even_if_no_plan_says_so() -> None:
+    tree = standby()
+    with tree.store.lock:
+        ino = tree.reader.lookup(tree.root, b"f")
+        tree.store.admit(10, 10_000)
+        partial.put(tree.store, partial.Partial(guid("next"), guid("base"), START, "next"))
+        tree.active.change_inode(ino).mode ^= 0o100
+        tree.store.commit()
+    driver.promote(tree, 3, None)
+    assert tree.reader.inode(ino).mode & 0o777 == 0o644
+    assert partial.get(tree.store) is None
+    assert tree.role.role is Role.PRIMARY
+    assert_clean(tree)
+
+
+def test_a_standby_whose_state_is_not_its_base_does_not_take_over() -> None:
+    tree = standby()
+    with tree.store.lock:
+        ino = tree.reader.lookup(tree.root, b"f")
+        tree.store.admit(10, 10_000)
+        tree.active.change_inode(ino).mode ^= 0o100
+        tree.store.commit()
+    with pytest.raises(Damaged):
+        driver.promote(tree, 3, None)
+    with pytest.raises(NotPrimary):
+        tree.write(ino, 0, b"x")
+
+
+def test_an_empty_standby_does_not_take_over() -> None:
+    store = memory_store()
+    store.admit(1, 100)
+    store.small.put(role.KEY, role.pack(RoleRecord(Role.STANDBY, 1, 1)))
+    tree = Tree(store)
+    with pytest.raises(RoleError, match="never received"):
+        driver.promote(tree, 2, None)
+
+
+def test_inode_numbers_after_a_takeover_begin_in_a_range_of_their_own() -> None:
+    unseen, followed = standby(), standby()
+    driver.promote(unseen, 3, None)
+    assert next_number(unseen) % driver.NUMBER_RANGE == 0
+    old = primary()
+    make_file(old, old.root, b"g")
+    driver.promote(followed, 3, old)
+    assert next_number(followed) == next_number(old)
+    behind = standby()
+    make_file(followed, followed.root, b"g")
+    driver.promote(behind, 3, followed)
+    assert next_number(behind) == next_number(followed)
+
+
+def test_numbers_of_stores_that_know_each_other_are_dealt_out() -> None:
+    for count in (2, 3, 5):
+        guids = [guid(name) for name in "ABCDE"[:count]]
+        seen: set[int] = set()
+        for index, own in enumerate(guids):
+            tree = memory_tree()
+            others = [each for each in guids if each != own]
+            patched = [records.PeerRecord(guid=each, path="/", name=each.hex()) for each in others]
+            # The store's own guid is random: the place of each of the others among all is what counts.
+            records.commit_peers(tree.store, patched)
+            first = driver._own_numbers(tree, 17 + index)
+            assert first % driver.NUMBER_RANGE == 0 and first > 17
+            again = driver._own_numbers(tree, first + 5)
+            assert (again - first) // driver.NUMBER_RANGE == len(patched) + 1
+            seen.add(first)
+        assert seen
+
+
+def test_what_returning_stores_need_is_held_by_a_primary_and_let_go_by_a_standby() -> None:
+    tree = standby()
+    one = tree.store.catalog.by_name(ROOT_FILESET, "one")
+    driver.promote(tree, 3, None)
+    assert manage.holders(tree.store, one) == [link.hold_owner(PEER)]
+    driver.freeze(tree, Frozen(peer=PEER, epoch=4))
+    driver.demote(tree, 4, None)
+    assert manage.holders(tree.store, one) == []
+
+
+def test_files_that_were_open_and_unlinked_at_the_old_primary_are_gone_after_a_takeover() -> None:
+    tree = primary()
+    ino = tree.create(tree.root, b"open", stat.S_IFREG | 0o644, 0, 0)
+    tree.open(ino)
+    tree.unlink(tree.root, b"open")
+    manage.create(tree.store, ROOT_FILESET, "two")
+    driver.freeze(tree, Frozen(peer=PEER, epoch=2))
+    driver.demote(tree, 2, None)
+    again = reopened(tree)
+    assert again.active.inode(ino) is not None
+    driver.promote(again, 3, None)
+    assert again.active.inode(ino) is None
+    assert_clean(again)

@@ -1,0 +1,185 @@
+"""Stores at paths: what becomes a standby, what is refused, what is reached."""
+
+from __future__ import annotations
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from idemfs.errors import Fenced, NotPrimary, PeerError, StoreMissing
+from idemfs.failover import driver, records
+from idemfs.failover.facts import Frozen, Unreachable
+from idemfs.failover.places import add_standby, open_stage, remove_standby
+from idemfs.failover.stage import guid_of
+from idemfs.format.role import Role
+from idemfs.ids import ROOT_FILESET, Guid
+from idemfs.replication import link
+from idemfs.snapshots import manage
+from idemfs.store.files import create_files, open_files
+from idemfs.testing.builders import assert_clean, make_file
+from idemfs.vfs.tree import Tree
+
+
+@pytest.fixture
+def a(tmp_path: Path) -> str:
+    """A primary with one file and one snapshot."""
+    path = str(tmp_path / "A")
+    create_files(path, block_size=8192, compression="zstd")
+    tree = opened(path)
+    make_file(tree, tree.root, b"f", b"1" * 9000)
+    manage.create(tree.store, ROOT_FILESET, "one")
+    tree.store.close()
+    return path
+
+
+def opened(path: str) -> Tree:
+    return Tree(open_files(path, background=False))
+
+
+def test_a_standby_is_made_like_its_primary_and_both_know_each_other(a: str, tmp_path: Path) -> None:
+    b = str(tmp_path / "B")
+    record = add_standby(a, b)
+    primary, standby = opened(a), opened(b)
+    assert standby.store.block_size == 8192
+    assert standby.store.superblock.compression == primary.store.superblock.compression
+    assert standby.role.role is Role.STANDBY and standby.role.epoch == 1
+    guids = [tree.store.catalog.filesets[ROOT_FILESET].guid for tree in (primary, standby)]
+    assert guids[0] == guids[1]
+    assert standby.active.inode(standby.root) is None
+    assert records.get_peers(primary.store) == [record]
+    assert [(peer.guid, peer.path) for peer in records.get_peers(standby.store)] == [(guid_of(primary), a)]
+    assert_clean(standby)
+    for tree in (primary, standby):
+        tree.store.close()
+
+
+def test_an_opened_and_empty_store_is_taken_over_and_can_receive(a: str, tmp_path: Path) -> None:
+    b = str(tmp_path / "B")
+    create_files(b, block_size=8192)
+    opened(b).store.close()
+    add_standby(a, b)
+    primary, standby = opened(a), opened(b)
+    assert_clean(standby)
+    link.replicate_into(primary, standby)
+    assert [snapshot.name for snapshot in standby.store.catalog.snapshots(ROOT_FILESET)] == ["one"]
+    assert_clean(standby)
+    for tree in (primary, standby):
+        tree.store.close()
+
+
+def test_a_making_that_was_interrupted_is_finished_by_repeating_it(a: str, tmp_path: Path) -> None:
+    """The files of the standby were made, and nothing was said to it."""
+    b = str(tmp_path / "B")
+    tree = opened(a)
+    fileset = tree.store.catalog.filesets[ROOT_FILESET].guid
+    tree.store.close()
+    create_files(b, block_size=8192, fileset_guid=fileset)
+    add_standby(a, b)
+    standby = opened(b)
+    assert standby.role.role is Role.STANDBY
+    standby.store.close()
+
+
+def test_what_cannot_become_a_standby_is_refused_and_stays_as_it_is(a: str, tmp_path: Path) -> None:
+    used = str(tmp_path / "used")
+    create_files(used, block_size=8192)
+    tree = opened(used)
+    make_file(tree, tree.root, b"f")
+    tree.store.close()
+    with pytest.raises(PeerError, match="something else"):
+        add_standby(a, used)
+    other = str(tmp_path / "other")
+    create_files(other)
+    with pytest.raises(PeerError, match="blocks of 131072 bytes"):
+        add_standby(a, other)
+    (tmp_path / "full").mkdir()
+    (tmp_path / "full" / "x").write_text("x")
+    with pytest.raises(StoreMissing):
+        add_standby(a, str(tmp_path / "full"))
+    twin = str(tmp_path / "twin")
+    shutil.copytree(a, twin)
+    with pytest.raises(PeerError, match="is the store itself"):
+        add_standby(a, twin)
+    for path in (a, used):
+        tree = opened(path)
+        assert tree.role.role is Role.PRIMARY and records.get_peers(tree.store) == []
+        tree.store.close()
+
+
+def test_only_a_primary_gets_standbys(a: str, tmp_path: Path) -> None:
+    add_standby(a, str(tmp_path / "B"))
+    with pytest.raises(NotPrimary):
+        add_standby(str(tmp_path / "B"), str(tmp_path / "C"))
+    tree = opened(a)
+    driver.freeze(tree, Frozen(peer=Guid(b"x" * 16), epoch=3))
+    tree.store.close()
+    with pytest.raises(Fenced):
+        add_standby(a, str(tmp_path / "C"))
+    assert not os.path.exists(tmp_path / "C")
+
+
+def test_an_old_primary_of_the_same_files_is_not_taken_for_an_empty_store(a: str, tmp_path: Path) -> None:
+    b = str(tmp_path / "B")
+    add_standby(a, b)
+    primary, standby = opened(a), opened(b)
+    link.replicate_into(primary, standby)
+    driver.promote(standby, 5, None)
+    primary.store.close()
+    standby.store.close()
+    with pytest.raises(PeerError, match="failback"):
+        add_standby(b, a)
+
+
+@pytest.mark.parametrize(
+    ("place", "reason"),
+    [("nothing", "no store there"), ("file", "no store there"), ("stranger", "another store"), ("damaged", "checksum")],
+)
+def test_a_path_is_only_where_a_store_was_seen_last(a: str, tmp_path: Path, place: str, reason: str) -> None:
+    b = tmp_path / "B"
+    add_standby(a, str(b))
+    b.rename(tmp_path / "moved")
+    if place == "file":
+        b.write_text("x")
+    elif place == "stranger":
+        create_files(str(b))
+    elif place == "damaged":
+        shutil.copytree(tmp_path / "moved", b)
+        block = bytearray((b / "superblock").read_bytes())
+        block[40] ^= 1
+        (b / "superblock").write_bytes(block)
+    with open_stage(a) as stage:
+        (peer,) = stage.facts()[1]
+        assert isinstance(peer, Unreachable) and reason in peer.reason and not peer.is_alive
+
+
+def test_a_store_in_use_is_known_to_be_alive(a: str, tmp_path: Path) -> None:
+    b = str(tmp_path / "B")
+    add_standby(a, b)
+    tree = opened(b)
+    with open_stage(a) as stage:
+        (peer,) = stage.facts()[1]
+        assert isinstance(peer, Unreachable) and peer.is_alive and f"process {os.getpid()}" in peer.reason
+    tree.store.close()
+
+
+def test_removing_a_standby_forgets_it_on_both_sides_and_what_was_held_for_it(a: str, tmp_path: Path) -> None:
+    b = str(tmp_path / "B")
+    add_standby(a, b)
+    with open_stage(a) as stage:
+        (standby,) = stage.peers.values()
+        link.replicate_into(stage.me, standby)
+        one = stage.me.store.catalog.by_name(ROOT_FILESET, "one")
+        assert manage.holders(stage.me.store, one)
+    remove_standby(a, "B")
+    primary, standby = opened(a), opened(b)
+    assert records.get_peers(primary.store) == records.get_peers(standby.store) == []
+    one = primary.store.catalog.by_name(ROOT_FILESET, "one")
+    assert manage.holders(primary.store, one) == []
+    assert standby.role.role is Role.STANDBY
+    for tree in (primary, standby):
+        tree.store.close()
+    add_standby(a, b)
+    os.rename(b, b + ".away")
+    assert remove_standby(a, b).name == "B"
