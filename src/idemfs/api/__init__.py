@@ -26,7 +26,8 @@ __all__ = ["Change", "ChangeKind", "FileSystem", "SnapshotInfo", "SnapshotView",
 def open(path: str | os.PathLike[str], *, readonly: bool = False) -> FileSystem:
     """Open the store at ``path``; close it, or use it in a ``with``.
 
-    ``readonly`` takes no lock, shows the last committed group, and refuses changes.
+    ``readonly`` takes no lock, shows the last committed group, and refuses changes. It is for looking at a store that
+    another process may be using: what that one changes meanwhile may be seen in part, or fail to be read.
     Raises ``StoreMissing``, ``StoreInUse``, ``FormatError``, ``OSError``.
     """
     store = open_files(os.fspath(path), readonly=readonly)

@@ -16,6 +16,7 @@ from idemfs.api.files import Mode, RawFile, parse_mode, read_all, touch, wrapped
 from idemfs.api.names import AnyPath, StrPath, attribute_name, encode, named, naming
 from idemfs.api.status import status
 from idemfs.format.inode import Inode
+from idemfs.limits import CALL_BYTES_MAX
 from idemfs.vfs.paths import Paths
 from idemfs.vfs.reader import Reader, posix
 from idemfs.vfs.tree import Tree
@@ -25,6 +26,7 @@ BinaryMode: TypeAlias = Literal[
     "rb", "wb", "ab", "xb", "r+b", "rb+", "w+b", "wb+", "a+b", "ab+", "x+b", "xb+", "br", "bw", "ba", "bx"
 ]
 _NOT_THERE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ELOOP, errno.ENAMETOOLONG})
+_READ = parse_mode("rb")
 _DIRECTORY, _FILE, _LINK = 0o040000, 0o100000, 0o120000
 
 
@@ -227,9 +229,13 @@ class TreeView:
         paths = self._reading()
         with self.tree.store.lock:
             ino = paths.find(encode(path))
-            if paths.reader is self.tree.reader:
-                touch(self.tree, ino)
-            return read_all(paths.reader, ino)
+            if paths.reader.inode(ino).size <= CALL_BYTES_MAX:
+                if paths.reader is self.tree.reader:
+                    touch(self.tree, ino)
+                return read_all(paths.reader, ino)
+        # A large one is read in pieces, and others get in between.
+        with self._open_raw(path, _READ) as file:
+            return file.readall()
 
     def read_text(self, path: AnyPath, encoding: str = "utf-8", errors: str = "strict") -> str:
         """The content as text, with universal newlines."""

@@ -87,6 +87,8 @@ class Copy:
     def failed(self, path: bytes, error: OSError) -> None:
         """Report ``error``, or raise it when it ends the copy."""
         if error.errno in self._ends or isinstance(error, NoSpace | NotPrimary | Fenced):
+            if error.filename is None:
+                error.filename = path
             raise error
         self.outcome.failed_count += 1
         if self._watcher:

@@ -148,7 +148,7 @@ class _Put:
     def _leave(self, level: _Level) -> None:
         """The directory's own attributes, last, since what is done in it changes its times."""
         try:
-            self._attributes(level.ino, level.path, level.status)
+            self._attributes(level.ino, level.path, level.status, is_new=level.is_new)
             self._copy.done()
         except OSError as error:
             self._copy.failed(level.path, error)
@@ -228,7 +228,7 @@ class _Put:
         target = os.readlink(path) if stat.S_ISLNK(status.st_mode) else b""
         is_device = stat.S_ISCHR(status.st_mode) or stat.S_ISBLK(status.st_mode)
         ino = self._create(parent, name, status.st_mode, status.st_rdev if is_device else 0, target)
-        self._attributes(ino, path, status)
+        self._attributes(ino, path, status, is_new=True)
         self._copy.done()
         return ino
 
@@ -249,7 +249,7 @@ class _Put:
             try:
                 if not size and (head or status.st_size):
                     self._content(ino, fd, status)
-                self._attributes(ino, path, status, fd)
+                self._attributes(ino, path, status, fd, is_new=True)
             except BaseException:
                 self._tree.unlink(parent, name)
                 raise
@@ -295,9 +295,11 @@ class _Put:
 
     # -- attributes ----------------------------------------------------------------------------------
 
-    def _attributes(self, ino: Ino, path: bytes, status: os.stat_result, fd: int | None = None) -> None:
+    def _attributes(
+        self, ino: Ino, path: bytes, status: os.stat_result, fd: int | None = None, is_new: bool = False
+    ) -> None:
         """Extended attributes, owner, mode and times. What is equal already is not touched."""
-        self._xattrs(ino, path, fd)
+        self._xattrs(ino, path, fd, is_new)
         node = self._tree.reader.inode(ino)
         uid, gid = (status.st_uid, status.st_gid) if self._copy.is_root else (node.uid, node.gid)
         wanted = (stat.S_IMODE(status.st_mode), uid, gid, status.st_mtime_ns)
@@ -311,9 +313,9 @@ class _Put:
                 mtime_ns=status.st_mtime_ns,
             )
 
-    def _xattrs(self, ino: Ino, path: bytes, fd: int | None) -> None:
+    def _xattrs(self, ino: Ino, path: bytes, fd: int | None, is_new: bool) -> None:
         wanted = self._host_xattrs(path, fd)
-        present = self._tree.reader.xattr_names(ino)
+        present = [] if is_new else self._tree.reader.xattr_names(ino)
         for name in chain(present, wanted):
             try:
                 if name not in wanted:
