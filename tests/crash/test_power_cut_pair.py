@@ -70,13 +70,13 @@ def new_pair(cut: Cut, seed: int) -> Pair:
         "A": new_disk(cut, seed=seed, fileset_guid=fileset),
         "B": new_disk(cut, seed=seed + 1, fileset_guid=fileset),
     }
-    for name, other in (("A", "B"), ("B", "A")):
-        disk = disks[name]
+    for name, disk in disks.items():
         store = Store(disk.superblock, disk.kv, disk.blocks, disk.clock)
         store.admit(2, 10_000)
         if name == "B":
             store.small.put(role.KEY, role.pack(RoleRecord(Role.STANDBY, 1, 1)))
-        records.commit_peers(store, [records.PeerRecord(guid=disks[other].superblock.guid, path=other, name=other)])
+        members = [records.PeerRecord(guid=disk.superblock.guid, path=each, name=each) for each, disk in disks.items()]
+        records.commit_members(store, members)
         store.close()
     return Pair(disks)
 

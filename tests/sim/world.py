@@ -80,9 +80,8 @@ class World:
             store.admit(2, 10_000)
             if name != names[0]:
                 store.small.put(role.KEY, role.pack(RoleRecord(Role.STANDBY, 1, 1)))
-            others = [other for other in self.machines.values() if other is not machine]
-            peers = [records.PeerRecord(guid=other.guid, path=other.name, name=other.name) for other in others]
-            records.commit_peers(store, peers)
+            members = [records.PeerRecord(guid=m.guid, path=m.name, name=m.name) for m in self.machines.values()]
+            records.commit_members(store, members)
             store.close()
 
     def copy(self) -> World:

@@ -61,12 +61,12 @@ def unreachable(peers: Sequence[Peer]) -> list[Unreachable]:
 def next_epoch(store: Guid, me: Side, peers: Sequence[Peer]) -> int:
     """The first epoch for ``store`` above all that reachable stores have seen.
 
-    Stores that know each other deal epochs out among them in turn, so that two which take over unseen by
-    each other never have the same. Should they not agree on who is there, ``Side.outranks`` still tells two apart.
+    Stores that know each other deal epochs out among them in turn, the first one to the first, so that two which take
+    over unseen by each other never have the same. Should they not agree on who is there, ``Side.outranks`` tells
+    two apart.
     """
-    guids = sorted([me.guid, *(peer.guid for peer in peers)])
     first = 1 + max(side.role.seen_epoch for side in [me, *sides(peers)])
-    return first + (guids.index(store) - first) % len(guids)
+    return first + (me.members.index(store) + 1 - first) % len(me.members)
 
 
 def acting_primary(me: Side, peers: Sequence[Peer]) -> Side | None:

@@ -115,8 +115,8 @@ def tell(tree: Tree, epoch: int) -> None:
 def introduce(stage: Stage, guid: Guid) -> None:
     """A peer that knows all others can see who took over, and ask them before it takes over itself."""
     me = guid_of(stage.me)
-    known = records.with_peer(records.get_peers(stage.me.store), me, os.path.abspath(stage.paths[me]))
-    records.commit_peers(stage.tree(guid).store, [record for record in known if record.guid != guid])
+    members = records.with_member(records.get_members(stage.me.store), me, os.path.abspath(stage.paths[me]))
+    records.commit_members(stage.tree(guid).store, members)
 
 
 def take_snapshot(tree: Tree, name: str | None = None) -> Snapshot | None:
@@ -213,10 +213,9 @@ def _own_numbers(tree: Tree, next_number: int) -> int:
 
     Stores that know each other deal the ranges out among them in turn, since two may take over unseen by each other.
     """
-    guids = sorted([guid_of(tree), *(record.guid for record in records.get_peers(tree.store))])
-    mine, count = guids.index(guid_of(tree)), len(guids)
+    members = records.order(tree.store)
     first = next_number // NUMBER_RANGE + 1
-    return (first + (mine - first) % count) * NUMBER_RANGE
+    return (first + (members.index(guid_of(tree)) - first) % len(members)) * NUMBER_RANGE
 
 
 def hold_for_peers(tree: Tree, base: Snapshot) -> None:

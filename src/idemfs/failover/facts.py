@@ -36,12 +36,16 @@ class Frozen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """One store as found. ``digest`` is that of its active state, ``base`` what a standby received last."""
+    """One store as found. ``digest`` is that of its active state, ``base`` what a standby received last.
+
+    ``members``: the stores that know each other, this one too, in an order that is the same on each.
+    """
 
     guid: Guid
     path: str
     fileset: Guid
     role: RoleRecord
+    members: tuple[Guid, ...]
     snapshots: tuple[Held, ...] = ()
     digest: int = 0
     base: Guid | None = None

@@ -30,6 +30,7 @@ def observe(tree: Tree, path: str) -> Side:
             path=path,
             fileset=fileset.guid,
             role=tree.role,
+            members=records.order(store),
             snapshots=tuple(held(snapshot) for snapshot in store.catalog.snapshots(tree.fileset)),
             digest=pending.digest if pending else fileset.digest,
             base=base.guid if base else None,

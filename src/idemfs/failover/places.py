@@ -97,12 +97,12 @@ def add_standby(path: str, peer_path: str, *, compression: str | None = None, cl
         if read_superblock(peer_path).guid == guid_of(me):
             raise PeerError(f"{peer_path}: is the store itself; a standby is another one")
         peer = _opened(stack, peer_path, False, clock)
+        members = records.with_member(records.get_members(me.store), guid_of(me), os.path.abspath(path))
+        members = records.with_member(members, peer.superblock.guid, peer_path)
         # The standby first: a primary that knows a standby can rely on its knowing the primary.
-        _adopt(peer, peer_path, me, os.path.abspath(path))
-        guid = peer.superblock.guid
-        peers = records.with_peer(records.get_peers(me.store), guid, peer_path)
-        records.commit_peers(me.store, peers)
-        return next(record for record in peers if record.guid == guid)
+        _adopt(peer, peer_path, me, path, members)
+        records.commit_members(me.store, members)
+        return next(record for record in members if record.guid == peer.superblock.guid)
 
 
 def _refuse_unless_primary(me: Tree, path: str) -> None:
@@ -122,7 +122,7 @@ def _is_free(path: str) -> bool:
         raise PeerError(f"{path}: is a file; name a store, or a directory that does not exist yet") from None
 
 
-def _adopt(peer: Store, peer_path: str, me: Tree, path: str) -> None:
+def _adopt(peer: Store, peer_path: str, me: Tree, path: str, members: list[PeerRecord]) -> None:
     """One group makes an untouched store a standby that knows its primary, or tells a standby where that is."""
     fileset = peer.catalog.filesets[ROOT_FILESET]
     wanted = me.store.catalog.filesets[ROOT_FILESET].guid
@@ -133,7 +133,7 @@ def _adopt(peer: Store, peer_path: str, me: Tree, path: str) -> None:
             f"make it with 'idemfs init {peer_path} --standby-of {path}'"
         )
     if now.role is Role.STANDBY and fileset.guid == wanted:
-        records.commit_peers(peer, records.with_peer(records.get_peers(peer), guid_of(me), path))
+        records.commit_members(peer, members)
         return
     active = Active(peer)
     if now.role is not Role.PRIMARY or not _is_untouched(active):
@@ -146,7 +146,7 @@ def _adopt(peer: Store, peer_path: str, me: Tree, path: str) -> None:
             active.remove_inode(ROOT_INO)
         fileset.guid = wanted
         peer.small.put(role.KEY, role.pack(RoleRecord(Role.STANDBY, me.role.epoch, me.role.seen_epoch)))
-        records.commit_peers(peer, records.with_peer([], guid_of(me), path))
+        records.commit_members(peer, members)
 
 
 def _is_untouched(active: Active) -> bool:
@@ -161,12 +161,10 @@ def _is_untouched(active: Active) -> bool:
 def remove_standby(path: str, wanted: str, *, clock: Clock | None = None) -> PeerRecord:
     """Forget a peer, by name or path, on both sides if it can be reached. Its files stay, and so does its role."""
     with open_stage(path, clock=clock) as stage:
-        peers = records.get_peers(stage.me.store)
-        record = records.find_peer(peers, wanted)
+        record = records.find_peer(records.get_peers(stage.me.store), wanted)
         if record.guid in stage.peers:
-            other = stage.peers[record.guid].store
-            mine = guid_of(stage.me)
-            records.commit_peers(other, [known for known in records.get_peers(other) if known.guid != mine])
+            records.commit_members(stage.peers[record.guid].store, [])
         driver.release_holds(stage.me, record.guid)
-        records.commit_peers(stage.me.store, [known for known in peers if known.guid != record.guid])
+        members = records.get_members(stage.me.store)
+        records.commit_members(stage.me.store, records.without_member(members, record.guid))
         return record

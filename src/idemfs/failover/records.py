@@ -2,11 +2,12 @@
 
 ::
 
-    P peers    JSON: [{"guid": hex, "path": text, "name": text}, …]
+    P peers    JSON: [{"guid": hex, "path": text, "name": text}, …]    all stores that know each other, this one too
     P frozen   peer guid(16) · epoch(8, little-endian)          there from freezing until the exchange is done
 
-A primary's peers are its standbys, a standby's are its primary and the other standbys. Paths are absolute;
-which store is meant is said by the guid. A path that is not UTF-8 has ``\\udcXX`` for each odd byte.
+They stand in the order in which they joined, which is the same on all of them. A store's *peers* are the others: those
+of a primary are its standbys. Paths are absolute; which store is meant is said by the guid. A path that is not UTF-8
+has ``\\udcXX`` for each odd byte.
 
 Threads: under the store's lock; what is put is part of the open group.
 """
@@ -38,39 +39,51 @@ class PeerRecord:
     name: str
 
 
-def pack_peers(peers: Iterable[PeerRecord]) -> bytes:
+def pack_members(members: Iterable[PeerRecord]) -> bytes:
     """Raises ``PeerError`` when there are more than a record can hold."""
-    rows = [{"guid": peer.guid.hex(), "path": peer.path, "name": peer.name} for peer in peers]
+    rows = [{"guid": member.guid.hex(), "path": member.path, "name": member.name} for member in members]
     value = json.dumps(rows).encode()
     if len(value) > RECORD_SIZE_MAX:
         raise PeerError(f"a store cannot remember {len(rows)} others; remove some standbys first")
     return value
 
 
-def unpack_peers(value: bytes | None) -> list[PeerRecord]:
+def unpack_members(value: bytes | None) -> list[PeerRecord]:
     """Raises ``Damaged``."""
     if value is None:
         return []
     try:
         rows = json.loads(value)
-        peers = [
+        members = [
             PeerRecord(guid=Guid(bytes.fromhex(row["guid"])), path=str(row["path"]), name=str(row["name"]))
             for row in rows
         ]
     except (ValueError, KeyError, TypeError) as bad:
         raise Damaged("the record of other stores is damaged") from bad
-    if any(len(peer.guid) != 16 for peer in peers):
+    if any(len(member.guid) != 16 for member in members):
         raise Damaged("the record of other stores is damaged")
-    return peers
+    return members
+
+
+def get_members(store: Store) -> list[PeerRecord]:
+    """All stores that know each other, this one too; nobody when it knows no other one."""
+    return unpack_members(store.small.get(PEERS))
 
 
 def get_peers(store: Store) -> list[PeerRecord]:
-    return unpack_peers(store.small.get(PEERS))
+    """The others."""
+    return [member for member in get_members(store) if member.guid != store.superblock.guid]
 
 
-def commit_peers(store: Store, peers: Iterable[PeerRecord]) -> None:
+def order(store: Store) -> tuple[Guid, ...]:
+    """All stores that know each other, in an order that is the same on each."""
+    guids = [member.guid for member in get_members(store)]
+    return tuple(guids) if store.superblock.guid in guids else tuple(sorted([*guids, store.superblock.guid]))
+
+
+def commit_members(store: Store, members: Iterable[PeerRecord]) -> None:
     """Durable on return, with whatever else the open group holds. Raises ``PeerError``."""
-    value = pack_peers(peers)
+    value = pack_members(members)
     with store.exclusive():
         if store.small.get(PEERS) != value:
             store.admit(1, RECORD_SIZE_MAX)
@@ -79,11 +92,18 @@ def commit_peers(store: Store, peers: Iterable[PeerRecord]) -> None:
         store.commit()
 
 
-def with_peer(peers: list[PeerRecord], guid: Guid, path: str) -> list[PeerRecord]:
-    """``peers`` with one more, or with a new path of one that is there. A new one is named after its path."""
-    others = [peer for peer in peers if peer.guid != guid]
-    known = next((peer.name for peer in peers if peer.guid == guid), None)
-    return [*others, PeerRecord(guid=guid, path=path, name=known or _free_name(others, path))]
+def with_member(members: list[PeerRecord], guid: Guid, path: str) -> list[PeerRecord]:
+    """One more at the end, or a new path of one that is there. A new one is named after its path."""
+    for at, member in enumerate(members):
+        if member.guid == guid:
+            return [*members[:at], PeerRecord(guid=guid, path=path, name=member.name), *members[at + 1 :]]
+    return [*members, PeerRecord(guid=guid, path=path, name=_free_name(members, path))]
+
+
+def without_member(members: list[PeerRecord], guid: Guid) -> list[PeerRecord]:
+    """As if it had never joined; nobody at all when only one would be left."""
+    left = [member for member in members if member.guid != guid]
+    return left if len(left) > 1 else []
 
 
 def _free_name(peers: list[PeerRecord], path: str) -> str:

@@ -34,6 +34,7 @@ def side(
     half_received: bool = False,
     frozen: tuple[str, int] | None = None,
     fileset: Guid = FILESET,
+    members: str = "AB",
 ) -> Side:
     """``active``: the snapshot that the active state equals, or anything else; the newest unless said otherwise."""
     names = snapshots.split()
@@ -43,6 +44,7 @@ def side(
         path=f"/{name}",
         fileset=fileset,
         role=RoleRecord(role, epoch, epoch if seen is None else seen),
+        members=tuple(map(guid, members)),
         snapshots=tuple(map(held, names)),
         digest=digest(newest if active is None else active),
         base=guid(base or newest) if base or newest else None,

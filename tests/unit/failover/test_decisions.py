@@ -120,7 +120,7 @@ def test_replicate_is_for_primaries() -> None:
 
 def test_failover_drops_what_is_half_received_and_raises_the_epoch() -> None:
     made = plan(decisions.failover(side("B", STANDBY, half_received=True), [lost("A")]))
-    assert made.steps == (Tell(store=B, epoch=3), DropPartial(store=B), Promote(store=B, epoch=3))
+    assert made.steps == (Tell(store=B, epoch=2), DropPartial(store=B), Promote(store=B, epoch=2))
     assert made.common == held("1")
     assert [risk.is_known for risk in made.risks] == [False]
     assert made.warning is None
@@ -129,7 +129,7 @@ def test_failover_drops_what_is_half_received_and_raises_the_epoch() -> None:
 def test_failover_beside_a_reachable_primary_warns_states_what_is_left_behind_and_fences_first() -> None:
     primary = side("A", snapshots="1 2 3", active="3+")
     made = plan(decisions.failover(side("B", STANDBY), [primary]))
-    assert made.steps == (Tell(store=B, epoch=3), Tell(store=A, epoch=3), Promote(store=B, epoch=3))
+    assert made.steps == (Tell(store=B, epoch=2), Tell(store=A, epoch=2), Promote(store=B, epoch=2))
     assert made.warning and "idemfs switchover /A" in made.warning
     (risk,) = made.risks
     assert (risk.path, risk.since, risk.snapshots) == ("/A", held("1"), (held("2"), held("3")))
@@ -142,8 +142,9 @@ def test_failover_continues_from_what_was_received_not_from_the_newest_number() 
 
 
 def test_failover_is_above_every_epoch_that_a_reachable_store_has_seen_and_tells_all_before_it_begins() -> None:
-    made = plan(decisions.failover(side("B", STANDBY), [lost("A"), side("C", STANDBY, 1, 4, snapshots="1 2")]))
-    assert made.steps == (Tell(store=B, epoch=7), Tell(store=C, epoch=7), Promote(store=B, epoch=7))
+    me = side("B", STANDBY, members="ABC")
+    made = plan(decisions.failover(me, [lost("A"), side("C", STANDBY, 1, 4, snapshots="1 2")]))
+    assert made.steps == (Tell(store=B, epoch=5), Tell(store=C, epoch=5), Promote(store=B, epoch=5))
     assert ("/C", (held("2"),)) in [(risk.path, risk.snapshots) for risk in made.risks]
 
 
@@ -153,7 +154,7 @@ def test_stores_that_know_each_other_never_take_the_same_epoch_however_they_are_
         taken = []
         for name in names:
             others = [lost(other) for other in names if other != name]
-            made = plan(decisions.failover(side(name, STANDBY, 1, seen), others))
+            made = plan(decisions.failover(side(name, STANDBY, 1, seen, members=names), others))
             taken += [step.epoch for step in made.steps if isinstance(step, Promote)]
         assert len(set(taken)) == 3 and min(taken) > seen and max(taken) <= seen + 3
 
@@ -169,7 +170,7 @@ def test_failover_refusals() -> None:
 
 def test_a_frozen_store_takes_its_right_back_when_the_other_one_is_gone() -> None:
     made = plan(decisions.failover(side("A", FENCED, 1, 2, frozen=("B", 2)), [lost("B")]))
-    assert made.steps == (Tell(store=A, epoch=4), Promote(store=A, epoch=4))
+    assert made.steps == (Tell(store=A, epoch=3), Promote(store=A, epoch=3))
 
 
 # -- failback ------------------------------------------------------------------------------------------
@@ -235,11 +236,11 @@ def test_switchover_sends_while_serving_then_freezes_sends_the_rest_and_exchange
     assert made.steps == (
         TakeSnapshot(store=A),
         Send(source=A, target=B),
-        Freeze(store=A, peer=B, epoch=3),
+        Freeze(store=A, peer=B, epoch=2),
         TakeSnapshot(store=A),
         Send(source=A, target=B),
-        Promote(store=B, epoch=3, after=A),
-        Demote(store=A, epoch=3),
+        Promote(store=B, epoch=2, after=A),
+        Demote(store=A, epoch=2),
     )
     assert made.risks == ()
 
@@ -254,8 +255,8 @@ def test_an_interrupted_switchover_goes_on_with_the_store_it_was_begun_for() -> 
 def test_a_switchover_whose_epoch_was_used_up_meanwhile_takes_the_next_one() -> None:
     frozen = side("A", FENCED, 1, 2, frozen=("B", 2))
     made = plan(decisions.switchover(frozen, [side("B", STANDBY, 1, 2)]))
-    assert made.steps[0] == Freeze(store=A, peer=B, epoch=3)
-    assert Promote(store=B, epoch=3, after=A) in made.steps
+    assert made.steps[0] == Freeze(store=A, peer=B, epoch=4)
+    assert Promote(store=B, epoch=4, after=A) in made.steps
 
 
 def test_after_the_other_one_is_primary_only_the_last_step_is_left() -> None:
@@ -277,7 +278,7 @@ def test_switchover_refusals() -> None:
     refusal(decisions.switchover(side("A"), [lost("B")]), PeerError, "no standby is reachable")
     two = [side("B", STANDBY), side("C", STANDBY)]
     refusal(decisions.switchover(side("A"), two), PeerError, "--to")
-    assert plan(decisions.switchover(side("A"), two, C)).target == "/C"
+    assert plan(decisions.switchover(side("A", members="ABC"), two, C)).target == "/C"
     refusal(decisions.switchover(side("A", FENCED, 1, 2), [side("B", STANDBY)]), Fenced, "failback")
     frozen = side("A", FENCED, 1, 2, frozen=("B", 2))
     refusal(decisions.switchover(frozen, [lost("B")]), PeerError, "is frozen for /B")

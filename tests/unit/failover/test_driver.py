@@ -10,14 +10,16 @@ import pytest
 from idemfs.errors import Damaged, Fenced, NotPrimary, RoleError
 from idemfs.failover import driver, records
 from idemfs.failover.facts import Frozen
+from idemfs.failover.stage import guid_of
 from idemfs.format import role
 from idemfs.format.role import Role, RoleRecord
-from idemfs.ids import ROOT_FILESET
+from idemfs.ids import ROOT_FILESET, Guid
 from idemfs.replication import link, partial
 from idemfs.replication.records import START
 from idemfs.snapshots import manage, received
 from idemfs.store.store import Store
 from idemfs.testing.builders import assert_clean, content_of, make_file, memory_store, memory_tree, reopened
+from idemfs.testing.clock import Simulated
 from idemfs.vfs.tree import Tree
 from tests.unit.failover.sides import guid
 
@@ -27,10 +29,15 @@ PEER = guid("P")
 def primary() -> Tree:
     """With one file, one snapshot of it, and one peer."""
     tree = memory_tree()
-    records.commit_peers(tree.store, [records.PeerRecord(guid=PEER, path="/peer", name="peer")])
+    join(tree, [guid_of(tree), PEER])
     make_file(tree, tree.root, b"f", b"1" * 9000)
     manage.create(tree.store, ROOT_FILESET, "one")
     return tree
+
+
+def join(tree: Tree, guids: list[Guid]) -> None:
+    members = [records.PeerRecord(guid=each, path="/" + each.hex(), name=each.hex()) for each in guids]
+    records.commit_members(tree.store, members)
 
 
 def standby() -> Tree:
@@ -207,21 +214,16 @@ def test_inode_numbers_after_a_takeover_begin_in_a_range_of_their_own() -> None:
 
 
 def test_numbers_of_stores_that_know_each_other_are_dealt_out() -> None:
+    trees = [memory_tree(clock=Simulated(seed)) for seed in range(5)]
     for count in (2, 3, 5):
-        guids = [guid(name) for name in "ABCDE"[:count]]
-        seen: set[int] = set()
-        for index, own in enumerate(guids):
-            tree = memory_tree()
-            others = [each for each in guids if each != own]
-            patched = [records.PeerRecord(guid=each, path="/", name=each.hex()) for each in others]
-            # The store's own guid is random: the place of each of the others among all is what counts.
-            records.commit_peers(tree.store, patched)
-            first = driver._own_numbers(tree, 17 + index)
-            assert first % driver.NUMBER_RANGE == 0 and first > 17
-            again = driver._own_numbers(tree, first + 5)
-            assert (again - first) // driver.NUMBER_RANGE == len(patched) + 1
-            seen.add(first)
-        assert seen
+        group = trees[:count]
+        for tree in group:
+            join(tree, [guid_of(each) for each in group])
+        for next_number in (1, 17, driver.NUMBER_RANGE, 7 * driver.NUMBER_RANGE + 5):
+            firsts = [driver._own_numbers(tree, next_number) for tree in group]
+            assert len(set(firsts)) == count
+            assert all(next_number < first <= next_number + count * driver.NUMBER_RANGE for first in firsts)
+        assert driver._own_numbers(group[1], 1) == driver.NUMBER_RANGE
 
 
 def test_what_returning_stores_need_is_held_by_a_primary_and_let_go_by_a_standby() -> None:

@@ -7,7 +7,7 @@ import pytest
 from idemfs.errors import Damaged, PeerError
 from idemfs.failover import records
 from idemfs.failover.facts import Frozen
-from idemfs.failover.records import PeerRecord, find_peer, pack_peers, unpack_peers, with_peer
+from idemfs.failover.records import PeerRecord, find_peer, pack_members, unpack_members, with_member, without_member
 from idemfs.ids import Guid
 from tests.unit.failover.sides import guid
 
@@ -17,8 +17,8 @@ def test_peers_come_back_as_they_were_also_with_paths_that_are_not_text() -> Non
         PeerRecord(guid=guid("A"), path="/srv/a", name="a"),
         PeerRecord(guid=guid("B"), path="/srv/\udcff b", name="\udcff b"),
     ]
-    assert unpack_peers(pack_peers(peers)) == peers
-    assert unpack_peers(None) == []
+    assert unpack_members(pack_members(peers)) == peers
+    assert unpack_members(None) == []
 
 
 @pytest.mark.parametrize(
@@ -27,26 +27,37 @@ def test_peers_come_back_as_they_were_also_with_paths_that_are_not_text() -> Non
 )
 def test_a_damaged_record_is_told(value: bytes) -> None:
     with pytest.raises(Damaged):
-        unpack_peers(value)
+        unpack_members(value)
 
 
 def test_more_peers_than_a_record_holds_are_refused() -> None:
     many = [PeerRecord(guid=guid("A"), path="/" + "x" * 4000, name="x") for _ in range(30)]
     with pytest.raises(PeerError, match="remove some"):
-        pack_peers(many)
+        pack_members(many)
 
 
 def test_names_are_unique_and_stay_when_a_store_moves() -> None:
-    peers = with_peer([], guid("A"), "/one/store")
-    peers = with_peer(peers, guid("B"), "/two/store")
-    peers = with_peer(peers, guid("C"), "/")
+    peers = with_member([], guid("A"), "/one/store")
+    peers = with_member(peers, guid("B"), "/two/store")
+    peers = with_member(peers, guid("C"), "/")
     assert [peer.name for peer in peers] == ["store", "store-2", "store-3"]
-    moved = with_peer(peers, guid("A"), "/three/other")
-    assert {(peer.name, peer.path) for peer in moved} >= {("store", "/three/other"), ("store-2", "/two/store")}
+    moved = with_member(peers, guid("A"), "/three/other")
+    assert [(peer.name, peer.path) for peer in moved] == [
+        ("store", "/three/other"),
+        ("store-2", "/two/store"),
+        ("store-3", "/"),
+    ]
+
+
+def test_a_store_alone_knows_nobody() -> None:
+    peers = with_member(with_member([], guid("A"), "/a"), guid("B"), "/b")
+    assert without_member(peers, guid("A")) == []
+    three = with_member(peers, guid("C"), "/c")
+    assert [peer.name for peer in without_member(three, guid("B"))] == ["a", "c"]
 
 
 def test_a_peer_is_found_by_name_or_path(monkeypatch: pytest.MonkeyPatch) -> None:
-    peers = with_peer(with_peer([], guid("A"), "/one/a"), guid("B"), "/one/b")
+    peers = with_member(with_member([], guid("A"), "/one/a"), guid("B"), "/one/b")
     monkeypatch.chdir("/")
     assert find_peer(peers, "a").guid == guid("A")
     assert find_peer(peers, "/one/b").guid == find_peer(peers, "one/b").guid == guid("B")
