@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 from pathlib import Path
 from random import Random
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import pytest
 
@@ -13,6 +13,7 @@ from idemfs.errors import CommitFailed, DamagedBlock
 from idemfs.format import address as addresses
 from idemfs.format.superblock import Superblock
 from idemfs.limits import SECTOR_SIZE
+from idemfs.snapshots import bring_back
 from idemfs.store.files import create_files, open_files
 from idemfs.store.store import Store
 from idemfs.testing.blocks import CrashingBlocks, FaultyBlocks
@@ -78,6 +79,10 @@ def carry_out_with_an_error(workload: str, kind: Kind, number: int, states: list
         except OSError as error:
             assert error.errno == errno.EIO
             assert kind is Kind.WRITE, "only the group as a whole can notice this"
+            if step.name.startswith("rollback"):
+                # It has begun, and goes on when the store is opened.
+                assert_closed(host, [states[count]], states[count - 1])
+                return
             now = state_of(host.tree)
             assert now.snapshots == states[count - 1].snapshots, difference(states[count - 1], now)
             step.run()
@@ -248,6 +253,33 @@ def test_a_store_that_goes_back_to_a_damaged_tail_block_still_opens(way: str) ->
         tree.reader.read(hands.at("file"), 0, 10)
     hands.unlink("file")
     hands.sync()
+
+
+def test_the_snapshot_is_whole_for_its_readers_while_a_rollback_goes_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    hands = Hands(new_disk(Cut()).open())
+    hands.mkdir("dir")
+    hands.write("dir/file", 0, 2 * BLOCK_SIZE)
+    hands.write("tail", 0, 5000)
+    hands.take("before")
+    tree = hands.tree
+    reader = tree.snapshot_reader(tree.store.catalog.by_name(tree.fileset, "before"))
+    before = dump_of(reader)
+    hands.append("tail", 3000)
+    hands.write("dir/file", 100, 300)
+    hands.rename("dir/file", "dir/other")
+    hands.write("dir/new", 0, 100)
+    roll_back_inode = bring_back._roll_back_inode
+    turns: list[int] = []
+
+    def roll_back_and_look(*arguments: Any) -> None:
+        roll_back_inode(*arguments)
+        turns.append(1)
+        assert dump_of(reader) == before
+
+    monkeypatch.setattr(bring_back, "_roll_back_inode", roll_back_and_look)
+    hands.rollback()
+    assert len(turns) >= 5
+    assert dump_of(tree.reader) == before
 
 
 def test_a_flipped_bit_in_a_file_of_the_host_is_found(tmp_path: Path) -> None:

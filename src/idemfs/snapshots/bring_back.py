@@ -269,3 +269,5 @@ def _disown(active: Active, snapshot: Snapshot, ino: Ino, changed: list[bytes], 
     if target is not None:
         node = active.change_inode_kept(ino)
         node.birth, node.seen = target.birth, target.seen
+        # At once, since the snapshot looks through its ditto at the record, not at what waits in memory.
+        active.records.put(keys.inode(ino), node.pack())
