@@ -2,8 +2,7 @@
 
 Candidates are the records that snapshots from the base up to the target own; what they are at both
 ends is resolved and compared, so that only real differences go out. Appended blocks are owned by no
-snapshot: those past the smallest size that the file had on the way are compared, too. Without a base
-everything is a difference.
+snapshot: those past the base's end of the file are compared, too. Without a base everything is a difference.
 
 Invariant: a difference can stop after any record and go on from its cursor, also while snapshots between
 the two ends are deleted. If an end itself is deleted, ``SnapshotMissing`` is raised.
@@ -181,7 +180,8 @@ class _Difference:
     ) -> Iterator[Change]:
         before, node = ends
         indexes = (keys.index_of(key) for key in changed.of(ino, (keys.BLOCK,)))
-        low = self._lowest_size(base, ino, before)
+        # What was changed below the size that the base has is owned by a snapshot, what lies past it need not be.
+        low = before.size if _has_blocks(before) else 0
         if low < node.size:
             low_index = low // self._block_size // INDIRECT_ENTRY_COUNT
             indexes = heapq.merge(indexes, self._target.map_indexes(ino, node.size, low_index))
@@ -204,21 +204,6 @@ class _Difference:
         count = min(state.entry_count(self._store, node, index), max(len(wanted.addresses), len(present.addresses)))
         start = index * INDIRECT_ENTRY_COUNT
         return [start + entry for entry in range(count) if wanted.get(entry) != present.get(entry)]
-
-    def _lowest_size(self, base: View, ino: Ino, before: Inode) -> int:
-        """The least content in blocks that the file had at any snapshot from the base on.
-
-        What was changed below it is owned by a snapshot; what lies past it need not be.
-        """
-        key = keys.inode(ino)
-        start, end = keys.shadow(key, base.snapshot), keys.shadow(key, self._snapshot.id)
-        lowest = before.size if _has_blocks(before) else 0
-        while lowest and (pairs := self._store.shadow.scan(start, end, SCAN_COUNT)):
-            for _, value in pairs:
-                version = inodes.unpack(value) if value else None
-                lowest = min(lowest, version.size if version and _has_blocks(version) else 0)
-            start = pairs[-1][0] + b"\0"
-        return lowest
 
     # -- blocks --------------------------------------------------------------------------------------
 

@@ -157,7 +157,7 @@ def test_from_inline_to_blocks_and_back(tree: Tree) -> None:
 
 
 def test_a_file_that_was_shorter_on_the_way_is_compared_past_where_it_ended(tree: Tree) -> None:
-    """Its blocks there are new, though no snapshot owns their indirect block, and the file did not grow."""
+    """Its blocks there are new, though the file did not grow: a snapshot on the way owns the holes that they filled."""
     ino = make_file(tree, tree.root, b"f", b"x" * BLOCK)
     tree.truncate(ino, 9 * INDEX)
     one = take(tree, "one")

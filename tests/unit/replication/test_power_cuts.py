@@ -141,6 +141,11 @@ def half(machine: Machine, data: bytes) -> None:
 def dropped(machine: Machine, primary: Tree, data: bytes, digest: int) -> None:
     before = visible(machine.tree)
 
+    def check_receiving(tree: Tree) -> None:
+        receive(tree, reading(data))
+        assert_same(primary, tree, snapshots(tree)[-1].name)
+        assert_clean(tree)
+
     def check(tree: Tree) -> None:
         assert visible(tree) == before
         assert_clean(tree)
@@ -156,6 +161,7 @@ def dropped(machine: Machine, primary: Tree, data: bytes, digest: int) -> None:
         random_commits(tree)
 
     assert cut_everywhere(machine, drop, check) > 5
+    assert cut_everywhere(machine, drop, check_receiving) > 5
 
 
 def random_commits(tree: Tree) -> None:
