@@ -4,7 +4,7 @@ The same seed gives the same store, byte for byte: the clock is simulated, and g
 committed by the caller. Changes pick inodes by number, so that they cost the same in a
 store of any size.
 
-Threads: one.
+Threads: those that change one tree take turns, operation by operation; the outcome then follows no seed.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from idemfs.engines.blocks.memory import MemoryBlocks
 from idemfs.engines.kv.api import KV
 from idemfs.engines.kv.memory import MemoryKV
 from idemfs.format.inode import Inode
-from idemfs.ids import Guid, Ino, make_ino
+from idemfs.ids import Guid, Ino, Number, make_ino
 from idemfs.limits import BLOCK_SIZE_MIN, INDIRECT_ENTRY_COUNT, LINK_COUNT_MAX
 from idemfs.store.files import create_files, first_records, new_superblock, open_files
 from idemfs.store.store import Store
@@ -34,7 +34,7 @@ from idemfs.vfs.tree import RenameFlag, Tree
 _PICK_COUNT = 30
 """Inode numbers that are tried before a change is made to something else."""
 _REFUSALS = frozenset(
-    {errno.EEXIST, errno.ENOTEMPTY, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.ENOENT, errno.EPERM}
+    {errno.EEXIST, errno.ENOTEMPTY, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.ENOENT, errno.EPERM, errno.ENODATA}
 )
 """What POSIX says to changes that make no sense; random ones often make none."""
 _KINDS = (stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK)
@@ -141,12 +141,13 @@ class _Picks:
 
     def pick(self, wanted: Callable[[Inode], bool]) -> Ino | None:
         """An inode with a name that ``wanted`` agrees to."""
-        next_number = self.tree.active.fileset(self.tree.root).next_number
-        for _ in range(_PICK_COUNT):
-            ino = make_ino(self.tree.fileset, self.rng.randrange(1, next_number))  # type: ignore[arg-type]
-            node = self.tree.active.inode(ino)
-            if node is not None and node.nlink and wanted(node):
-                return ino
+        with self.tree.store.lock:
+            next_number = self.tree.active.fileset(self.tree.root).next_number
+            for _ in range(_PICK_COUNT):
+                ino = make_ino(self.tree.fileset, Number(self.rng.randrange(1, next_number)))
+                node = self.tree.active.inode(ino)
+                if node is not None and node.nlink and wanted(node):
+                    return ino
         return None
 
     def file(self) -> Ino:
