@@ -15,7 +15,7 @@ from idemfs.format import keys
 from idemfs.format.inode import INLINE
 from idemfs.format.role import Role, RoleRecord
 from idemfs.format.tables import Snapshot
-from idemfs.ids import ROOT_FILESET, Ino
+from idemfs.ids import ROOT_FILESET, Ino, number_of
 from idemfs.replication import applier, codec
 from idemfs.replication.apply import drop_partial, is_half_received, receive, resume_cursor
 from idemfs.replication.link import replicate_into
@@ -443,6 +443,32 @@ def test_inodes_of_two_primaries_may_have_one_number(primary: Tree) -> None:
     for name in ("one", "two", "three", "four"):
         assert_same(primary, old, name)
     assert_clean(old)
+
+
+def test_numbers_that_were_seen_are_not_given_out_again(primary: Tree) -> None:
+    """Also when the change set that named them was dropped: its primary may still hold those inodes."""
+    standby = up_to(primary, "one")
+    before = standby.active.fileset(standby.root).next_number
+    half(standby, stream(primary, "two"), 0.9)
+    last = standby.store.active.scan(*keys.fileset_range(ROOT_FILESET), 1, True)[0][0]
+    assert before < number_of(keys.ino_of(last)) < standby.active.fileset(standby.root).next_number
+    drop_partial(standby)
+    assert number_of(keys.ino_of(last)) < reopened(standby).active.fileset(standby.root).next_number
+
+
+def test_access_times_are_each_stores_own() -> None:
+    """A new inode starts with the time of its content; one that is there keeps what it has."""
+    primary = memory_tree()
+    ino = make_file(primary, primary.root, b"f", b"x")
+    primary.set_attributes(ino, atime_ns=1, mtime_ns=2)
+    take(primary, "one")
+    standby = standby_of(primary)
+    replicate_into(primary, standby)
+    assert (node := standby.active.inode(ino)) is not None and node.atime == 2
+    primary.set_attributes(ino, atime_ns=3, mtime_ns=4)
+    take(primary, "two")
+    replicate_into(primary, standby)
+    assert (node := standby.active.inode(ino)) is not None and (node.atime, node.mtime) == (2, 4)
 
 
 # -- much at once ----------------------------------------------------------------------------------------------
