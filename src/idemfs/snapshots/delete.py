@@ -62,7 +62,8 @@ def finish(active: Active, snapshot: Snapshot) -> None:
     while True:
         with store.lock:
             record_count, size_max = _admit_step(store)
-            if active.settle():
+            # Both may let others in, whose changes must be settled before records are moved.
+            while active.settle():
                 record_count, size_max = _admit_step(store)
             if not _step(active, snapshot, record_count, size_max):
                 drop_holds(store, snapshot)
