@@ -64,10 +64,11 @@ def diff(active: Active, base: Snapshot, target: Snapshot | None) -> Iterator[Ch
     after: Ino | None = Ino(-1)
     while after is not None:
         with active.store.lock:
+            # First, since it may let others in, who may delete one of the two.
+            active.settle()
             for snapshot in (base, target):
                 if snapshot is not None and snapshot.state != COMPLETE:
                     raise SnapshotMissing(f"snapshot {snapshot.name!r} was deleted")
-            active.settle()
             page, after = _page(active, base, target, after)
         yield from page
 
