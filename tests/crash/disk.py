@@ -37,6 +37,7 @@ def tighten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(delete, "_STEP_RECORD_COUNT", 4)
     monkeypatch.setattr(fileset_state, "RECLAIM_BLOCK_COUNT", 3)
     monkeypatch.setattr(space, "RESERVE_SECTOR_COUNT", 8)
+    monkeypatch.setattr(space, "_DISCARD_SECTOR_COUNT_MIN", 1)
 
 
 class Witness(Cut):
