@@ -91,7 +91,7 @@ class Applier:
         """Apply the records that were not applied before. Raises ``StreamDamaged``, ``StreamRefused``, ``NoSpace``."""
         for step in self._steps(changes):
             for losses in self._heavy(step):
-                lose(self._tree, *losses, self._check_alone)
+                lose(self._tree, losses, self._check_alone)
             with self._store.lock:
                 self._store.admit(*self._weight(step))
                 self._check_alone()
@@ -139,7 +139,7 @@ class Applier:
                     size += 2 * _size(change)
                     losses = self._losses(change)
                     if losses is not None:
-                        lost, lost_bytes = self._to_lose(*losses)
+                        lost, lost_bytes = _weigh(self._tree, losses)
                         records += 3 * lost
                         size += 2 * lost_bytes
                 case XattrChange(number=number, name=name):
@@ -153,10 +153,8 @@ class Applier:
         with self._store.lock:
             for change in step:
                 losses = self._losses(change) if isinstance(change, InodeChange | InodeRemoved) else None
-                if losses is not None:
-                    count, size = self._to_lose(*losses)
-                    if count > _LIGHT_COUNT or size > _STEP_BYTES:
-                        found.append(losses)
+                if losses is not None and _is_heavy(*_weigh(self._tree, losses)):
+                    found.append(losses)
         return found
 
     def _losses(self, change: InodeChange | InodeRemoved) -> Losses | None:
@@ -169,27 +167,7 @@ class Applier:
             return Losses(ino, 0, True)
         if not _has_blocks(before):
             return None
-        return Losses(ino, self._block_count(self._unpack(change)), False)
-
-    def _block_count(self, node: Inode) -> int:
-        return -(-node.size // self._store.block_size) if _has_blocks(node) else 0
-
-    def _to_lose(self, ino: Ino, first: int, is_removed: bool) -> tuple[int, int]:
-        """Records and bytes that go; blocks as many as there may be."""
-        node = self._active.inode(ino)
-        if node is None:
-            return 0, 0
-        count = max(0, self._block_count(node) - first)
-        size = len(node.data) + (2 + count // INDIRECT_ENTRY_COUNT) * _MAP_BYTES if count else len(node.data)
-        if is_removed:
-            if node.is_dir:
-                count += node.size
-                size += min(node.size, _LIGHT_COUNT) * _RECORD_BYTES
-            start, end = keys.kind_range(ino, keys.LINK)[0], keys.kind_range(ino, keys.XATTR)[1]
-            pairs = self._store.active.scan(start, end, _LIGHT_COUNT + 1)
-            count += len(pairs)
-            size += sum(_RECORD_BYTES + len(value) for _, value in pairs)
-        return count, size
+        return Losses(ino, _block_count(self._tree, self._unpack(change)), False)
 
     # -- one record ----------------------------------------------------------------------------------
 
@@ -232,7 +210,7 @@ class Applier:
             for field in _PORTABLE_FIELDS:
                 setattr(node, field, getattr(wanted, field))
             if had_blocks:
-                self._active.drop_blocks(ino, node, self._block_count(node))
+                self._active.drop_blocks(ino, node, _block_count(self._tree, node))
         self._set_orphan(ino, wanted.nlink == 0)
 
     def _apply_block(self, ino: Ino, change: BlockChange) -> None:
@@ -301,12 +279,38 @@ class Applier:
         return node
 
 
-def lose(tree: Tree, ino: Ino, first: int, is_removed: bool, check: Callable[[], None]) -> None:
-    """Take blocks from number ``first`` on from an inode, and its other records if it is to go; in steps.
+def _weigh(tree: Tree, losses: Losses) -> tuple[int, int]:
+    """Records and bytes that go; what is heavy is not counted to its end."""
+    ino, first, is_removed = losses
+    node = tree.active.inode(ino)
+    if node is None:
+        return 0, 0
+    blocks: list[int] = []
+    if _has_blocks(node):
+        blocks = list(islice(tree.active.real_blocks(ino, first, _NO_BLOCK), _LIGHT_COUNT + 1))
+    count = len(blocks)
+    size = len(node.data) + _MAP_BYTES * len({number // INDIRECT_ENTRY_COUNT for number in blocks})
+    if is_removed:
+        for kinds in ((keys.ENTRY, keys.ENTRY), (keys.LINK, keys.XATTR)):
+            start, end = keys.kind_range(ino, kinds[0])[0], keys.kind_range(ino, kinds[1])[1]
+            pairs = tree.store.active.scan(start, end, _LIGHT_COUNT + 1)
+            count += len(pairs)
+            size += sum(_RECORD_BYTES + len(value) for _, value in pairs)
+    return count, size
 
-    ``check`` is called at the start of each step.
-    """
+
+def _is_heavy(count: int, size: int) -> bool:
+    return count > _LIGHT_COUNT or size > _STEP_BYTES
+
+
+def _block_count(tree: Tree, node: Inode) -> int:
+    return -(-node.size // tree.store.block_size) if _has_blocks(node) else 0
+
+
+def lose(tree: Tree, losses: Losses, check: Callable[[], None]) -> None:
+    """Take from an inode what it loses, in steps. ``check`` is called at the start of each."""
     active, store = tree.active, tree.store
+    ino, first, is_removed = losses
     while True:
         with store.lock:
             store.admit(4 * _STEP_RECORD_COUNT, _STEP_RECORD_COUNT * _MAP_BYTES)
@@ -341,13 +345,17 @@ def remove_all(tree: Tree) -> None:
     store = tree.store
     start, end = keys.fileset_range(tree.fileset)
     while pairs := store.active.scan(start, end, 1):
-        ino = keys.ino_of(pairs[0][0])
-        lose(tree, ino, 0, True, lambda: None)
+        losses = Losses(keys.ino_of(pairs[0][0]), 0, True)
+        count, size = _weigh(tree, losses)
+        if _is_heavy(count, size):
+            lose(tree, losses, lambda: None)
+            count, size = _weigh(tree, losses)
         with store.lock:
-            store.admit(20, _MAP_BYTES)
-            tree.active.remove_inode(ino)
-            store.small.put(keys.orphan(ino), None)
-        start = keys.ino_range(ino)[1]
+            store.admit(6 + 3 * count, _RECORD_BYTES + 2 * size)
+            if tree.active.inode(losses.ino) is not None:
+                tree.active.remove_inode(losses.ino)
+            store.small.put(keys.orphan(losses.ino), None)
+        start = keys.ino_range(losses.ino)[1]
 
 
 def _has_blocks(node: Inode) -> bool:

@@ -16,6 +16,7 @@ from idemfs.format.inode import INLINE
 from idemfs.format.role import Role, RoleRecord
 from idemfs.format.tables import Snapshot
 from idemfs.ids import ROOT_FILESET, Ino, number_of
+from idemfs.limits import FILE_SIZE_MAX
 from idemfs.replication import applier, codec
 from idemfs.replication.apply import drop_partial, is_half_received, receive, resume_cursor
 from idemfs.replication.link import replicate_into
@@ -497,9 +498,9 @@ def test_what_loses_much_loses_it_in_steps(monkeypatch: pytest.MonkeyPatch) -> N
     take(primary, "two")
     lost: list[Ino] = []
 
-    def noted(tree: Tree, ino: Ino, first: int, is_removed: bool, check: Callable[[], None]) -> None:
-        lost.append(ino)
-        real_lose(tree, ino, first, is_removed, check)
+    def noted(tree: Tree, losses: applier.Losses, check: Callable[[], None]) -> None:
+        lost.append(losses.ino)
+        real_lose(tree, losses, check)
 
     real_lose = applier.lose
     monkeypatch.setattr(applier, "lose", noted)
@@ -507,6 +508,23 @@ def test_what_loses_much_loses_it_in_steps(monkeypatch: pytest.MonkeyPatch) -> N
     assert lost == [directory, long, cut]
     for name in ("one", "two"):
         assert_same(primary, standby, name)
+    assert_clean(standby)
+
+
+def test_the_largest_sparse_file_comes_shrinks_and_goes() -> None:
+    """What it costs follows what is in it: room is not asked for every block that there could be."""
+    primary = memory_tree()
+    ino = make_file(primary, primary.root, b"f")
+    for size in (FILE_SIZE_MAX, FILE_SIZE_MAX - 5 * BLOCK, 3 * BLOCK, FILE_SIZE_MAX):
+        primary.truncate(ino, size)
+        primary.write(ino, size - 7, b"the end")
+        take(primary, f"of {size} {len(snapshots(primary))}")
+    primary.unlink(primary.root, b"f")
+    take(primary, "gone")
+    standby = standby_of(primary, kv=MemoryKV(capacity_bytes=64 << 20))
+    replicate_into(primary, standby)
+    for each in snapshots(primary):
+        assert_same(primary, standby, each.name)
     assert_clean(standby)
 
 
