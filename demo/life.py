@@ -15,8 +15,8 @@ from demo.stores import Mismatch, Stores, expect_equal
 from idemfs.api import FileSystem
 from idemfs.failover import decisions
 from idemfs.failover.facts import Decision, Freeze, Promote, Send, Step
-from idemfs.failover.places import add_standby
 from idemfs.failover.stage import Stage
+from idemfs.failover.standbys import add_standby
 from idemfs.vfs.copying_in import put
 
 FILE_BY_FILE = "SHA-256, mode, owner, times, links"

@@ -162,6 +162,24 @@ def test_a_dry_run_says_what_would_be_done_and_changes_nothing(place: Path) -> N
     }
 
 
+def test_a_dry_run_of_joining_and_leaving_changes_nothing(place: Path) -> None:
+    out = done("standby", "add", "A", "B", "--dry-run")
+    assert "would    standby add\n" in out and "step 1   make a store at " in out
+    assert not os.path.exists("B") and rows("standby", "list", "A") == []
+    done("init", "B")
+    before = content_of("A", "B")
+    assert "make the empty store at " in done("standby", "add", "A", "B", "--dry-run")
+    assert content_of("A", "B") == before
+    pair()
+    before = content_of("A", "B")
+    out = done("standby", "add", "A", "B", "--dry-run")
+    assert "the standby that it is" in out and "common   auto-" in out
+    out = done("standby", "remove", "A", "B", "--dry-run")
+    assert "forgets" in out and "common   auto-" in out
+    assert content_of("A", "B") == before
+    assert "is the store itself" in refused("standby", "add", "A", "A", "--dry-run")
+
+
 def test_a_failover_beside_a_primary_that_is_there_is_not_done_without_yes(place: Path) -> None:
     pair()
     said = refused("failover", "B")

@@ -55,7 +55,7 @@ def _make_standby(options: Namespace) -> None:
 
     from idemfs.cli.failures import UsageError
     from idemfs.errors import StoreExists
-    from idemfs.failover.places import add_standby
+    from idemfs.failover.standbys import add_standby
 
     if options.block_size is not None:
         raise UsageError("a standby has the block size of its primary: leave --block-size out")

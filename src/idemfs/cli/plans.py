@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING
 
 from idemfs.cli.failures import Refused
@@ -63,7 +63,7 @@ def _ask(plan: Plan, stage: Stage, question: str, *, yes: bool) -> None:
 
 def _show(plan: Plan, stage: Stage) -> None:
     rows = [("would", plan.command), ("from", plan.source), ("to", plan.target or "-")]
-    rows.append(("common", _held(plan.common) if plan.common else "none"))
+    rows.append(("common", show_held(plan.common) if plan.common else "none"))
     rows += [("at risk", _risk(risk, stage)) for risk in plan.risks] or [("at risk", "nothing")]
     if plan.warning:
         rows.append(("warning", plan.warning))
@@ -71,12 +71,17 @@ def _show(plan: Plan, stage: Stage) -> None:
     rows += [(f"step {count}", describe(step, stage)) for count, step in enumerate(plan.steps, 1)]
     if plan.then is not None:
         rows.append(("then fails", str(plan.then.strerror if isinstance(plan.then, OSError) else plan.then)))
+    show_rows(rows)
+
+
+def show_rows(rows: Sequence[tuple[str, str]]) -> None:
+    """A plan, one line each."""
     width = max(len(name) for name, _ in rows)
     for name, text in rows:
         print(f"{name.ljust(width)}  {show_name(text)}")
 
 
-def _held(held: Held) -> str:
+def show_held(held: Held) -> str:
     return f"{held.name} ({format_time_ns(held.created_ns)})"
 
 

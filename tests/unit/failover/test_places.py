@@ -11,8 +11,9 @@ import pytest
 from idemfs.errors import Fenced, NotPrimary, PeerError, StoreMissing
 from idemfs.failover import driver, records
 from idemfs.failover.facts import Frozen, Unreachable
-from idemfs.failover.places import add_standby, open_stage, remove_standby
+from idemfs.failover.places import open_stage
 from idemfs.failover.stage import guid_of
+from idemfs.failover.standbys import Arrival, add_standby, remove_standby
 from idemfs.format.role import Role
 from idemfs.ids import ROOT_FILESET, Guid
 from idemfs.replication import link
@@ -40,7 +41,8 @@ def opened(path: str) -> Tree:
 
 def test_a_standby_is_made_like_its_primary_and_both_know_each_other(a: str, tmp_path: Path) -> None:
     b = str(tmp_path / "B")
-    record = add_standby(a, b)
+    joined = add_standby(a, b)
+    assert (joined.path, joined.name, joined.arrival) == (b, "B", Arrival.NEW)
     primary, standby = opened(a), opened(b)
     assert standby.store.block_size == 8192
     assert standby.store.superblock.compression == primary.store.superblock.compression
@@ -48,7 +50,7 @@ def test_a_standby_is_made_like_its_primary_and_both_know_each_other(a: str, tmp
     guids = [tree.store.catalog.filesets[ROOT_FILESET].guid for tree in (primary, standby)]
     assert guids[0] == guids[1]
     assert standby.active.inode(standby.root) is None
-    assert records.get_peers(primary.store) == [record]
+    assert [(peer.guid, peer.path) for peer in records.get_peers(primary.store)] == [(guid_of(standby), b)]
     assert [(peer.guid, peer.path) for peer in records.get_peers(standby.store)] == [(guid_of(primary), a)]
     assert_clean(standby)
     for tree in (primary, standby):
@@ -182,4 +184,4 @@ def test_removing_a_standby_forgets_it_on_both_sides_and_what_was_held_for_it(a:
         tree.store.close()
     add_standby(a, b)
     os.rename(b, b + ".away")
-    assert remove_standby(a, b).name == "B"
+    assert remove_standby(a, b).path == b
