@@ -19,9 +19,14 @@ from typing import NamedTuple
 import pytest
 
 from idemfs.engines.blocks.memory import MemoryBlocks
+from idemfs.engines.kv.api import Table
 from idemfs.engines.kv.memory import MemoryKV
 from idemfs.errors import NoSpace
+from idemfs.failover import driver
+from idemfs.format import role
+from idemfs.format.role import Role, RoleRecord
 from idemfs.format.tables import Snapshot
+from idemfs.replication.link import replicate_into
 from idemfs.store import store as store_module
 from idemfs.store.files import create_files, first_records, new_superblock, open_files
 from idemfs.store.store import FREEING_BYTES, FREEING_RECORD_COUNT, Store
@@ -342,6 +347,39 @@ def test_reading_goes_on_when_the_time_of_access_finds_no_room() -> None:
     host.tree.touch_atime(hands.at("file"))
     with pytest.raises(NoSpace):
         hands.write("file", 0, 10)
+
+
+def small_standby(primary: Tree, sectors: int) -> Tree:
+    kv, clock = MemoryKV(), Simulated(9)
+    superblock = new_superblock(clock, BLOCK_SIZE, "none")
+    first_records(kv, primary.store.catalog.filesets[primary.fileset].guid)
+    kv.commit({Table.SMALL: {role.KEY: role.pack(RoleRecord(Role.STANDBY, 1, 1))}})
+    return Tree(Store(superblock, kv, MemoryBlocks(sectors), clock))
+
+
+def test_a_standby_without_room_for_a_change_set_shows_what_it_had_and_can_take_over() -> None:
+    """Going back to what it had needs a block for each tail that was appended to, one after the other."""
+    hands = Hands(small_tree(None, None))
+    primary = hands.tree
+    for number in range(6):
+        hands.write(f"log {number}", 0, BLOCK_SIZE // 2)
+    hands.take("first")
+    standby = small_standby(primary, 60)
+    replicate_into(primary, standby)
+    before = dump_of(standby.newest_reader())
+    for number in range(6):
+        hands.append(f"log {number}", BLOCK_SIZE // 4)
+    hands.write("much", 0, 30 * BLOCK_SIZE)
+    hands.take("second")
+    with pytest.raises(NoSpace):
+        replicate_into(primary, standby)
+    assert dump_of(standby.newest_reader()) == before
+    driver.promote(standby, 2, None)
+    assert dump_of(standby.reader) == before
+    assert_clean(standby)
+    Hands(standby).write("log 0", 100, 100)
+    standby.sync()
+    assert_clean(standby)
 
 
 # -- a real disk ---------------------------------------------------------------------------------------------------

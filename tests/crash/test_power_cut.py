@@ -16,6 +16,7 @@ from typing import NamedTuple
 import pytest
 
 from idemfs.engines.kv.api import Table
+from idemfs.testing.builders import assert_clean
 from idemfs.testing.faults import Cut, PowerCut
 from idemfs.vfs.tree import Tree
 from tests.crash.audit import RETURNING, assert_finished, audit
@@ -25,6 +26,8 @@ from tests.crash.workload import WORKLOADS, Hands
 
 IMAGE_COUNT = 2
 """What the host may have kept at one cut is drawn this many times."""
+CHECK_EVERY = 20
+"""Of this many cuts one is followed by a check of everything."""
 AGAIN_EVERY = 11
 """Of this many cuts one is followed by cuts at every write point of the recovery and of the work after it."""
 
@@ -94,6 +97,8 @@ def verify(course: Course, image: Image) -> State:
     tree.sync()
     assert_finished(tree)
     audit(tree)
+    if image.point % CHECK_EVERY == 0:
+        assert_clean(tree)
     go_on(tree, found)
     return found
 
