@@ -70,6 +70,14 @@ def test_addresses_outside_the_store(new: Patient, address: int) -> None:
     assert findings[1].where == "/file, block 1"
 
 
+def test_more_of_one_kind_than_anybody_wants_to_read(new: Patient, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("idemfs.check.owners.QUESTION_COUNT_MAX", 1)
+    for entry in range(3):
+        readdress(new, b"file", entry, 5 + entry)
+    told = [str(finding) for finding in new.find() if finding.kind is Kind.ADDRESS]
+    assert len(told) == 2 and told[0].startswith("/file, block 0: ") and "and 2 more" in told[1]
+
+
 def test_two_files_with_one_extent(new: Patient) -> None:
     block = new.map(b"other")
     readdress(new, b"file", 1, block.addresses[0])

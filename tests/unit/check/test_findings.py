@@ -16,7 +16,7 @@ from idemfs.format.address import DITTO, HOLE
 from idemfs.format.inode import INLINE
 from idemfs.format.tables import Fileset, Snapshot
 from idemfs.ids import ROOT_FILESET, ROOT_INO, FilesetId, Guid, Ino, Number, SnapshotId, make_ino
-from idemfs.limits import FILE_SIZE_MAX
+from idemfs.limits import FILE_SIZE_MAX, SECTOR_COUNT_MAX
 from idemfs.testing.builders import make_file
 from idemfs.vfs.tree import Tree
 from tests.unit.check.patient import Patient
@@ -59,6 +59,7 @@ RECORDS: dict[str, tuple[Callable[[Patient], tuple[bytes, bytes]], str]] = {
         "5000 bytes, which is too many",
     ),
     "unknown kind": (lambda p: (p.ino(b"file").to_bytes(8, "big") + b"q", b"1"), "no known kind"),
+    "number 0": (lambda p: (keys.xattr(Ino(0), b"user.a"), b"\1"), "no inode has number 0"),
     "long inode key": (lambda p: (keys.inode(p.ino(b"file")) + b"1", b"1"), "too long"),
     "block key": (lambda p: (keys.block(p.ino(b"file"), 1)[:-1], b""), "wrong size"),
     "block far away": (lambda p: (keys.block(p.ino(b"file"), FILE_SIZE_MAX // BLOCK), b""), "past the largest size"),
@@ -74,6 +75,7 @@ RECORDS: dict[str, tuple[Callable[[Patient], tuple[bytes, bytes]], str]] = {
 KNOCK_ON: dict[str, set[Kind]] = {
     "inode of no type": {Kind.ENTRY},
     "inode name": {Kind.BACK_REFERENCE},
+    "number 0": {Kind.INODE},
     "long inode key": {Kind.INODE_COUNT},
     "link to number 0": {Kind.BACK_REFERENCE, Kind.LINK_COUNT},
     "entry without a name": {Kind.DIRECTORY_SIZE},
@@ -97,6 +99,13 @@ def test_a_record_that_the_format_does_not_know(new: Patient, case: str) -> None
     # What cannot be decoded cannot be counted or followed either; with most records nothing else is wrong.
     others = {finding.kind for finding in new.find()} - {Kind.RECORD}
     assert others == KNOCK_ON.get(case, set())
+
+
+def test_a_record_without_a_place_is_named_by_its_key(new: Patient) -> None:
+    key = new.ino(b"file").to_bytes(8, "big") + b"q"
+    new.put_active(key, b"1")
+    new.put(Table.SMALL, b"Z1", b"")
+    assert [finding.where for finding in new.find()] == ["key 'Z' 31", f"key {key.hex()}"]
 
 
 def test_an_entry_or_link_that_does_not_decode(new: Patient) -> None:
@@ -226,6 +235,13 @@ def test_a_snapshot_record_that_makes_no_sense(old: Patient, case: str) -> None:
     only(old, Kind.SNAPSHOT, words)
 
 
+def test_more_sectors_than_there_can_be(new: Patient) -> None:
+    state = new.state()
+    state.sector_count = SECTOR_COUNT_MAX + 1
+    new.put_state(state)
+    assert [finding.kind for finding in new.find()] == [Kind.RECORD, Kind.LEAK]
+
+
 def test_a_hold_of_a_snapshot_that_does_not_exist(old: Patient) -> None:
     old.put(Table.SMALL, keys.hold(SnapshotId(77), b"me"), bytes(8))
     only(old, Kind.SNAPSHOT, "snapshot number 77: is held")
@@ -236,6 +252,8 @@ def test_records_that_a_snapshot_owns_that_does_not_exist(old: Patient) -> None:
     old.put(Table.SHADOW, keys.shadow(key, SnapshotId(77)), b"")
     old.put(Table.OWNED, keys.owned(SnapshotId(77), key), b"")
     only(old, Kind.SNAPSHOT, "snapshot number 77 of fileset 0: owns records")
+    old.put(Table.OWNED, keys.owned(SnapshotId(78), key), b"")
+    assert [finding.where for finding in old.find()][1:] == ["/pipe in snapshot number 78"]
 
 
 def test_counts_of_inodes(old: Patient) -> None:
