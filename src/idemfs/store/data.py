@@ -10,6 +10,7 @@ Threads: under the store's lock. Compression and checksums release the interpret
 from __future__ import annotations
 
 from collections import OrderedDict
+from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
 from xxhash import xxh3_64_intdigest
@@ -44,15 +45,16 @@ class Data:
         """What the open group wrote; it must be synced before the group commits."""
 
     def write(
-        self, content: bytes, extent: tuple[int, int] | None = None, *, frees: bool = False
+        self, content: bytes | memoryview, extent: tuple[int, int] | None = None, *, frees: bool = False
     ) -> tuple[Address, int]:
         """Store the content of one block; its address and checksum. Trailing zeros are not stored.
 
         ``extent`` (sector, count) was allocated for it before, in this group; what is not needed of it
         is given back, unless this fails. Raises ``OSError``, and ``NoSpace`` only without one.
-        ``frees``: as for ``Space.allocate``.
+        ``frees``: as for ``Space.allocate``. A ``memoryview``, of bytes that nobody can change, is written from
+        where it lies, and not kept in the cache: so are whole blocks of files that are written in order.
         """
-        payload = content.rstrip(b"\0")
+        payload = content if len(content) and content[-1] else bytes(content).rstrip(b"\0")
         if not payload:
             if extent:
                 self._space.give_back(*extent, 0)
@@ -73,7 +75,8 @@ class Data:
             self._space.give_back(*extent, count if in_extent else 0)
         self.written_bytes += len(data)
         address = addresses.make(sector, len(data), stored is not None)
-        self._remember(address, payload)
+        if isinstance(payload, bytes):
+            self._remember(address, payload)
         return address, checksum
 
     def _place(self, extent: tuple[int, int] | None, count: int, frees: bool) -> int:
@@ -88,8 +91,11 @@ class Data:
                 raise
             return extent[0]
 
-    def read(self, address: Address, checksum: int) -> bytes:
-        """The payload at a real address or ``HOLE``. Raises ``DamagedBlock``."""
+    def read(self, address: Address, checksum: int, *, keep: bool = True) -> bytes:
+        """The payload at a real address or ``HOLE``. Raises ``DamagedBlock``.
+
+        ``keep``: whether it is worth a place in the cache; it is not for who reads whole blocks, one after another.
+        """
         if address == HOLE:
             return b""
         payload = self._cache.get(address)
@@ -97,7 +103,8 @@ class Data:
             self._cache.move_to_end(address)
             return payload
         payload = self.read_uncached(address, checksum)
-        self._remember(address, payload)
+        if keep:
+            self._remember(address, payload)
         return payload
 
     def read_uncached(self, address: Address, checksum: int) -> bytes:
@@ -109,6 +116,17 @@ class Data:
         if xxh3_64_intdigest(payload) != checksum:
             raise DamagedBlock(f"the block at sector {sector} is damaged: its checksum is wrong")
         return payload
+
+    def read_row(self, row: Sequence[tuple[Address, int]]) -> bytes:
+        """The payloads of whole, uncompressed extents of one size, each right behind the one before."""
+        size = addresses.stored_size_of(row[0][0])
+        content = self._blocks.read(addresses.sector_of(row[0][0]), size * len(row))
+        view = memoryview(content)
+        for index, (address, checksum) in enumerate(row):
+            if xxh3_64_intdigest(view[index * size : (index + 1) * size]) != checksum:
+                sector = addresses.sector_of(address)
+                raise DamagedBlock(f"the block at sector {sector} is damaged: its checksum is wrong")
+        return content
 
     def forget(self, address: Address) -> None:
         """The extent is freed: its place may soon hold something else."""
@@ -126,7 +144,7 @@ class Data:
         while self._cache_bytes > BLOCK_CACHE_BYTES_MAX:
             self._cache_bytes -= len(self._cache.popitem(last=False)[1])
 
-    def _compressed(self, payload: bytes) -> bytes | None:
+    def _compressed(self, payload: bytes | memoryview) -> bytes | None:
         """``payload`` compressed, or None when that saves no sector."""
         if len(payload) <= SECTOR_SIZE:
             return None

@@ -94,7 +94,7 @@ class Contents:
 
     def _write_piece(self, ino: Ino, node: Inode, number: int, start: int, piece: memoryview) -> None:
         if start == 0 and len(piece) == self.block_size:
-            address, checksum = self.store.data.write(bytes(piece))
+            address, checksum = self.store.data.write(piece if piece.readonly else bytes(piece))
             self._forget(ino, number)
             self.active.set_block(ino, node, number, address, checksum, number * self.block_size)
             return

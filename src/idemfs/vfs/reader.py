@@ -11,11 +11,12 @@ import os
 from collections.abc import Callable, Iterator
 
 from idemfs.errors import DamagedBlock
+from idemfs.format import address as addresses
 from idemfs.format import entry, keys
 from idemfs.format.address import HOLE
 from idemfs.format.inode import Inode
 from idemfs.format.tables import COMPLETE, Snapshot
-from idemfs.ids import ROOT_NUMBER, FilesetId, Ino, Number, fileset_of, make_ino, number_of
+from idemfs.ids import ROOT_NUMBER, Address, FilesetId, Ino, Number, fileset_of, make_ino, number_of
 from idemfs.limits import INDIRECT_ENTRY_COUNT, NAME_SIZE_MAX, SCAN_COUNT, XATTR_NAME_SIZE_MAX
 from idemfs.versions.resolve import AFTER
 from idemfs.versions.state import Records, tail_size
@@ -166,13 +167,40 @@ class Reader:
             number, start = divmod(offset, block_size)
             if start + size <= block_size:
                 return self._piece(ino, number, start, size)
-            pieces = [self._piece(ino, number, start, block_size - start)]
-            left = size - (block_size - start)
-            while left > 0:
+            pieces = []
+            left = size
+            if start:
+                pieces.append(self._piece(ino, number, start, block_size - start))
+                left -= block_size - start
                 number += 1
+            while left > 0:
+                if left >= 2 * block_size and (run := self._run(ino, number, left // block_size)):
+                    pieces.append(run)
+                    left -= len(run)
+                    number += len(run) // block_size
+                    continue
                 pieces.append(self._piece(ino, number, 0, min(left, block_size)))
                 left -= block_size
-            return b"".join(pieces)
+                number += 1
+            return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+    def _run(self, ino: Ino, number: int, limit: int) -> bytes:
+        """Up to ``limit`` whole blocks that lie in a row on disk, read at once; nothing if there are fewer than two."""
+        found: list[tuple[Address, int]] = []
+        while len(found) < limit:
+            if self._dirty and self._dirty(ino, number + len(found)) is not None:
+                break
+            address, checksum = self.view.block(ino, number + len(found))
+            if found and address != addresses.next_whole(found[-1][0]):
+                break
+            found.append((address, checksum))
+        if len(found) < 2 or addresses.stored_size_of(found[0][0]) != self.store.block_size:
+            return b""
+        try:
+            return self.store.data.read_row(found)
+        except DamagedBlock:
+            # Read one by one, which tells the file and the block.
+            return b""
 
     def damaged(self, ino: Ino, number: int, damaged: DamagedBlock) -> DamagedBlock:
         """``damaged``, with the file that it is about."""
@@ -188,9 +216,11 @@ class Reader:
             if address == HOLE:
                 return bytes(size)
             try:
-                content = self.store.data.read(address, checksum)
+                content = self.store.data.read(address, checksum, keep=size < self.store.block_size)
             except DamagedBlock as damaged:
                 raise self.damaged(ino, number, damaged) from damaged
+        if len(content) == size and isinstance(content, bytes):
+            return content
         piece = bytes(content[start : start + size])
         return piece if len(piece) == size else piece + bytes(size - len(piece))
 
