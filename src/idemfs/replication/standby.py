@@ -33,7 +33,8 @@ def open_standby(path: str, header: Header, *, clock: Clock | None = None) -> Tr
         judge_name(header)
         _refuse_unless_full(path, header)
         create_files(path, block_size=header.block_size, fileset_guid=header.fileset, clock=clock)
-    store = open_files(path, background=False, clock=clock)
+    # Committing in the background, since a slow stream is to be durable as it comes.
+    store = open_files(path, clock=clock)
     try:
         if _is_new(store, header):
             _make_standby(store, header.epoch)
