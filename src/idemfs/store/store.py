@@ -14,6 +14,7 @@ only opening it again tells what is there.
 from __future__ import annotations
 
 import threading
+from _thread import RLock as _RLock
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 
@@ -37,6 +38,10 @@ from idemfs.store.data import Data
 from idemfs.store.records import Records
 from idemfs.store.space import Space
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from types import TracebackType
+
 FREEING_RECORD_COUNT = 512
 FREEING_BYTES = 1 << 20
 """Room that changes leave, on a host that is full, for those that free space."""
@@ -44,6 +49,19 @@ _RESERVE_RECORD_STEP = FREEING_RECORD_COUNT + 1024
 _RESERVE_BYTES_STEP = FREEING_BYTES + (1 << 20)
 """The engine is asked for more than one operation needs, so that it is asked seldom; not for much more, since
 data cannot have what it claims from the host."""
+
+
+class _Lock(_RLock):  # type: ignore[misc]  # final in the type stubs alone
+    """Tells when a block that it guards is ended by what is no error, as the user's interrupt."""
+
+    on_interrupt: Callable[[BaseException], None]
+
+    def __exit__(
+        self, kind: type[BaseException] | None, value: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if value is not None and not isinstance(value, Exception):
+            self.on_interrupt(value)
+        self.release()
 
 
 class Store:
@@ -66,7 +84,8 @@ class Store:
         self.blocks = blocks
         self.clock = clock
         self.readonly = readonly
-        self.lock = threading.RLock()
+        self.lock = _Lock()
+        self.lock.on_interrupt = self._interrupted
         self.active = Records(kv, Table.ACTIVE)
         self.shadow = Records(kv, Table.SHADOW)
         self.owned = Records(kv, Table.OWNED)
@@ -260,6 +279,11 @@ class Store:
             if self._failure is None:
                 self._failure = failure
             self._done.notify_all()
+
+    def _interrupted(self, interrupt: BaseException) -> None:
+        """Somebody holds the lock who will not finish: the open group may have half of an operation."""
+        if self.dirty:
+            self.stop(interrupt)
 
     def _fail(self, failure: BaseException) -> None:
         """As ``stop``. Raises ``CommitFailed``; what is no error but the end of the process goes on as it is."""

@@ -296,6 +296,44 @@ def test_a_process_that_is_interrupted_in_a_commit_can_still_close() -> None:
     assert names(reopened(tree)) == []
 
 
+def test_an_operation_that_is_interrupted_halfway_is_never_committed() -> None:
+    """Not when the store is closed either, which the interrupt leads to."""
+
+    class InterruptingClock(Simulated):
+        def __init__(self) -> None:
+            super().__init__()
+            self.countdown = 1 << 30
+
+        def now_ns(self) -> int:
+            self.countdown -= 1
+            if not self.countdown:
+                raise KeyboardInterrupt
+            return super().now_ns()
+
+    clock, kv = InterruptingClock(), MemoryKV()
+    superblock = new_superblock(clock, BLOCK_SIZE, "none")
+    first_records(kv, superblock.guid)
+    tree = Tree(Store(superblock, kv, MemoryBlocks(), clock))
+    make(tree, b"durable")
+    tree.sync()
+    make(tree, b"not durable")
+    clock.countdown = 1
+    with pytest.raises(KeyboardInterrupt):
+        make(tree, b"halfway")
+    with pytest.raises(CommitFailed, match="KeyboardInterrupt"):
+        tree.sync()
+    tree.store.close()
+    assert names(reopened(tree)) == [b"durable"]
+
+
+def test_an_interrupt_elsewhere_takes_nothing_back(tree: Tree) -> None:
+    make(tree, b"file")
+    with pytest.raises(KeyboardInterrupt):
+        raise KeyboardInterrupt
+    tree.store.close()
+    assert names(reopened(tree)) == [b"file"]
+
+
 def test_a_store_that_was_let_go_refuses_instead_of_waiting_for_ever(tree: Tree) -> None:
     make(tree, b"file")
     tree.store.abandon()
