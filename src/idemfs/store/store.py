@@ -33,6 +33,7 @@ from idemfs.limits import (
     GROUP_SECONDS,
     SECTOR_SIZE,
 )
+from idemfs.store import turns
 from idemfs.store.catalog import Catalog
 from idemfs.store.data import Data
 from idemfs.store.records import Records
@@ -299,7 +300,8 @@ class Store:
                 # crash: the batch names these blocks, so they are on disk before it is.
                 self.blocks.sync()
             # crash: the commit is the moment at which the group exists.
-            self.kv.commit(self._batch, self._precondition)
+            with turns.short():
+                self.kv.commit(self._batch, self._precondition)
             with suppress(OSError):
                 # What the host does not take back is free all the same.
                 self.space.discard()
