@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from random import Random
 from typing import NamedTuple
@@ -23,6 +23,7 @@ from idemfs.format.tables import Snapshot
 from idemfs.ids import ROOT_FILESET, Guid, Ino, Number, make_ino
 from idemfs.limits import INDIRECT_ENTRY_COUNT, INLINE_SIZE_MAX
 from idemfs.snapshots import bring_back, delete, manage
+from idemfs.store import space
 from idemfs.store import store as store_module
 from idemfs.testing.clock import Simulated
 from idemfs.vfs.tree import RenameFlag, Tree
@@ -40,9 +41,9 @@ from tests.property.model import ROOT, Model, Node, State
 SPAN = BLOCK * INDIRECT_ENTRY_COUNT
 NAMES = (b"a", b"b", b"c", b"a\x01", b"\xff\xfe", b"dd", b"n" * 255)
 XATTRS = (b"user.a", b"user.b", b"user.a\x01")
-EDGES = (0, 100, INLINE_SIZE_MAX, BLOCK, 2 * BLOCK, 3 * BLOCK, 5 * BLOCK, SPAN - BLOCK, SPAN, SPAN + BLOCK)
-NEAR = (0, -1, 1, 700, -700)
-LENGTHS = (1, 10, 600, INLINE_SIZE_MAX, INLINE_SIZE_MAX + 1, BLOCK - 1, BLOCK, BLOCK + 1, 2 * BLOCK, 10_000)
+EDGES = (0, INLINE_SIZE_MAX, BLOCK, 2 * BLOCK, 3 * BLOCK, 5 * BLOCK)
+NEAR = (0, -1, 1, 700, -700, 2000)
+LENGTHS = (1, 600, INLINE_SIZE_MAX, INLINE_SIZE_MAX + 1, 3000, BLOCK, BLOCK + 1, 2 * BLOCK, 10_000)
 SPECIAL = (stat.S_IFIFO, stat.S_IFSOCK, stat.S_IFCHR, stat.S_IFBLK)
 MODES = (0o644, 0o755, 0o6711, 0o2775, 0o000)
 SNAPSHOT_COUNT_MAX = 7
@@ -56,6 +57,8 @@ class Options(NamedTuple):
     """Groups are committed at about so many records, and so in the midst of what takes several steps."""
     standby: str | None = None
     """The compression of a standby, if there is to be one."""
+    window_sector_count: int = 8
+    """Space is handed out from windows of so many sectors; small ones make freed space come back soon."""
     compare_each: bool = True
     """Compare after each step: it fills caches, which may hide something, or bring it out."""
 
@@ -74,6 +77,7 @@ class Driver:
         self.clock = Simulated()
         self.steps: list[tuple[str, tuple[int, ...]]] = []
         self._patches: list[mock._patch[int]] = []
+        self.patch(mock.patch.object(space, "RESERVE_SECTOR_COUNT", options.window_sector_count))
         if options.group_record_count is not None:
             self.patch(mock.patch.object(store_module, "GROUP_RECORD_COUNT_MAX", options.group_record_count))
         self.machine = Machine(self.clock, options.compression, Guid(bytes(16)))
@@ -139,7 +143,8 @@ class Driver:
         return self._pick(which, lambda node: node.is_dir and node.nlink > 0)
 
     def file(self, which: int) -> int:
-        return self._pick(which, lambda node: node.is_file)
+        """Most often one of the oldest, so that something happens to them."""
+        return self._pick(which if which % 4 == 0 else which // 4 % 3, lambda node: node.is_file)
 
     def anything(self, which: int) -> int:
         return self._pick(which, lambda node: True)
@@ -152,10 +157,16 @@ class Driver:
         return places[which % len(places)]
 
     def offset(self, number: int, which: int) -> int:
-        """On or near an edge of a block, an indirect block, or the end of the file."""
-        edge, near = divmod(which, len(NEAR))
-        size = len(self.model.active[number].content)
-        edges = (*EDGES, size, size, size // 2, size // BLOCK * BLOCK)
+        """On or near an edge: of what the file has data in, of its end, of blocks and indirect blocks."""
+        kind, rest = divmod(which, 3)[::-1]
+        edge, near = divmod(rest, len(NEAR))
+        content = self.model.active[number].content
+        # Comparing what is as long as two indirect blocks takes its time, so few files are.
+        edges: Sequence[int] = (*EDGES, SPAN, SPAN - BLOCK) if number % 7 == 5 else EDGES
+        if kind == 0:
+            edges = [at for at in range(0, len(content), BLOCK) if content[at : at + BLOCK].strip(b"\0")] or edges
+        elif kind == 1:
+            edges = (len(content), len(content) // BLOCK * BLOCK, len(content) // 2)
         return max(0, edges[edge % len(edges)] + NEAR[near])
 
     def data(self, length: int, kind: int) -> bytes:
@@ -170,6 +181,20 @@ class Driver:
         return rng.randbytes(size // 2).ljust(size, b"\0") if kind % 6 == 4 else bytes(size)
 
     # -- names ---------------------------------------------------------------------------------------
+
+    def furnish(self) -> bool:
+        """Something to begin with: files of all sizes, a directory, and all that is durable."""
+        for name, (start, length) in enumerate(((0, 0), (0, 8), (3 * BLOCK, 7), (SPAN, 6))):
+            self.create(0, name, 0, 0)
+            number = self.model.active[ROOT].entries[NAMES[name]]
+            if self.model.active[number].is_file:
+                data = self.data(length, name)
+                self.tree.write(self.ino(number), start, data)
+                self.model.write(number, start, data, self.now())
+        self.create(0, 4, 4, 1)
+        self.set_xattr(1, 0, 3)
+        self.tree.sync()
+        return True
 
     def create(self, where: int, name: int, kind: int, extra: int) -> None:
         parent, data, rdev = self.directory(where), b"", 0
@@ -298,6 +323,8 @@ class Driver:
 
     def write(self, which: int, offset: int, length: int, kind: int) -> None:
         number = self.file(which)
+        if number == ROOT:
+            self.create(offset, length, 0, kind)
         start, data = self.offset(number, offset), self.data(length, kind)
         self.both(
             lambda: self.tree.write(self.ino(number), start, data),
@@ -311,6 +338,20 @@ class Driver:
             lambda: self.tree.append(self.ino(number), data),
             lambda: self.model.write(number, len(self.model.active[number].content), data, self.now()),
         )
+
+    def append_alone(self, which: int, length: int, kind: int) -> bool:
+        """What is appended takes no block into a snapshot, unless one has the file longer."""
+        number = self.file(which)
+        self.tree.sync()
+        before = [snapshot.data_bytes for snapshot in self.machine.snapshots()]
+        states = self.model.snapshots.values()
+        longest = max((len(state[number].content) for state in states if number in state), default=0)
+        is_longest = len(self.model.active[number].content) >= longest
+        self.append(which, length, kind)
+        self.tree.sync()
+        after = [snapshot.data_bytes for snapshot in self.machine.snapshots()]
+        assert after == before or not is_longest, "what was appended was preserved"
+        return True
 
     def truncate(self, which: int, offset: int) -> None:
         number = self.file(which)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from random import Random
 
 from tests.property.driver import PLAIN, Driver, Options
@@ -11,7 +11,8 @@ from tests.property.pair import Pair
 Step = tuple[str, tuple[int, ...]]
 
 WEIGHTS: dict[str, tuple[int, int]] = {
-    "create": (10, 4),
+    "furnish": (1, 0),
+    "create": (16, 4),
     "link": (3, 3),
     "unlink": (6, 1),
     "rmdir": (2, 1),
@@ -23,18 +24,19 @@ WEIGHTS: dict[str, tuple[int, int]] = {
     "set_xattr": (4, 3),
     "remove_xattr": (2, 2),
     "touch": (2, 1),
-    "write": (12, 4),
-    "append": (6, 3),
-    "truncate": (8, 2),
-    "punch": (5, 3),
+    "write": (14, 4),
+    "append": (7, 3),
+    "append_alone": (4, 3),
+    "truncate": (10, 2),
+    "punch": (7, 3),
     "commit": (3, 0),
     "check": (1, 0),
     "reopen": (1, 0),
-    "crash": (1, 0),
-    "torn_commit": (1, 1),
-    "take": (9, 0),
-    "delete": (5, 1),
-    "restore": (2, 1),
+    "crash": (2, 0),
+    "torn_commit": (2, 1),
+    "take": (12, 0),
+    "delete": (7, 1),
+    "restore": (3, 1),
     "undo": (1, 0),
     "go_back": (1, 1),
     "rollback": (1, 0),
@@ -56,13 +58,20 @@ PAIR_WEIGHTS = WEIGHTS | {
     "failover": (1, 0),
 }
 """The same for a store with a standby."""
+ALWAYS = ("create", "write", "take", "replicate")
 NUMBER_MAX = 999
 
 
-def random_steps(seed: int, count: int, options: Options = PLAIN) -> list[Step]:
+def random_steps(seed: int, count: int, options: Options = PLAIN, often: Collection[str] = ()) -> list[Step]:
+    """Those named in ``often`` come more often than others do."""
     rng = Random(seed)
     weights = WEIGHTS if options.standby is None else PAIR_WEIGHTS
-    names = rng.choices(list(weights), [weight for weight, _ in weights.values()], k=count)
+    # Each run does some things often and others never: so it gets deeper than if all did a little of everything.
+    factors = {name: 1 if name in ALWAYS else rng.choice((0, 1, 1, 3)) for name in weights}
+    factors.update(dict.fromkeys(often, 6))
+    names = rng.choices(list(weights), [weight * factors[name] for name, (weight, _) in weights.items()], k=count)
+    if seed % 4:
+        names = ["furnish", "take", *names[2:]]
     return [(name, tuple(rng.randint(0, NUMBER_MAX) for _ in range(weights[name][1]))) for name in names]
 
 
