@@ -187,14 +187,18 @@ class Reader:
     def _run(self, ino: Ino, number: int, limit: int) -> bytes:
         """Up to ``limit`` whole blocks that lie in a row on disk, read at once; nothing if there are fewer than two."""
         found: list[tuple[Address, int]] = []
+        next_address = HOLE
         while len(found) < limit:
             if self._dirty and self._dirty(ino, number + len(found)) is not None:
                 break
             address, checksum = self.view.block(ino, number + len(found))
-            if found and address != addresses.next_whole(found[-1][0]):
+            is_next = address == next_address if found else addresses.stored_size_of(address) == self.store.block_size
+            next_address = addresses.next_whole(address)
+            # A hole is followed by nothing, or each hole of a sparse file would be compared with all behind it.
+            if not is_next or next_address == HOLE:
                 break
             found.append((address, checksum))
-        if len(found) < 2 or addresses.stored_size_of(found[0][0]) != self.store.block_size:
+        if len(found) < 2:
             return b""
         try:
             return self.store.data.read_row(found)
