@@ -44,12 +44,12 @@ def stored_size_of(address: int) -> int:
     return address >> SECTOR_BITS & SIZE_MASK
 
 
-def next_whole(address: int) -> int:
+def next_whole(address: int) -> Address:
     """The address that an equal extent right behind this one has; ``HOLE`` for what is no whole uncompressed one."""
     size = stored_size_of(address)
     if not is_real(address) or is_compressed(address) or size % SECTOR_SIZE:
         return HOLE
-    return address + size // SECTOR_SIZE
+    return Address(address + size // SECTOR_SIZE)
 
 
 def is_compressed(address: int) -> bool:
