@@ -187,7 +187,7 @@ class Reader:
     def _run(self, ino: Ino, number: int, limit: int) -> bytes:
         """Up to ``limit`` whole blocks that lie in a row on disk, read at once; nothing if there are fewer than two."""
         found: list[tuple[Address, int]] = []
-        next_address = HOLE
+        next_address: int = HOLE
         while len(found) < limit:
             if self._dirty and self._dirty(ino, number + len(found)) is not None:
                 break
