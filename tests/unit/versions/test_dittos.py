@@ -6,14 +6,10 @@ import stat
 
 import pytest
 
-from idemfs.engines.blocks.memory import MemoryBlocks
-from idemfs.engines.kv.memory import MemoryKV
 from idemfs.format.tables import Snapshot
-from idemfs.ids import ROOT_FILESET, Guid, Ino
+from idemfs.ids import ROOT_FILESET, Ino
 from idemfs.snapshots import bring_back, delete, manage
-from idemfs.store.files import first_records, new_superblock
-from idemfs.store.store import Store
-from idemfs.testing.clock import Simulated
+from idemfs.testing.builders import memory_tree
 from idemfs.vfs.tree import Tree
 
 BLOCK = 4096
@@ -21,10 +17,7 @@ BLOCK = 4096
 
 @pytest.fixture
 def tree() -> Tree:
-    clock = Simulated()
-    kv = MemoryKV()
-    first_records(kv, Guid(bytes(16)))
-    return Tree(Store(new_superblock(clock, BLOCK, "none"), kv, MemoryBlocks(), clock))
+    return memory_tree(block_size=BLOCK)
 
 
 def make(tree: Tree, name: bytes, kind: int = stat.S_IFREG) -> Ino:

@@ -7,20 +7,12 @@ import stat
 
 import pytest
 
-from idemfs.engines.blocks.memory import MemoryBlocks
-from idemfs.engines.kv.memory import MemoryKV
-from idemfs.ids import Guid
-from idemfs.store.files import first_records, new_superblock
-from idemfs.store.store import Store
-from idemfs.testing.clock import Simulated
-from idemfs.vfs.tree import RenameFlag, Tree
+from idemfs.testing.builders import memory_tree
+from idemfs.vfs.tree import RenameFlag
 
 
 def test_nothing_is_created_in_linked_into_or_moved_into_a_removed_directory() -> None:
-    clock = Simulated()
-    kv = MemoryKV()
-    first_records(kv, Guid(bytes(16)))
-    tree = Tree(Store(new_superblock(clock, 4096, "none"), kv, MemoryBlocks(), clock))
+    tree = memory_tree()
     folder = tree.create(tree.root, b"d", stat.S_IFDIR | 0o755, 0, 0)
     file = tree.create(tree.root, b"f", stat.S_IFREG | 0o644, 0, 0)
     tree.open(folder)
