@@ -108,12 +108,14 @@ class Driver:
         self.steps.append((name, numbers))
         self.clock.advance(0.5)
         commits, saved = self.machine.kv.commit_count, self.model.saved()
+        self.machine.kv.orphans.clear()
         durable = getattr(self, name)(*numbers)
         if durable:
             self.model.commit()
         elif durable is None and self.machine.kv.commit_count != commits:
-            # Admitting the step committed what was before it.
-            self.model.commit(saved)
+            # Admitting the step committed what was before it; or else the step, of which only the freeing is left.
+            gone = map(self.ino, saved[0].keys() - self.model.active.keys())
+            self.model.commit(None if self.machine.kv.orphans.intersection(gone) else saved)
         if self.options.compare_each:
             self.compare()
 

@@ -11,10 +11,11 @@ from random import Random
 
 from idemfs.clock import Clock
 from idemfs.engines.kv.api import Batch, Precondition, Table
+from idemfs.engines.kv.memory import MemoryKV
 from idemfs.format import keys, role
 from idemfs.format.role import Role, RoleRecord
 from idemfs.format.tables import COMPLETE, Snapshot, unpack_snapshot
-from idemfs.ids import ROOT_FILESET, Guid, SnapshotId
+from idemfs.ids import ROOT_FILESET, Guid, Ino, SnapshotId
 from idemfs.store.files import first_records, new_superblock
 from idemfs.store.store import Store
 from idemfs.testing.blocks import CrashingBlocks
@@ -33,16 +34,23 @@ class Fuse(Cut):
 
 
 class CountingKV(CrashingKV):
-    """Counts commits that happened."""
+    """Counts commits that happened, and notes the orphans that they made."""
 
-    commit_count = 0
+    def __init__(self, cut: Cut, records: MemoryKV | None = None) -> None:
+        super().__init__(cut, records=records)
+        self.commit_count = 0
+        self.orphans: set[Ino] = set()
 
     def commit(self, batch: Batch, precondition: Precondition | None = None) -> None:
         super().commit(batch, precondition)
         self.commit_count += 1
+        start, end = keys.prefix_range(b"O")
+        for key, value in batch.get(Table.SMALL, {}).items():
+            if start <= key < end and value is not None:
+                self.orphans.add(Ino(int.from_bytes(key[1:], "big")))
 
     def copied(self, cut: Cut) -> CountingKV:
-        twin = CountingKV(cut, records=self._records.copy())
+        twin = CountingKV(cut, self._records.copy())
         twin.commit_count = self.commit_count
         return twin
 
