@@ -327,6 +327,7 @@ class Driver:
         number = self.file(which)
         if number == ROOT:
             self.create(offset, length, 0, kind)
+            return
         start, data = self.offset(number, offset), self.data(length, kind)
         self.both(
             lambda: self.tree.write(self.ino(number), start, data),
