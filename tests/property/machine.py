@@ -5,7 +5,7 @@ Threads: one.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from random import Random
 
@@ -41,8 +41,10 @@ class CountingKV(CrashingKV):
         self.commit_count = 0
         self.orphans: set[Ino] = set()
 
-    def commit(self, batch: Batch, precondition: Precondition | None = None) -> None:
-        super().commit(batch, precondition)
+    def commit(
+        self, batch: Batch, precondition: Precondition | None = None, on_written: Callable[[], None] | None = None
+    ) -> None:
+        super().commit(batch, precondition, on_written)
         self.commit_count += 1
         start, end = keys.prefix_range(b"O")
         for key, value in batch.get(Table.SMALL, {}).items():

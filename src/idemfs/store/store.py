@@ -300,8 +300,8 @@ class Store:
                 # crash: the batch names these blocks, so they are on disk before it is.
                 self.blocks.sync()
             # crash: the commit is the moment at which the group exists.
-            with turns.short():
-                self.kv.commit(self._batch, self._precondition)
+            with self._held_until() as release:
+                self.kv.commit(self._batch, self._precondition, release)
             with suppress(OSError):
                 # What the host does not take back is free all the same.
                 self.space.discard()
@@ -316,6 +316,27 @@ class Store:
             self._committing = False
             self._committed_sequence = self._sealed_sequence
             self._done.notify_all()
+
+    @contextmanager
+    def _held_until(self) -> Iterator[Callable[[], None]]:
+        """The lock, held until what is yielded is called, or this is left.
+
+        LMDB gives the interpreter lock up at every record that it writes. Another thread that computes
+        meanwhile makes both slower than one after the other; so those who use the store wait.
+        """
+        held = self.lock.acquire()
+
+        def release() -> None:
+            nonlocal held
+            if held:
+                held = False
+                self.lock.release()
+
+        try:
+            with turns.short():
+                yield release
+        finally:
+            release()
 
     def _wake(self) -> None:
         if not self._background:

@@ -5,7 +5,7 @@ Threads: as the interface of an engine says.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from random import Random
 
 from idemfs.engines.kv.api import KV, Batch, Precondition, Table
@@ -38,10 +38,12 @@ class CrashingKV:
         self._cut.check()
         return self._records.scan(table, start, end, limit, reverse)
 
-    def commit(self, batch: Batch, precondition: Precondition | None = None) -> None:
+    def commit(
+        self, batch: Batch, precondition: Precondition | None = None, on_written: Callable[[], None] | None = None
+    ) -> None:
         falls = self._cut.begin()
         try:
-            self._records.commit(batch, precondition)
+            self._records.commit(batch, precondition, on_written)
         finally:
             if falls:
                 self._cut.fall()
@@ -79,9 +81,11 @@ class FaultyKV:
         self.faults.check(Kind.READ)
         return self._engine.scan(table, start, end, limit, reverse)
 
-    def commit(self, batch: Batch, precondition: Precondition | None = None) -> None:
+    def commit(
+        self, batch: Batch, precondition: Precondition | None = None, on_written: Callable[[], None] | None = None
+    ) -> None:
         self.faults.check(Kind.COMMIT)
-        self._engine.commit(batch, precondition)
+        self._engine.commit(batch, precondition, on_written)
 
     def reserve(self, record_count: int, value_bytes: int) -> None:
         self.faults.check(Kind.RESERVE)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from random import Random
@@ -42,7 +42,11 @@ class GatedKV(MemoryKV):
         self.arrived = threading.Semaphore(0)
         self.commit_count = 0
 
-    def commit(self, batch: Batch, precondition: Precondition | None = None) -> None:
+    def commit(
+        self, batch: Batch, precondition: Precondition | None = None, on_written: Callable[[], None] | None = None
+    ) -> None:
+        if on_written is not None:
+            on_written()
         self.arrived.release()
         assert self.gate.wait(PATIENCE_SECONDS)
         super().commit(batch, precondition)
@@ -276,10 +280,15 @@ def test_a_process_that_is_interrupted_in_a_commit_can_still_close() -> None:
     class InterruptedKV(MemoryKV):
         is_interrupted = False
 
-        def commit(self, batch: Batch, precondition: Precondition | None = None) -> None:
+        def commit(
+            self,
+            batch: Batch,
+            precondition: Precondition | None = None,
+            on_written: Callable[[], None] | None = None,
+        ) -> None:
             if self.is_interrupted:
                 raise KeyboardInterrupt
-            super().commit(batch, precondition)
+            super().commit(batch, precondition, on_written)
 
     kv, clock = InterruptedKV(), Simulated()
     superblock = new_superblock(clock, BLOCK_SIZE, "none")

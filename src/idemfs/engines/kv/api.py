@@ -11,7 +11,7 @@ behind a network serves it with one round trip a call.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from enum import Enum
 
 # Not at run time: importing ``typing`` takes a quarter as long as listing snapshots may.
@@ -65,10 +65,13 @@ class KV(Protocol):
         """Up to ``limit`` pairs with ``start <= key < end``, ascending; with ``reverse`` the last ones, descending."""
         ...
 
-    def commit(self, batch: Batch, precondition: Precondition | None = None) -> None:
+    def commit(
+        self, batch: Batch, precondition: Precondition | None = None, on_written: Callable[[], None] | None = None
+    ) -> None:
         """Make ``batch`` durable, atomically.
 
-        Raises ``Fenced`` when the precondition does not hold, ``NoSpace`` when the host is full,
+        ``on_written`` may be called once, when the records stand in the engine's transaction and only the wait
+        for the host is left. Raises ``Fenced`` when the precondition does not hold, ``NoSpace`` when the host is full,
         and then nothing has changed.
         """
         ...

@@ -123,14 +123,16 @@ class LmdbKV:
         except lmdb.Error as error:
             return self._again(error, lambda: read(table, start, end, limit))
 
-    def commit(self, batch: Batch, precondition: Precondition | None = None) -> None:
+    def commit(
+        self, batch: Batch, precondition: Precondition | None = None, on_written: Callable[[], None] | None = None
+    ) -> None:
         record_count, value_bytes = measure(batch)
         with self._commit_lock:
             reservation = self._writable()
             end = reservation.commit_begins(record_count, value_bytes)
             try:
                 self._enlarge_map(end)
-                self._commit(batch, precondition)
+                self._commit(batch, precondition, on_written)
             except lmdb.Error as error:
                 self._commit_failed(error, record_count, value_bytes)
             finally:
@@ -246,7 +248,7 @@ class LmdbKV:
             raise OSError(errno.EROFS, f"{self._path}: not open for writing")
         return self._reservation
 
-    def _commit(self, batch: Batch, precondition: Precondition | None) -> None:
+    def _commit(self, batch: Batch, precondition: Precondition | None, on_written: Callable[[], None] | None) -> None:
         txn = self._env.begin(write=True)
         try:
             if precondition is not None:
@@ -257,6 +259,8 @@ class LmdbKV:
                     raise fenced(self._path, precondition)
             for table, records in batch.items():
                 _change(txn, self._databases[table], records)
+            if on_written is not None:
+                on_written()
             # crash: this syncs the new pages, and only then writes and syncs the page that points to them, so
             # that a cut leaves the old state or the new one.
             txn.commit()

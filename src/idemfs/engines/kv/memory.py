@@ -8,7 +8,7 @@ Threads: one lock around every call.
 from __future__ import annotations
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import islice
 
 from sortedcontainers import SortedDict
@@ -46,7 +46,9 @@ class MemoryKV:
             keys = records.irange(start, end, inclusive=(True, False), reverse=reverse)
             return [(key, records[key]) for key in islice(keys, limit)]
 
-    def commit(self, batch: Batch, precondition: Precondition | None = None) -> None:
+    def commit(
+        self, batch: Batch, precondition: Precondition | None = None, on_written: Callable[[], None] | None = None
+    ) -> None:
         measure(batch)
         with self._lock:
             if precondition is not None and self._tables[Table.SMALL].get(precondition.key) != precondition.value:
@@ -66,6 +68,8 @@ class MemoryKV:
                     else:
                         target[key] = bytes(value)
             self._used_bytes += growth
+        if on_written is not None:
+            on_written()
 
     def reserve(self, record_count: int, value_bytes: int) -> None:
         with self._lock:
