@@ -140,6 +140,15 @@ def test_a_precondition_that_fails_changes_nothing(kv: KV, expected: bytes | Non
     assert kv.get(A, b"k") == b"later"
 
 
+def test_whoever_waits_for_the_records_is_told_once_and_only_if_they_are_written(kv: KV) -> None:
+    told: list[str] = []
+    kv.commit({Table.SMALL: {b"epoch": b"1"}}, None, lambda: told.append("written"))
+    assert len(told) <= 1
+    with pytest.raises(Fenced):
+        kv.commit({A: {b"k": b"v"}}, Precondition(b"epoch", b"2"), lambda: told.append("refused"))
+    assert "refused" not in told
+
+
 def test_readers_do_not_keep_a_commit_from_being_refused(kv: KV) -> None:
     kv.commit({Table.SMALL: {b"epoch": b"1"}})
     done = Event()

@@ -87,7 +87,9 @@ class Snapshots:
             return self._info(self._find(name))
 
     def delete(self, *names: str) -> None:
-        """Delete snapshots, in any order; durable on return. All of them may be deleted, or none is.
+        """Delete snapshots, in any order. All of them may be deleted, or none is.
+
+        On return it is durable that they go; what they give back is free when the next group is durable.
 
         Raises ``SnapshotHeld``, ``NoSpace``, ``CommitFailed``.
         """

@@ -30,7 +30,7 @@ _SMALL_STEP_BYTES = FREEING_BYTES * 3 // 4
 
 
 def delete(active: Active, snapshot: Snapshot) -> None:
-    """Delete ``snapshot``; durable on return.
+    """Delete ``snapshot``. On return it is durable that it goes; what it gives back comes with the next group.
 
     Raises ``SnapshotHeld``, ``SnapshotMissing``, ``NoSpace``, ``CommitFailed``. Without space it has begun, has
     freed what it could, and goes on when the store is opened again.
@@ -44,7 +44,8 @@ def delete(active: Active, snapshot: Snapshot) -> None:
             raise SnapshotMissing(f"snapshot {snapshot.name!r} is being deleted already")
         snapshot.state = DELETING
         store.catalog.changed(snapshot)
-        store.commit(wait=False)
+        # crash: from here on the deletion happens, now or when the store is opened again.
+        store.commit()
     finish(active, snapshot)
 
 
@@ -69,7 +70,6 @@ def finish(active: Active, snapshot: Snapshot) -> None:
                 drop_holds(store, snapshot)
                 store.catalog.remove_snapshot(snapshot)
                 active.resolved.clear()
-                store.commit()
                 return
 
 

@@ -184,6 +184,7 @@ def test_a_deletion_that_is_cut_short_is_finished_when_the_store_is_opened(
         tree = Tree(Store(tree.store.superblock, crashing, sectors, tree.store.clock))
         try:
             delete.delete(tree.active, tree.store.catalog.by_name(ROOT_FILESET, name))
+            tree.sync()
         except PowerCut:
             tree.store.abandon()
             clock, superblock = tree.store.clock, tree.store.superblock

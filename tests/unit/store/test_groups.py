@@ -16,6 +16,7 @@ from idemfs.engines.kv.api import Batch, Precondition, Table
 from idemfs.engines.kv.memory import MemoryKV
 from idemfs.errors import CommitFailed, NoSpace, SnapshotExists, SnapshotMissing
 from idemfs.format import keys
+from idemfs.format.tables import DELETING, unpack_snapshot
 from idemfs.ids import Ino
 from idemfs.limits import GROUP_SECONDS
 from idemfs.snapshots import delete, manage
@@ -420,5 +421,19 @@ def test_what_is_changed_between_two_steps_of_a_deletion_is_durable_with_it(tree
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(delete, "_step", step_with_company)
         delete.delete(tree.active, snapshot)
+    tree.sync()
     tree.store.abandon()
     assert tree.store.kv.get(Table.SMALL, keys.snapshot(tree.fileset, snapshot.id)) is None
+
+
+def test_a_deletion_is_durable_before_what_it_frees_is(tree: Tree) -> None:
+    make(tree, b"file")
+    snapshot = manage.create(tree.store, tree.fileset, "monday")
+    tree.unlink(tree.root, b"file")
+    delete.delete(tree.active, snapshot)
+    tree.store.abandon()
+    durable = tree.store.kv.get(Table.SMALL, keys.snapshot(tree.fileset, snapshot.id))
+    assert durable is not None
+    assert unpack_snapshot(tree.fileset, snapshot.id, durable).state == DELETING
+    assert names(reopened(tree)) == []
+    assert not reopened(tree).store.catalog.snapshots(tree.fileset)
