@@ -99,10 +99,3 @@ def btrfs(directory: str, size: str = "8G") -> Iterator[str]:
         command("umount", mount)
         with suppress(FileNotFoundError):
             os.unlink(image)
-
-
-def drop_host_cache() -> None:
-    """Let the host forget what it has cached, where that is allowed."""
-    os.sync()
-    with suppress(OSError), open("/proc/sys/vm/drop_caches", "w") as file:
-        file.write("3\n")
