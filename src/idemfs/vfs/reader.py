@@ -223,7 +223,7 @@ class Reader:
                 content = self.store.data.read(address, checksum, keep=size < self.store.block_size)
             except DamagedBlock as damaged:
                 raise self.damaged(ino, number, damaged) from damaged
-        if len(content) == size and isinstance(content, bytes):
+        if not start and len(content) == size and isinstance(content, bytes):
             return content
         piece = bytes(content[start : start + size])
         return piece if len(piece) == size else piece + bytes(size - len(piece))

@@ -41,6 +41,23 @@ def test_a_large_read_across_all_kinds_of_blocks(tmp_path: Path, compression: st
         assert fs.read_bytes("/file") == content
 
 
+@pytest.mark.parametrize("zeros", [1, 2, 1000])
+def test_a_read_that_is_as_long_as_what_is_stored_of_a_block_begins_where_it_was_asked_to(
+    tmp_path: Path, zeros: int
+) -> None:
+    """Zeros at a block's end are not stored."""
+    content = b"ab" * (BLOCK // 2) + b"cd" * (BLOCK // 2)
+    content = content[: BLOCK - zeros] + bytes(zeros) + content[BLOCK:]
+    with idemfs.create(tmp_path / "store", block_size=BLOCK, compression="none") as fs:
+        fs.write_bytes("/file", content)
+        fs.sync()
+        with fs.open("/file", "rb", buffering=0) as file:
+            file.seek(zeros)
+            assert file.read(BLOCK - zeros) == content[zeros:BLOCK]
+            file.seek(zeros)
+            assert file.read() == content[zeros:]
+
+
 def test_a_damaged_block_in_a_row_is_named(tmp_path: Path) -> None:
     content = os.urandom(40 * BLOCK)
     with idemfs.create(tmp_path / "store", block_size=BLOCK) as fs:
