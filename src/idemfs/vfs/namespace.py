@@ -18,6 +18,7 @@ from idemfs.format import keys
 from idemfs.format.inode import Inode
 from idemfs.ids import Ino, fileset_of, number_of
 from idemfs.limits import LINK_COUNT_MAX, SYMLINK_SIZE_MAX
+from idemfs.vfs import acl
 from idemfs.vfs.fileset_state import RECORD_SIZE, REMOVAL_SIZE, FilesetState, new_inode
 from idemfs.vfs.names import check_name
 from idemfs.vfs.reader import posix
@@ -42,14 +43,27 @@ class Namespace(FilesetState):
         return node
 
     def create(
-        self, parent: Ino, name: bytes, mode: int, uid: int, gid: int, *, rdev: int = 0, data: bytes = b""
+        self,
+        parent: Ino,
+        name: bytes,
+        mode: int,
+        uid: int,
+        gid: int,
+        *,
+        rdev: int = 0,
+        data: bytes = b"",
+        umask: int | None = None,
     ) -> Ino:
         """A new inode of the type that ``mode`` says. ``data``: a symlink's target, or what a small file holds.
 
-        A directory with the set-group-id bit gives its group, and to directories the bit.
+        A directory with the set-group-id bit gives its group, and to directories the bit. With ``umask``, the
+        directory's default access control list is inherited, or if it has none, the mode masked.
         """
         with self.store.lock:
-            self._change(8, RECORD_SIZE + len(data))
+            lists: dict[bytes, bytes] = {}
+            if umask is not None:
+                mode, lists = self._inherit(parent, mode, umask)
+            self._change(8 + len(lists), RECORD_SIZE + len(data) + sum(map(len, lists.values())))
             directory = self._directory(parent)
             check_name(name)
             kind = mode & 0o170000
@@ -67,8 +81,23 @@ class Namespace(FilesetState):
             node = new_inode(mode, uid, gid, now, rdev, data)
             node.parent, node.name = number_of(parent), name
             self.active.insert_inode(ino, node, is_new=True)
+            for attribute, value in lists.items():
+                self.active.add_record(keys.xattr(ino, attribute), keys.PRESENT + value, node)
             self.names.add(parent, name, ino, mode, now)
             return ino
+
+    def _inherit(self, parent: Ino, mode: int, umask: int) -> tuple[int, dict[bytes, bytes]]:
+        """The mode of what is created in ``parent``, and its access control lists."""
+        if mode & 0o170000 == stat.S_IFLNK:
+            return mode, {}
+        value = self.active.records.get(keys.xattr(parent, acl.DEFAULT))
+        if value is None:
+            return mode & ~umask, {}
+        mode, entries = acl.inherit(acl.unpack(value[1:]), mode)
+        lists = {acl.ACCESS: acl.pack(entries)} if acl.is_extended(entries) else {}
+        if mode & 0o170000 == stat.S_IFDIR:
+            lists[acl.DEFAULT] = value[1:]
+        return mode, lists
 
     def link(self, ino: Ino, parent: Ino, name: bytes) -> None:
         """A further name for a file."""

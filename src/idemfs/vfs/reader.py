@@ -17,7 +17,7 @@ from idemfs.format.address import HOLE
 from idemfs.format.inode import Inode
 from idemfs.format.tables import COMPLETE, Snapshot
 from idemfs.ids import ROOT_NUMBER, Address, FilesetId, Ino, Number, fileset_of, make_ino, number_of
-from idemfs.limits import INDIRECT_ENTRY_COUNT, NAME_SIZE_MAX, SCAN_COUNT, XATTR_NAME_SIZE_MAX
+from idemfs.limits import INDIRECT_ENTRY_COUNT, NAME_SIZE_MAX, SCAN_COUNT, SECTOR_SIZE, XATTR_NAME_SIZE_MAX
 from idemfs.versions.resolve import AFTER
 from idemfs.versions.state import Records, tail_size
 
@@ -258,3 +258,31 @@ class Reader:
                 entries = {base + at for at, _, _ in self.view.file_map(ino, node, index).real_entries()}
             entries.update(number for number in dirty if number // INDIRECT_ENTRY_COUNT == index)
             yield from (number for number in sorted(entries) if number >= first and number * block_size < node.size)
+
+    def seek(self, ino: Ino, offset: int, *, hole: bool) -> int:
+        """Where the next data, or the next hole, begins from ``offset`` on. Raises ``OSError`` (ENXIO)."""
+        with self.store.lock:
+            node = self.inode(ino)
+            if not 0 <= offset < node.size:
+                raise posix(errno.ENXIO)
+            for start, end in self.data_ranges(ino, offset):
+                if not hole:
+                    return start
+                if start > offset:
+                    return offset
+                return min(end, node.size)
+            if hole:
+                return offset
+            raise posix(errno.ENXIO)
+
+    def sector_count(self, ino: Ino, node: Inode) -> int:
+        """What ``st_blocks`` tells, in sectors. Not 0 for a file that holds anything: programs would take it for a hole."""
+        if not node.is_file or not node.size:
+            return node.sectors
+        if node.is_inline:
+            return 1
+        count = node.sectors
+        if self._dirty_numbers is not None:
+            waiting = len(self._dirty_numbers(ino)) * (self.store.block_size // SECTOR_SIZE)
+            count = min(count + waiting, max(count, -(-node.size // SECTOR_SIZE)))
+        return count

@@ -18,12 +18,14 @@ from idemfs.format.inode import Inode
 from idemfs.format.role import Role
 from idemfs.ids import Ino
 from idemfs.limits import (
+    FILE_SIZE_MAX,
     INDIRECT_ENTRY_COUNT,
     TIME_NS_MAX,
     TIME_NS_MIN,
     XATTR_NAME_SIZE_MAX,
     XATTR_VALUE_SIZE_MAX,
 )
+from idemfs.vfs import acl
 from idemfs.vfs.fileset_state import RECLAIM_BLOCK_COUNT, RECLAIM_BYTES, RECLAIM_RECORD_COUNT, RECORD_SIZE
 from idemfs.vfs.namespace import Namespace, RenameFlag
 from idemfs.vfs.reader import posix
@@ -31,6 +33,28 @@ from idemfs.vfs.reader import posix
 __all__ = ["RenameFlag", "Tree", "XattrFlag"]
 
 _T = TypeVar("_T")
+
+CAPABILITY = b"security.capability"
+
+
+def without_set_id(mode: int) -> int:
+    """The mode after a change of owner or content. Set-group-id without the right to execute means something else."""
+    if mode & stat.S_IXGRP:
+        mode &= ~stat.S_ISGID
+    return mode & ~stat.S_ISUID
+
+
+class AllocateFlag(IntFlag):
+    """Of ``fallocate(2)``; others are not supported."""
+
+    NONE = 0
+    KEEP_SIZE = 1
+    PUNCH_HOLE = 2
+    ZERO_RANGE = 16
+
+
+_EMPTYING = (AllocateFlag.PUNCH_HOLE, AllocateFlag.ZERO_RANGE)
+
 
 
 class XattrFlag(IntFlag):
@@ -56,7 +80,8 @@ class Tree(Namespace):
     ) -> None:
         """Those that are not None. ``mode``: the permission bits. A new owner clears set-id bits of files."""
         with self.store.lock:
-            self._change(4, RECORD_SIZE + self.store.superblock.inline_size)
+            lists = 0 if mode is None else len(self.active.records.get(keys.xattr(ino, acl.ACCESS)) or b"")
+            self._change(8, RECORD_SIZE + 2 * lists + self.store.superblock.inline_size)
             self.reader.inode(ino)
             for time in (atime_ns, mtime_ns):
                 if time is not None and not TIME_NS_MIN <= time <= TIME_NS_MAX:
@@ -68,14 +93,61 @@ class Tree(Namespace):
             if uid is not None or gid is not None:
                 node.uid = node.uid if uid is None else uid
                 node.gid = node.gid if gid is None else gid
-                if node.is_file and node.mode & 0o111:
-                    node.mode &= ~(stat.S_ISUID | stat.S_ISGID)
+                if not node.is_dir:
+                    self._clear_set_id(ino, node)
             if mode is not None:
                 node.mode = node.mode & 0o170000 | mode & 0o7777
+                self._follow_mode(ino, node)
             if atime_ns is not None:
                 node.atime = atime_ns
             if mtime_ns is not None:
                 node.mtime = mtime_ns
+            node.ctime = self.store.clock.now_ns()
+
+    def clear_set_id(self, ino: Ino) -> None:
+        """Before a change of content by somebody without the right to keep them: the bits that give rights go."""
+        with self.store.lock:
+            node = self.reader.inode(ino)
+            if node.is_file and without_set_id(node.mode) != node.mode:
+                self._change(4, RECORD_SIZE + self.store.superblock.inline_size)
+                self._clear_set_id(ino, self.active.change_inode(ino))
+
+    def drop_capability(self, ino: Ino) -> None:
+        """Before a change of content by anybody: a program's capabilities go. What nobody can run has none."""
+        with self.store.lock:
+            if self.reader.inode(ino).mode & 0o111 and self.active.records.get(keys.xattr(ino, CAPABILITY)) is not None:
+                self.remove_xattr(ino, CAPABILITY)
+
+    def _clear_set_id(self, ino: Ino, node: Inode) -> None:
+        node.mode = without_set_id(node.mode)
+        node.ctime = self.store.clock.now_ns()
+        key = keys.xattr(ino, CAPABILITY)
+        if node.mode & 0o111 and self.active.records.get(key) is not None:
+            self.active.delete_record(key, node)
+
+    def _follow_mode(self, ino: Ino, node: Inode) -> None:
+        """An access control list says what the mode says."""
+        key = keys.xattr(ino, acl.ACCESS)
+        value = self.active.records.get(key)
+        if value is not None:
+            entries = acl.with_mode(acl.unpack(value[1:]), node.mode)
+            self.active.put_record(key, keys.PRESENT + acl.pack(entries), node)
+
+    def set_acl(self, ino: Ino, value: bytes, *, clears_setgid: bool = False) -> None:
+        """Set the access control list; the mode follows it, and what the mode alone can say is not kept twice."""
+        with self.store.lock:
+            entries = acl.unpack(value)
+            self._change(8, RECORD_SIZE + 2 * len(value) + self.store.superblock.inline_size)
+            self.reader.inode(ino)
+            node = self.active.change_inode(ino)
+            node.mode = acl.mode_of(entries, node.mode)
+            if clears_setgid:
+                node.mode &= ~stat.S_ISGID
+            key = keys.xattr(ino, acl.ACCESS)
+            if acl.is_extended(entries):
+                self.active.put_record(key, keys.PRESENT + value, node)
+            elif self.active.records.get(key) is not None:
+                self.active.delete_record(key, node)
             node.ctime = self.store.clock.now_ns()
 
     def touch_atime(self, ino: Ino) -> None:
@@ -194,3 +266,25 @@ class Tree(Namespace):
         node = self._changing_file(ino, min(size, self.reader.inode(ino).size))
         self.contents.punch(ino, node, offset, size)
         node.mtime = node.ctime = self.store.clock.now_ns()
+
+    def allocate(self, ino: Ino, offset: int, size: int, flags: AllocateFlag = AllocateFlag.NONE) -> None:
+        """As ``fallocate(2)``. Blocks are never written in place, so room is not kept: the size is set, no more."""
+        with self.store.lock:
+            node = self.reader.inode(ino)
+            if not node.is_file:
+                raise posix(errno.EISDIR if node.is_dir else errno.ENODEV)
+            if offset < 0 or size <= 0:
+                raise posix(errno.EINVAL)
+            if offset + size > FILE_SIZE_MAX:
+                raise posix(errno.EFBIG)
+            match flags:
+                case AllocateFlag.NONE | AllocateFlag.KEEP_SIZE:
+                    self.refuse_unless_primary()
+                case AllocateFlag.ZERO_RANGE:
+                    self.punch(ino, offset, size)
+                case _ if flags & AllocateFlag.KEEP_SIZE and flags & ~AllocateFlag.KEEP_SIZE in _EMPTYING:
+                    self.punch(ino, offset, size)
+                case _:
+                    raise posix(errno.EOPNOTSUPP)
+            if not flags & AllocateFlag.KEEP_SIZE and offset + size > self.reader.inode(ino).size:
+                self.truncate(ino, offset + size)

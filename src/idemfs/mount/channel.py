@@ -1,0 +1,129 @@
+"""The kernel's device, and the mount that it serves.
+
+Root mounts by itself; anybody else through ``fusermount3``, which is set-uid root and hands the open
+device over a socket. Threads: any; each request is read by one thread, and its reply is one write.
+"""
+
+from __future__ import annotations
+
+import array
+import ctypes
+import errno
+import os
+import socket
+import stat
+import subprocess
+
+from idemfs.mount.wire import REPLY, REPLY_SIZE
+
+_LIBC = ctypes.CDLL(None, use_errno=True)
+_READONLY, _NOSUID, _NODEV, _NOATIME = 1, 2, 4, 1024
+_MOUNT_FLAGS = {"ro": _READONLY, "nosuid": _NOSUID, "nodev": _NODEV, "noexec": 8, "noatime": _NOATIME, "sync": 16}
+_DETACH = 2
+FUSERMOUNT = "fusermount3"
+
+
+class Channel:
+    """An open device with its mount. ``receive`` and ``reply`` raise ``OSError`` (ENODEV) once it is unmounted."""
+
+    def __init__(self, fd: int, directory: str) -> None:
+        self.fd = fd
+        self.directory = directory
+
+    def receive(self, buffer: bytearray) -> int:
+        """The size of the next request, which is put into ``buffer``."""
+        while True:
+            try:
+                return os.readv(self.fd, (buffer,))
+            except OSError as error:
+                # ENOENT: the request was taken back before it was read.
+                if error.errno not in (errno.EINTR, errno.EAGAIN, errno.ENOENT):
+                    raise
+
+    def reply(self, unique: int, body: bytes | memoryview) -> None:
+        size = len(body)
+        if size > 4096:
+            self._write((REPLY.pack(REPLY_SIZE + size, 0, unique), body))
+        else:
+            self._write((REPLY.pack(REPLY_SIZE + size, 0, unique) + body,))
+
+    def fail(self, unique: int, number: int) -> None:
+        self._write((REPLY.pack(REPLY_SIZE, -number, unique),))
+
+    def notify(self, code: int, body: bytes) -> None:
+        """Tell the kernel to forget something. That it did not know it is no error."""
+        self._write((REPLY.pack(REPLY_SIZE + len(body), code, 0), body))
+
+    def _write(self, parts: tuple[bytes | memoryview, ...]) -> None:
+        try:
+            os.writev(self.fd, parts)
+        except OSError as error:
+            # The caller was killed meanwhile, or the kernel had forgotten already.
+            if error.errno not in (errno.ENOENT, errno.ENOTDIR):
+                raise
+
+    def close(self) -> None:
+        fd, self.fd = self.fd, -1
+        if fd >= 0:
+            os.close(fd)
+
+
+def mount(source: str, directory: str, options: list[str]) -> Channel:
+    """Mount on ``directory``; the kernel's first request waits. Raises ``OSError``."""
+    flags = 0
+    rest = []
+    for option in options:
+        if option in _MOUNT_FLAGS:
+            flags |= _MOUNT_FLAGS[option]
+        else:
+            rest.append(option)
+    if os.geteuid():
+        return Channel(_through_helper(source, directory, options), directory)
+    fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
+    mode = stat.S_IFMT(os.stat(directory).st_mode)
+    data = ",".join([f"fd={fd},rootmode={mode:o},user_id=0,group_id=0", *rest])
+    if _LIBC.mount(os.fsencode(source), os.fsencode(directory), b"fuse.idemfs", flags, data.encode()):
+        number = ctypes.get_errno()
+        os.close(fd)
+        raise OSError(number, f"cannot mount: {os.strerror(number)}", directory)
+    return Channel(fd, directory)
+
+
+def _through_helper(source: str, directory: str, options: list[str]) -> int:
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        text = ",".join([*options, "fsname=" + source.replace("\\", "\\\\").replace(",", "\\,"), "subtype=idemfs"])
+        environment = {**os.environ, "_FUSE_COMMFD": str(theirs.fileno())}
+        try:
+            ended = subprocess.run(
+                [FUSERMOUNT, "-o", text, "--", directory],
+                env=environment,
+                pass_fds=(theirs.fileno(),),
+                stderr=subprocess.PIPE,
+                check=False,
+            )
+        except FileNotFoundError:
+            raise OSError(errno.ENOENT, f"{FUSERMOUNT} is missing; as root: apt-get install fuse3") from None
+        if ended.returncode:
+            raise OSError(errno.EPERM, ended.stderr.decode(errors="replace").strip() or "cannot mount", directory)
+        _, ancillary, _, _ = ours.recvmsg(1, socket.CMSG_SPACE(4))
+    for level, kind, data in ancillary:
+        if level == socket.SOL_SOCKET and kind == socket.SCM_RIGHTS:
+            fd = array.array("i", data[:4])[0]
+            os.set_inheritable(fd, False)
+            return fd
+    raise OSError(errno.EIO, f"{FUSERMOUNT} sent no device", directory)
+
+
+def unmount(directory: str, *, detach: bool = False) -> None:
+    """Raises ``OSError``: EBUSY if somebody uses it and ``detach`` is not set, EINVAL if nothing is mounted there."""
+    if not os.geteuid():
+        if _LIBC.umount2(os.fsencode(directory), _DETACH if detach else 0):
+            number = ctypes.get_errno()
+            raise OSError(number, f"cannot unmount: {os.strerror(number)}", directory)
+        return
+    command = [FUSERMOUNT, "-u", *(["-z"] if detach else []), "--", directory]
+    ended = subprocess.run(command, stderr=subprocess.PIPE, check=False)
+    if ended.returncode:
+        text = ended.stderr.decode(errors="replace").strip()
+        raise OSError(errno.EBUSY if "busy" in text else errno.EINVAL, text, directory)

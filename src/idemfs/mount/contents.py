@@ -1,0 +1,169 @@
+"""Requests about open files: open, create, read, write, seek, allocate, sync, close.
+
+No descriptor of the host and no object is kept for an open file: the inode's number tells all, and the
+tree counts who has it open. Threads: any.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+from collections import Counter
+from threading import Lock
+
+from idemfs.ids import Ino
+from idemfs.mount import wire
+from idemfs.mount.nodes import FOLDER, FOLDER_NAME, ROOT, Nodes
+from idemfs.mount.server import Handler, Reply
+from idemfs.mount.wire import Opcode, Request
+from idemfs.vfs.reader import Reader, posix
+from idemfs.vfs.tree import AllocateFlag
+
+_OPEN_FLAGS = wire.OPEN_KEEP_CACHE | wire.OPEN_NOFLUSH
+OPENED = wire.OPEN_OUT.pack(0, _OPEN_FLAGS, 0)
+_SEEK_HOLE, _SEEK_DATA = os.SEEK_HOLE, os.SEEK_DATA
+
+
+class OpenInodes:
+    """Who is open, for the tree, and in snapshots, so that the kernel can be told when one is deleted."""
+
+    def __init__(self, nodes: Nodes) -> None:
+        self._nodes = nodes
+        self._tree = nodes.tree
+        self._counts: Counter[int] = Counter()
+        self._active_counts: Counter[int] = Counter()
+        self._lock = Lock()
+
+    def add(self, node: int, reader: Reader, ino: Ino) -> None:
+        is_active = reader is self._nodes.active
+        if is_active:
+            self._tree.open(ino)
+        with self._lock:
+            (self._active_counts if is_active else self._counts)[node] += 1
+
+    def discard(self, node: int) -> None:
+        with self._lock:
+            # What it was opened in: the root of a standby is another inode once the store is primary.
+            is_active = node in self._active_counts
+            counts = self._active_counts if is_active else self._counts
+            counts[node] -= 1
+            if counts[node] <= 0:
+                del counts[node]
+        if is_active:
+            self._tree.release(Ino(node))
+
+    def numbers(self) -> list[int]:
+        with self._lock:
+            return [*self._active_counts, *self._counts]
+
+
+class ContentRequests:
+    """Handlers by operation."""
+
+    def __init__(self, nodes: Nodes, opened: OpenInodes) -> None:
+        self._nodes = nodes
+        self._tree = nodes.tree
+        self._store = nodes.tree.store
+        self._opened = opened
+
+    def handlers(self) -> dict[Opcode, Handler]:
+        return {
+            Opcode.OPEN: self.open,
+            Opcode.CREATE: self.create,
+            Opcode.READ: self.read,
+            Opcode.WRITE: self.write,
+            Opcode.FLUSH: self.flush,
+            Opcode.RELEASE: self.release,
+            Opcode.FSYNC: self.fsync,
+            Opcode.SYNCFS: self.fsync,
+            Opcode.FALLOCATE: self.fallocate,
+            Opcode.LSEEK: self.lseek,
+        }
+
+    def open(self, request: Request) -> Reply:
+        flags, open_flags = wire.OPEN_IN.unpack_from(request.body)
+        node = request.node
+        with self._store.lock:
+            if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
+                self._nodes.changing(node)
+            reader, ino = self._nodes.place(node)
+            reader.inode(ino)
+            if flags & os.O_TRUNC:
+                self._truncate(ino, kills=bool(open_flags & wire.OPEN_KILL_SUIDGID))
+            self._opened.add(node, reader, ino)
+        return OPENED
+
+    def _truncate(self, ino: Ino, *, kills: bool) -> None:
+        self._tree.drop_capability(ino)
+        if kills:
+            self._tree.clear_set_id(ino)
+        self._tree.truncate(ino, 0)
+
+    def create(self, request: Request) -> Reply:
+        flags, mode, umask, open_flags = wire.CREATE_IN.unpack_from(request.body)
+        name = request.name(wire.CREATE_IN.size)
+        if request.node == ROOT and name == FOLDER_NAME:
+            raise posix(errno.EISDIR)
+        if request.node == FOLDER:
+            raise posix(errno.EPERM)
+        parent = self._nodes.changing(request.node)
+        with self._store.lock:
+            try:
+                ino = self._tree.create(
+                    parent, name, stat.S_IFREG | mode & 0o7777, request.uid, request.gid, umask=umask
+                )
+            except FileExistsError:
+                if flags & os.O_EXCL:
+                    raise
+                # Somebody else made it after the kernel had looked.
+                ino = self._tree.reader.lookup(parent, name)
+                if not self._tree.reader.inode(ino).is_file:
+                    raise
+                if flags & os.O_TRUNC:
+                    self._truncate(ino, kills=bool(open_flags & wire.OPEN_KILL_SUIDGID))
+            self._opened.add(int(ino), self._tree.reader, ino)
+            return self._nodes.entry(self._tree.reader, ino) + OPENED
+
+    def read(self, request: Request) -> Reply:
+        _, offset, size, *_ = wire.READ_IN.unpack_from(request.body)
+        reader, ino = self._nodes.place(request.node)
+        content = reader.read(ino, offset, size)
+        if reader is self._nodes.active:
+            self._tree.touch_atime(ino)
+        return content
+
+    def write(self, request: Request) -> Reply:
+        _, offset, size, flags, *_ = wire.WRITE_IN.unpack_from(request.body)
+        ino = self._nodes.changing(request.node)
+        start = wire.WRITE_IN.size
+        with self._store.lock:
+            self._tree.drop_capability(ino)
+            if flags & wire.WRITE_KILL_SUIDGID:
+                self._tree.clear_set_id(ino)
+            return wire.WRITE_OUT.pack(self._tree.write(ino, offset, request.body[start : start + size]))
+
+    def flush(self, request: Request) -> Reply:
+        return b""
+
+    def release(self, request: Request) -> Reply:
+        self._opened.discard(request.node)
+        return b""
+
+    def fsync(self, request: Request) -> Reply:
+        if self._nodes.shows_active:
+            # crash: who asked is told that it is durable, and the one open group holds it.
+            self._tree.sync()
+        return b""
+
+    def fallocate(self, request: Request) -> Reply:
+        _, offset, size, mode = wire.FALLOCATE_IN.unpack_from(request.body)
+        self._tree.allocate(self._nodes.changing(request.node), offset, size, AllocateFlag(mode))
+        return b""
+
+    def lseek(self, request: Request) -> Reply:
+        _, offset, whence = wire.LSEEK_IN.unpack_from(request.body)
+        if whence not in (_SEEK_HOLE, _SEEK_DATA):
+            raise posix(errno.EINVAL)
+        reader, ino = self._nodes.place(request.node)
+        return wire.LSEEK_OUT.pack(reader.seek(ino, offset, hole=whence == _SEEK_HOLE))

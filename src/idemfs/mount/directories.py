@@ -1,0 +1,175 @@
+"""Requests about open directories.
+
+Entries come in order of names, so a listing goes on after the name that came last, whatever changes meanwhile.
+The kernel names that place with a *cookie* of 63 bits: 15 bits of the name's checksum · the inode's number. It is
+found again among the cookies that were given out lately, or else by the inode's back-references: so it holds for
+another handle too, as an NFS server needs, and after a remount.
+
+Memory: ``_RECENT_COUNT_MAX`` names for the whole mount. Threads: any.
+"""
+
+from __future__ import annotations
+
+import errno
+import zlib
+from threading import Lock
+
+from idemfs.ids import Ino, make_ino, number_of
+from idemfs.ids import Number as NumberType
+from idemfs.mount import wire
+from idemfs.mount.contents import OpenInodes
+from idemfs.mount.nodes import FOLDER, ROOT, Nodes
+from idemfs.mount.server import Handler, Reply
+from idemfs.mount.snapshot_folder import SnapshotFolder
+from idemfs.mount.wire import Opcode, Request
+from idemfs.vfs.reader import Reader, posix
+
+_RECENT_COUNT_MAX = 1 << 16
+_NUMBER_BITS = 48
+_HASH_MASK = 0x7FFF
+_SELF, _PARENT = 1 << _NUMBER_BITS, 2 << _NUMBER_BITS
+"""Cookies of ``.`` and ``..``: with number 0, which no inode has."""
+_DIRECTORY = 4
+_PAGE_COUNT_MIN, _PAGE_COUNT_MAX = 16, 1000
+_ENTRY_SIZE_MIN = 32
+
+_OPENED = wire.OPEN_OUT.pack(0, 0, 0)
+
+Entry = tuple[bytes, int, int]
+"""Name, the kernel's number, type."""
+
+
+def cookie_of(name: bytes, number: int) -> int:
+    return (zlib.crc32(name) & _HASH_MASK) << _NUMBER_BITS | number & (1 << _NUMBER_BITS) - 1
+
+
+class DirectoryRequests:
+    """Handlers by operation."""
+
+    def __init__(self, nodes: Nodes, folder: SnapshotFolder, opened: OpenInodes) -> None:
+        self._nodes = nodes
+        self._folder = folder
+        self._opened = opened
+        self._recent: dict[tuple[int, int], bytes] = {}
+        self._lock = Lock()
+
+    def handlers(self) -> dict[Opcode, Handler]:
+        return {
+            Opcode.OPENDIR: self.opendir,
+            Opcode.READDIR: self.readdir,
+            Opcode.READDIRPLUS: self.readdirplus,
+            Opcode.RELEASEDIR: self.releasedir,
+            Opcode.FSYNCDIR: self.fsyncdir,
+        }
+
+    def opendir(self, request: Request) -> Reply:
+        if request.node != FOLDER:
+            with self._nodes.tree.store.lock:
+                reader, ino = self._nodes.place(request.node)
+                if request.node != ROOT:
+                    reader.directory(ino)
+                self._opened.add(request.node, reader, ino)
+        return _OPENED
+
+    def releasedir(self, request: Request) -> Reply:
+        if request.node != FOLDER:
+            self._opened.discard(request.node)
+        return b""
+
+    def fsyncdir(self, request: Request) -> Reply:
+        if self._nodes.shows_active:
+            # crash: who asked is told that the names are durable, and the one open group holds them.
+            self._nodes.tree.sync()
+        return b""
+
+    def readdir(self, request: Request) -> Reply:
+        return self._list(request, plus=False)
+
+    def readdirplus(self, request: Request) -> Reply:
+        return self._list(request, plus=True)
+
+    def _list(self, request: Request, *, plus: bool) -> Reply:
+        _, cookie, size, *_ = wire.READ_IN.unpack_from(request.body)
+        parts: list[bytes] = []
+        node = request.node
+        if not cookie:
+            parts.append(self._dirent(node, _SELF, _DIRECTORY, b".", plus))
+        if cookie in (0, _SELF):
+            parts.append(self._dirent(node, _PARENT, _DIRECTORY, b"..", plus))
+        left = size - sum(map(len, parts))
+        if node == FOLDER:
+            self._list_folder(cookie, left, parts, plus)
+        else:
+            with self._nodes.tree.store.lock:
+                reader, ino = self._nodes.place(node)
+                self._list_directory(request, reader, ino, cookie, left, parts, plus)
+        return b"".join(parts)
+
+    def _dirent(self, number: int, cookie: int, kind: int, name: bytes, plus: bool) -> bytes:
+        entry = wire.dirent(number, cookie, kind, name)
+        return wire.NO_ENTRY + entry if plus else entry
+
+    def _list_folder(self, cookie: int, left: int, parts: list[bytes], plus: bool) -> None:
+        entries = self._folder.entries()
+        if cookie not in (0, _SELF, _PARENT):
+            after = self._after(FOLDER, cookie)
+            if after is None:
+                after = next((name for name, number, _ in entries if cookie_of(name, number) == cookie), b"\xff")
+            entries = [entry for entry in entries if entry[0] > after]
+        for name, number, kind in entries:
+            at = cookie_of(name, number)
+            entry = self._dirent(number, at, kind, name, plus)
+            left -= len(entry)
+            if left < 0:
+                return
+            self._remember(FOLDER, at, name)
+            parts.append(entry)
+
+    def _list_directory(
+        self, request: Request, reader: Reader, directory: Ino, cookie: int, left: int, parts: list[bytes], plus: bool
+    ) -> None:
+        if request.node == ROOT and reader.view.inode(directory) is None:
+            return
+        after = b"" if cookie in (0, _SELF, _PARENT) else self._place_of(request.node, reader, directory, cookie)
+        per_entry = _ENTRY_SIZE_MIN + (len(wire.NO_ENTRY) if plus else 0)
+        while True:
+            limit = max(_PAGE_COUNT_MIN, min(_PAGE_COUNT_MAX, left // per_entry + 1))
+            page = reader.entries(directory, after, limit)
+            for name, ino, kind in page:
+                at = cookie_of(name, number_of(ino))
+                node = self._nodes.number(reader, ino)
+                entry = wire.dirent(node, at, kind, name)
+                left -= len(entry) + (len(wire.NO_ENTRY) if plus else 0)
+                if left < 0:
+                    return
+                if plus:
+                    parts.append(self._nodes.entry(reader, ino))
+                parts.append(entry)
+                self._remember(request.node, at, name)
+            if not page or left < per_entry:
+                return
+            after = page[-1][0]
+
+    # -- places in a listing -------------------------------------------------------------------------
+
+    def _remember(self, node: int, cookie: int, name: bytes) -> None:
+        with self._lock:
+            self._recent[node, cookie] = name
+            if len(self._recent) > _RECENT_COUNT_MAX:
+                for key in list(self._recent)[: _RECENT_COUNT_MAX // 2]:
+                    del self._recent[key]
+
+    def _after(self, node: int, cookie: int) -> bytes | None:
+        with self._lock:
+            return self._recent.get((node, cookie))
+
+    def _place_of(self, node: int, reader: Reader, directory: Ino, cookie: int) -> bytes:
+        """The name that has this cookie. Raises ``OSError`` (ENOENT)."""
+        name = self._after(node, cookie)
+        if name is not None:
+            return name
+        ino = make_ino(reader.fileset, NumberType(cookie & (1 << _NUMBER_BITS) - 1))
+        for parent, name in reader.links(ino):
+            if parent == number_of(directory) and cookie_of(name, number_of(ino)) == cookie:
+                return name
+        raise posix(errno.ENOENT, "the place in the listing is gone")

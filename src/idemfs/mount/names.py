@@ -1,0 +1,141 @@
+"""Requests about names: look up, make, remove, rename, link.
+
+Threads: any; what a request does is one operation of ``vfs``.
+"""
+
+from __future__ import annotations
+
+import errno
+import stat
+
+from idemfs.ids import Ino
+from idemfs.mount import wire
+from idemfs.mount.nodes import FOLDER, FOLDER_NAME, LATEST, ROOT, Nodes
+from idemfs.mount.server import Handler, Reply
+from idemfs.mount.snapshot_folder import SnapshotFolder
+from idemfs.mount.wire import Opcode, Request
+from idemfs.vfs.reader import posix
+from idemfs.vfs.tree import RenameFlag
+
+_NO_NAME = wire.entry_out(0, 0, 0, bytes(wire.ATTRIBUTES.size))
+
+
+class NameRequests:
+    """Handlers by operation."""
+
+    def __init__(self, nodes: Nodes, folder: SnapshotFolder) -> None:
+        self._nodes = nodes
+        self._tree = nodes.tree
+        self._folder = folder
+
+    def handlers(self) -> dict[Opcode, Handler]:
+        return {
+            Opcode.LOOKUP: self.lookup,
+            Opcode.MKNOD: self.mknod,
+            Opcode.MKDIR: self.mkdir,
+            Opcode.SYMLINK: self.symlink,
+            Opcode.READLINK: self.readlink,
+            Opcode.UNLINK: self.unlink,
+            Opcode.RMDIR: self.rmdir,
+            Opcode.RENAME: self.rename,
+            Opcode.RENAME2: self.rename2,
+            Opcode.LINK: self.link,
+        }
+
+    def lookup(self, request: Request) -> Reply:
+        name = bytes(request.body[:-1])
+        node = request.node
+        if node == ROOT and name == FOLDER_NAME:
+            return self._folder.entry(FOLDER)
+        if node == FOLDER:
+            return self._folder.lookup(name)
+        reader, directory = self._nodes.place(node)
+        if name == b".." and directory == reader.root and reader.snapshot is not None and node != ROOT:
+            return self._folder.entry(FOLDER)
+        with reader.store.lock:
+            return self._nodes.entry(reader, reader.lookup(directory, name))
+
+    def _made(self, ino: Ino) -> Reply:
+        return self._nodes.entry(self._tree.reader, ino)
+
+    def _place(self, node: int, name: bytes) -> Ino:
+        """The directory in which ``name`` is going to be changed."""
+        if node == ROOT and name == FOLDER_NAME:
+            raise posix(errno.EEXIST)
+        return self._nodes.changing(node)
+
+    def mknod(self, request: Request) -> Reply:
+        mode, rdev, umask, _ = wire.MKNOD_IN.unpack_from(request.body)
+        name = request.name(wire.MKNOD_IN.size)
+        parent = self._place(request.node, name)
+        return self._made(self._tree.create(parent, name, mode, request.uid, request.gid, rdev=rdev, umask=umask))
+
+    def mkdir(self, request: Request) -> Reply:
+        mode, umask = wire.MKDIR_IN.unpack_from(request.body)
+        name = request.name(wire.MKDIR_IN.size)
+        if request.node == FOLDER:
+            return self._folder.create(name)
+        parent = self._place(request.node, name)
+        mode = stat.S_IFDIR | mode & 0o7777
+        return self._made(self._tree.create(parent, name, mode, request.uid, request.gid, umask=umask))
+
+    def symlink(self, request: Request) -> Reply:
+        name, target, *_ = request.names()
+        parent = self._place(request.node, name)
+        return self._made(
+            self._tree.create(parent, name, stat.S_IFLNK | 0o777, request.uid, request.gid, data=target)
+        )
+
+    def readlink(self, request: Request) -> Reply:
+        if request.node == LATEST:
+            return self._folder.latest()
+        reader, ino = self._nodes.place(request.node)
+        return reader.readlink(ino)
+
+    def unlink(self, request: Request) -> Reply:
+        name = request.name()
+        if request.node == FOLDER:
+            raise posix(errno.EPERM)
+        self._tree.unlink(self._place(request.node, name), name)
+        return b""
+
+    def rmdir(self, request: Request) -> Reply:
+        name = request.name()
+        if request.node == FOLDER:
+            self._folder.delete(name)
+        elif request.node == ROOT and name == FOLDER_NAME:
+            raise posix(errno.EBUSY)
+        else:
+            self._tree.rmdir(self._nodes.changing(request.node), name)
+        return b""
+
+    def rename(self, request: Request) -> Reply:
+        (new_parent,) = wire.RENAME_IN.unpack_from(request.body)
+        return self._rename(request, new_parent, 0, wire.RENAME_IN.size)
+
+    def rename2(self, request: Request) -> Reply:
+        new_parent, flags = wire.RENAME2_IN.unpack_from(request.body)
+        return self._rename(request, new_parent, flags, wire.RENAME2_IN.size)
+
+    def _rename(self, request: Request, new_node: int, flags: int, start: int) -> Reply:
+        name, new_name, *_ = request.names(start)
+        if request.node == FOLDER == new_node:
+            self._folder.rename(name, new_name)
+            return b""
+        if FOLDER in (request.node, new_node):
+            raise posix(errno.EXDEV)
+        if flags & ~(RenameFlag.NOREPLACE | RenameFlag.EXCHANGE):
+            raise posix(errno.EINVAL)
+        if request.node == ROOT and name == FOLDER_NAME:
+            raise posix(errno.EBUSY)
+        parent, new_parent = self._nodes.changing(request.node), self._place(new_node, new_name)
+        self._tree.rename(parent, name, new_parent, new_name, RenameFlag(flags))
+        return b""
+
+    def link(self, request: Request) -> Reply:
+        (node,) = wire.LINK_IN.unpack_from(request.body)
+        name = request.name(wire.LINK_IN.size)
+        parent = self._place(request.node, name)
+        ino = self._nodes.changing(node)
+        self._tree.link(ino, parent, name)
+        return self._made(ino)

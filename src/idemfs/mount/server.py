@@ -1,0 +1,139 @@
+"""Threads that take requests from the kernel, have them handled, and reply.
+
+A request that fails is answered with its errno; one that fails in a way nobody expected is logged with its
+operation and answered with EIO, and the mount lives on.
+
+Threads: each takes one request at a time, with a buffer of its own. A request that waits, as ``fsync`` does for
+the disk, holds up its thread alone. Who answers holds no lock of the store.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import threading
+from collections.abc import Callable, Mapping
+
+from idemfs.mount import wire
+from idemfs.mount.channel import Channel
+from idemfs.mount.wire import Feature, Opcode, Request
+
+Reply = bytes | memoryview | None
+"""The body of a reply; None: the kernel expects none."""
+Handler = Callable[[Request], Reply]
+
+log = logging.getLogger("idemfs.mount")
+
+THREAD_COUNT = 4
+_UNMOUNTED = (errno.ENODEV, errno.EBADF)
+_WANTED = (
+    Feature.ASYNC_READ
+    | Feature.ATOMIC_O_TRUNC
+    | Feature.EXPORT_SUPPORT
+    | Feature.BIG_WRITES
+    | Feature.DONT_MASK
+    | Feature.DO_READDIRPLUS
+    | Feature.READDIRPLUS_AUTO
+    | Feature.PARALLEL_DIROPS
+    | Feature.POSIX_ACL
+    | Feature.MAX_PAGES
+    | Feature.EXPLICIT_INVAL_DATA
+    | Feature.HANDLE_KILLPRIV_V2
+    | Feature.SETXATTR_EXT
+    | Feature.INIT_EXT
+)
+
+
+class Server:
+    """Serves ``channel`` with ``handlers`` until it is unmounted."""
+
+    def __init__(self, channel: Channel, handlers: Mapping[int, Handler], thread_count: int = THREAD_COUNT) -> None:
+        self.channel = channel
+        self.ended = threading.Event()
+        self.kernel_minor = 0
+        self._handlers = {int(opcode): handler for opcode, handler in handlers.items()}
+        self._threads = [
+            threading.Thread(target=self._serve, name=f"idemfs-mount-{number}", daemon=True)
+            for number in range(thread_count)
+        ]
+
+    def greet(self) -> None:
+        """Answer the kernel's first request: which version and features are spoken."""
+        buffer = bytearray(wire.BUFFER_SIZE)
+        request = Request()
+        while True:
+            request.parse(memoryview(buffer), self.channel.receive(buffer))
+            if request.opcode == Opcode.INIT:
+                break
+            self.channel.fail(request.unique, errno.EIO)
+        _, self.kernel_minor, readahead, flags = wire.INIT_IN.unpack_from(request.body)
+        self.channel.reply(
+            request.unique,
+            wire.INIT_OUT.pack(
+                wire.MAJOR,
+                min(wire.MINOR, self.kernel_minor),
+                readahead,
+                _WANTED & flags,
+                64,
+                48,
+                wire.WRITE_SIZE_MAX,
+                1,
+                wire.PAGE_COUNT_MAX,
+                0,
+                0,
+            ),
+        )
+
+    def start(self) -> None:
+        for thread in self._threads:
+            thread.start()
+
+    def join(self) -> None:
+        for thread in self._threads:
+            thread.join()
+
+    def _serve(self) -> None:
+        buffer = bytearray(wire.BUFFER_SIZE)
+        view = memoryview(buffer)
+        request = Request()
+        try:
+            while True:
+                request.parse(view, self.channel.receive(buffer))
+                self._answer(request)
+        except OSError as error:
+            if error.errno not in _UNMOUNTED:
+                log.exception("the kernel's device failed")
+        except Exception:
+            log.exception("a thread of the mount ended")
+        finally:
+            self.ended.set()
+
+    def _answer(self, request: Request) -> None:
+        unique = request.unique
+        handler = self._handlers.get(request.opcode)
+        if handler is None:
+            self.channel.fail(unique, errno.ENOSYS)
+            return
+        try:
+            reply = handler(request)
+        except Exception as error:
+            self.channel.fail(unique, self._number_of(error, request))
+        else:
+            if reply is not None:
+                self.channel.reply(unique, reply)
+
+    def _number_of(self, error: Exception, request: Request) -> int:
+        """The errno that answers this error. Those that are not the caller's are logged."""
+        if isinstance(error, OSError) and error.errno is not None and 0 < error.errno < 512:
+            if error.errno == errno.EIO:
+                log.error("%s of inode %d: %s", _name(request.opcode), request.node, error)
+            return error.errno
+        log.error("%s of inode %d failed", _name(request.opcode), request.node, exc_info=error)
+        return errno.EIO
+
+
+def _name(opcode: int) -> str:
+    try:
+        return Opcode(opcode).name
+    except ValueError:
+        return f"operation {opcode}"
