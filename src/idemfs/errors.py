@@ -49,6 +49,7 @@ class StoreInUse(StoreError):
 
     def __init__(self, path: str, pid: int) -> None:
         super().__init__(f"{path}: in use by process {pid}; end it, or wait until it is done")
+        self.path = path
         self.pid = pid
 
 

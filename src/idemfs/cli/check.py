@@ -5,6 +5,7 @@ The store is locked, so that nobody changes it meanwhile, and opened for reading
 
 from __future__ import annotations
 
+import os
 from contextlib import contextmanager
 
 from idemfs.cli.parser import add_json, add_store
@@ -28,8 +29,16 @@ def arguments(parser: ArgumentParser) -> None:
 def locked_for_reading(path: str) -> Iterator[Store]:
     """A store that neither we nor anybody else changes. Raises as ``open_files``."""
     from idemfs.engines.lock import StoreLock
-    from idemfs.store.files import open_files
+    from idemfs.store.files import lent, open_files
     from idemfs.store.peek import read_superblock
+
+    own = lent.get(os.path.realpath(path))
+    if own is not None:
+        # This process has it: what is open is made durable, and then nobody changes anything.
+        with own.exclusive():
+            own.commit()
+            yield own
+        return
 
     # First, since locking makes a file, which has no business where there is no store, or a newer one.
     read_superblock(path)

@@ -13,6 +13,8 @@ COMMANDS: dict[tuple[str, ...], str] = {
     ("ls",): "list a directory of a store or snapshot",
     ("cat",): "write the content of a file to standard output",
     ("info",): "show what a store is and how much it holds",
+    ("mount",): "show a store as a directory of this machine",
+    ("umount",): "end a mount; the store is closed on return",
     ("check",): "look for damage; say what is wrong and where",
     ("digest",): "print the digest of a snapshot, equal on every store that holds it",
     ("snapshot", "create"): "take a snapshot",

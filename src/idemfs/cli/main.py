@@ -47,7 +47,15 @@ def main(arguments: list[str]) -> int:
         return status
     except (Exception, KeyboardInterrupt) as error:
         from idemfs.cli import failures
+        from idemfs.errors import StoreInUse
 
+        if isinstance(error, StoreInUse):
+            from idemfs.node.local_socket import forward
+
+            # Who owns the store serves other commands, if it is a mount: the store was not opened, so nothing was done.
+            forwarded = forward(error.path, arguments)
+            if forwarded is not None:
+                return forwarded
         failed = failures.exit_status(error)
         if failed is None:
             raise

@@ -10,6 +10,7 @@ import array
 import ctypes
 import errno
 import os
+import re
 import socket
 import stat
 import subprocess
@@ -87,6 +88,23 @@ def mount(source: str, directory: str, options: list[str]) -> Channel:
         os.close(fd)
         raise OSError(number, f"cannot mount: {os.strerror(number)}", directory)
     return Channel(fd, directory)
+
+
+def mounts() -> list[tuple[str, str]]:
+    """Store and directory of each mount of this kind that can be seen, oldest first."""
+    found = []
+    with open("/proc/self/mountinfo", "rb") as file:
+        for line in file:
+            left, _, right = line.partition(b" - ")
+            kind, source, *_ = right.split(b" ")
+            if kind == b"fuse.idemfs":
+                found.append((_unescaped(source), _unescaped(left.split(b" ")[4])))
+    return found
+
+
+def _unescaped(field: bytes) -> str:
+    """Blanks and backslashes stand there as octal numbers."""
+    return os.fsdecode(re.sub(rb"\\([0-7]{3})", lambda found: bytes([int(found[1], 8)]), field))
 
 
 def _through_helper(source: str, directory: str, options: list[str]) -> int:

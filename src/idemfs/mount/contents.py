@@ -22,6 +22,8 @@ from idemfs.vfs.tree import AllocateFlag
 
 _OPEN_FLAGS = wire.OPEN_KEEP_CACHE | wire.OPEN_NOFLUSH
 OPENED = wire.OPEN_OUT.pack(0, _OPEN_FLAGS, 0)
+_OPENED_ANEW = wire.OPEN_OUT.pack(0, wire.OPEN_NOFLUSH, 0)
+_TRUSTED_COUNT_MAX = 1 << 16
 _SEEK_HOLE, _SEEK_DATA = os.SEEK_HOLE, os.SEEK_DATA
 
 
@@ -34,6 +36,22 @@ class OpenInodes:
         self._counts: Counter[int] = Counter()
         self._active_counts: Counter[int] = Counter()
         self._lock = Lock()
+        self._trusted: set[int] | None = None
+
+    def distrust(self) -> None:
+        """What the kernel keeps of contents may be old; it is dropped when a file is opened next."""
+        with self._lock:
+            self._trusted = set()
+
+    def trusts(self, node: int) -> bool:
+        """Whether the kernel may keep what it has of this file, which is being opened."""
+        with self._lock:
+            if self._trusted is None or node in self._trusted:
+                return True
+            if len(self._trusted) >= _TRUSTED_COUNT_MAX:
+                self._trusted.clear()
+            self._trusted.add(node)
+            return False
 
     def add(self, node: int, reader: Reader, ino: Ino) -> None:
         is_active = reader is self._nodes.active
@@ -92,7 +110,7 @@ class ContentRequests:
             if flags & os.O_TRUNC:
                 self._truncate(ino, kills=bool(open_flags & wire.OPEN_KILL_SUIDGID))
             self._opened.add(node, reader, ino)
-        return OPENED
+        return OPENED if self._opened.trusts(node) else _OPENED_ANEW
 
     def _truncate(self, ino: Ino, *, kills: bool) -> None:
         self._tree.drop_capability(ino)

@@ -82,9 +82,7 @@ class NameRequests:
     def symlink(self, request: Request) -> Reply:
         name, target, *_ = request.names()
         parent = self._place(request.node, name)
-        return self._made(
-            self._tree.create(parent, name, stat.S_IFLNK | 0o777, request.uid, request.gid, data=target)
-        )
+        return self._made(self._tree.create(parent, name, stat.S_IFLNK | 0o777, request.uid, request.gid, data=target))
 
     def readlink(self, request: Request) -> Reply:
         if request.node == LATEST:

@@ -12,6 +12,7 @@ from __future__ import annotations
 import errno
 import logging
 import threading
+import time
 from collections.abc import Callable, Mapping
 
 from idemfs.mount import wire
@@ -25,6 +26,7 @@ Handler = Callable[[Request], Reply]
 log = logging.getLogger("idemfs.mount")
 
 THREAD_COUNT = 4
+_JOIN_SECONDS_MAX = 2.0
 _UNMOUNTED = (errno.ENODEV, errno.EBADF)
 _WANTED = (
     Feature.ASYNC_READ
@@ -47,7 +49,7 @@ _WANTED = (
 class Server:
     """Serves ``channel`` with ``handlers`` until it is unmounted."""
 
-    def __init__(self, channel: Channel, handlers: Mapping[int, Handler], thread_count: int = THREAD_COUNT) -> None:
+    def __init__(self, channel: Channel, handlers: Mapping[Opcode, Handler], thread_count: int = THREAD_COUNT) -> None:
         self.channel = channel
         self.ended = threading.Event()
         self.kernel_minor = 0
@@ -88,9 +90,12 @@ class Server:
         for thread in self._threads:
             thread.start()
 
-    def join(self) -> None:
+    def join(self) -> bool:
+        """Wait a while for the threads; whether all have ended. One may wait for the kernel for ever."""
+        until = time.monotonic() + _JOIN_SECONDS_MAX
         for thread in self._threads:
-            thread.join()
+            thread.join(max(0.0, until - time.monotonic()))
+        return not any(thread.is_alive() for thread in self._threads)
 
     def _serve(self) -> None:
         buffer = bytearray(wire.BUFFER_SIZE)

@@ -1,8 +1,8 @@
 """The life of one mount: from opening the store until it is closed again.
 
 Who unmounts, be it ``umount``, a signal or the owner's shutdown, ends the threads that serve; then the store is
-closed, its last group made durable, and unlocked. A mount that the kernel still uses when a signal comes is detached: names
-vanish at once, and open files fail from then on.
+closed, its last group made durable, and unlocked. A mount that is still in use when a signal comes is detached:
+its names vanish at once, and its open files fail from then on.
 
 Threads: ``run`` waits in its caller's thread, which is the process's main one, since signals come there.
 """
@@ -48,7 +48,7 @@ class Session:
         self.nodes = Nodes(tree, snapshot)
         self._opened = OpenInodes(self.nodes)
         self._channel: Channel = channel.mount(source, directory, options)
-        folder = SnapshotFolder(self.nodes)
+        folder = SnapshotFolder(self.nodes, self.forget_snapshots)
         handlers = {
             Opcode.FORGET: _no_reply,
             Opcode.BATCH_FORGET: _no_reply,
@@ -62,7 +62,9 @@ class Session:
         try:
             self._server.greet()
         except BaseException:
-            self._detach()
+            with suppress(OSError):
+                channel.unmount(directory, detach=True)
+            self._channel.close()
             raise
         if self._server.kernel_minor < wire.INC_EPOCH_MINOR:
             self.nodes.seconds = SHORT_SECONDS
@@ -75,8 +77,9 @@ class Session:
             signal.signal(number, self._end)
         ready()
         self._server.ended.wait()
-        self._channel_lost()
-        self._server.join()
+        if self._server.join():
+            self._channel.close()
+        # Otherwise the device is in use, and is closed with the process: the kernel then answers for us.
 
     def _end(self, number: int, frame: FrameType | None) -> None:
         """A signal: unmount, or if somebody is in the way, detach."""
@@ -85,17 +88,9 @@ class Session:
         except OSError as error:
             if error.errno == errno.EBUSY:
                 log.warning("%s is in use; its open files end with this process", self._channel.directory)
-            self._detach()
+            with suppress(OSError):
+                channel.unmount(self._channel.directory, detach=True)
             self._server.ended.set()
-
-    def _detach(self) -> None:
-        with suppress(OSError):
-            channel.unmount(self._channel.directory, detach=True)
-        self._channel.close()
-
-    def _channel_lost(self) -> None:
-        """Closing the device ends what still waits in the other threads: the kernel then answers for us."""
-        self._channel.close()
 
     # -- telling the kernel ----------------------------------------------------------------------------
 
@@ -103,13 +98,12 @@ class Session:
         """The active file system became another one: names, attributes and content that the kernel keeps are old."""
         if self._server.kernel_minor >= wire.INC_EPOCH_MINOR:
             self._channel.notify(Notice.INC_EPOCH, b"")
+        self._opened.distrust()
         for node in {ROOT, *self._opened.numbers()}:
             self._channel.notify(Notice.INVAL_INODE, wire.INVAL_INODE.pack(node, 0, 0))
 
-    def forget_snapshot(self, name: str) -> None:
+    def forget_snapshots(self) -> None:
         """A snapshot was deleted: what is open in it is asked for again, and fails."""
-        raw = name.encode()
-        self._channel.notify(Notice.INVAL_ENTRY, wire.INVAL_ENTRY.pack(FOLDER, len(raw), 0) + raw + b"\0")
         for node in self._opened.numbers():
             if node > FOLDER:
                 self._channel.notify(Notice.INVAL_INODE, wire.INVAL_INODE.pack(node, 0, 0))

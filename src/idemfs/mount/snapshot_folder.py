@@ -10,6 +10,7 @@ Threads: any.
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable
 
 from idemfs.errors import BadSnapshotName, SnapshotError, SnapshotExists, SnapshotHeld, SnapshotMissing
 from idemfs.format.role import Role
@@ -39,7 +40,9 @@ def _as_posix(error: SnapshotError) -> OSError:
 class SnapshotFolder:
     """What is asked of the folder itself; what lies in a snapshot is a ``Reader``'s."""
 
-    def __init__(self, nodes: Nodes) -> None:
+    def __init__(self, nodes: Nodes, deleted: Callable[[], None]) -> None:
+        """``deleted`` is called after a snapshot was."""
+        self._deleted = deleted
         self._nodes = nodes
         self._tree = nodes.tree
         self._store = nodes.tree.store
@@ -116,6 +119,7 @@ class SnapshotFolder:
                 if self._tree.role.role is not Role.PRIMARY:
                     self._refuse(snapshot)
             delete.delete(self._tree.active, snapshot)
+            self._deleted()
         except SnapshotError as error:
             raise _as_posix(error) from error
 
@@ -135,4 +139,3 @@ class SnapshotFolder:
             raise _as_posix(error) from error
         except UnicodeDecodeError:
             raise posix(errno.EINVAL) from None
-

@@ -1,0 +1,1 @@
+"""The process that owns stores: what lets others use them meanwhile."""

@@ -25,6 +25,9 @@ from idemfs.limits import BLOCK_SIZE_DEFAULT, BLOCK_SIZE_MAX, BLOCK_SIZE_MIN, IN
 from idemfs.store.peek import read_superblock
 from idemfs.store.store import Store
 
+lent: dict[str, Store] = {}
+"""By real path: open stores that their owner in this process lends to whoever opens them; see ``vfs.lending``."""
+
 
 def new_superblock(clock: Clock, block_size: int, compression: str) -> Superblock:
     """Raises ``ValueError`` for a block size or compression that no store can have."""
@@ -104,9 +107,12 @@ def _write_superblock(path: str, value: bytes) -> None:
 def open_files(path: str, *, readonly: bool = False, background: bool = True, clock: Clock | None = None) -> Store:
     """Open the store at ``path``; the caller closes it.
 
-    ``readonly`` takes no lock, sees the last committed group, and refuses changes.
-    Raises ``StoreMissing``, ``StoreInUse``, ``FormatError``, ``OSError``.
+    ``readonly`` takes no lock, sees the last committed group, and refuses changes. A store that this process lends
+    is the owner's own; closing it commits, and no more. Raises ``StoreMissing``, ``StoreInUse``, ``FormatError``,
+    ``OSError``.
     """
+    if lent and (own := lent.get(os.path.realpath(path))) is not None:
+        return own
     block = read_superblock(path)
     lock = None if readonly else StoreLock(path)
     try:

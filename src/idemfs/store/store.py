@@ -103,6 +103,8 @@ class Store:
         self.dirty = False
         """Whether anything changed since the last seal."""
         self._on_close = on_close
+        self.lent_by: object | None = None
+        """The tree of the process's part that owns the store, while others in this process may use it too."""
         self._background = background
         self._done = threading.Condition(self.lock)
         self._committing = False
@@ -365,7 +367,14 @@ class Store:
         return self.dirty and self.clock.monotonic_seconds() - self._opened_at >= GROUP_SECONDS
 
     def close(self) -> None:
-        """Commit what is open, then release the store. The store is released even when the commit fails."""
+        """Commit what is open, then release the store. The store is released even when the commit fails.
+
+        One that is lent stays open for its owner.
+        """
+        if self.lent_by is not None:
+            if not self.readonly:
+                self.commit()
+            return
         try:
             if not self._closing and not self.readonly and self._failure is None:
                 self.commit()
@@ -374,6 +383,8 @@ class Store:
 
     def abandon(self) -> None:
         """Release the store without committing: what was not committed is gone, as after a crash."""
+        if self.lent_by is not None:
+            return
         with self.lock:
             if self._closing:
                 return

@@ -42,6 +42,10 @@ class FilesetState:
     """What every operation on a fileset needs."""
 
     def __init__(self, store: Store, fileset: FilesetId = ROOT_FILESET) -> None:
+        if isinstance(store.lent_by, FilesetState):
+            # The same in all but name: what is cached of a store must be cached once.
+            self.__dict__ = store.lent_by.__dict__
+            return
         self.store = store
         self.fileset = fileset
         self.root = make_ino(fileset, ROOT_NUMBER)

@@ -276,7 +276,7 @@ class Reader:
             raise posix(errno.ENXIO)
 
     def sector_count(self, ino: Ino, node: Inode) -> int:
-        """What ``st_blocks`` tells, in sectors. Not 0 for a file that holds anything: programs would take it for a hole."""
+        """What ``st_blocks`` tells, in sectors. Not 0 for what holds anything: programs would take it for a hole."""
         if not node.is_file or not node.size:
             return node.sectors
         if node.is_inline:

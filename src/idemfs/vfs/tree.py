@@ -56,7 +56,6 @@ class AllocateFlag(IntFlag):
 _EMPTYING = (AllocateFlag.PUNCH_HOLE, AllocateFlag.ZERO_RANGE)
 
 
-
 class XattrFlag(IntFlag):
     """Of ``setxattr(2)``."""
 

@@ -1,0 +1,91 @@
+"""``idemfs mount STORE DIR``, and as ``mount.fuse.idemfs`` what ``mount(8)`` and ``/etc/fstab`` call."""
+
+from __future__ import annotations
+
+import os
+import sys
+from argparse import ArgumentParser, Namespace
+from collections.abc import Callable
+
+from idemfs.cli.parser import add_store
+
+_CHANGES_FILES = {("put",), ("receive",), ("failover",), ("failback",), ("switchover",)}
+_CHANGES_SNAPSHOTS = {("snapshot", "restore"), ("snapshot", "delete")}
+"""Commands after which the kernel's names and contents may be old."""
+_OWN_OPTIONS = frozenset({"rw", "suid", "dev", "exec", "atime", "async", "auto", "noauto", "user", "nouser", "users"})
+_IGNORED_OPTIONS = frozenset({"defaults", "nofail", "_netdev", "relatime", "norelatime", "strictatime"})
+
+
+def arguments(parser: ArgumentParser) -> None:
+    add_store(parser)
+    parser.add_argument("directory", metavar="DIR", help="where it appears")
+    parser.add_argument("--foreground", action="store_true", help="stay until it is unmounted; log to standard error")
+    parser.add_argument("--allow-other", action="store_true", help="let other users in (for root: the default)")
+    parser.add_argument("--read-only", action="store_true", help="refuse changes")
+    parser.add_argument("--snapshot", metavar="NAME", help="show this snapshot, and nothing else")
+    parser.add_argument("-o", metavar="OPTIONS", default="", help="as for mount(8), and snapshot=NAME")
+
+
+def run(options: Namespace) -> int:
+    from idemfs.cli.mounting import detached
+
+    store, directory = os.path.realpath(options.store), os.path.realpath(options.directory)
+    mount_options, snapshot = _options(options)
+
+    def serve(ready: Callable[[], None]) -> None:
+        from idemfs.mount.owner import serve_store
+
+        serve_store(store, directory, mount_options, snapshot, ready, run=_run_command, stales=_stales)
+
+    if options.foreground:
+        serve(lambda: print(f"mounted {store} on {directory}", flush=True))
+        return 0
+    return detached(serve, log_path=os.path.join(store, "mount.log"))
+
+
+def _options(options: Namespace) -> tuple[list[str], str | None]:
+    """What the kernel is told, and the snapshot to be shown."""
+    wanted = ["default_permissions"]
+    snapshot: str | None = options.snapshot
+    given = [each for each in options.o.split(",") if each]
+    if options.allow_other or (os.geteuid() == 0 and "allow_root" not in given):
+        wanted.append("allow_other")
+    for each in given:
+        if each.startswith("snapshot="):
+            snapshot = each.removeprefix("snapshot=")
+        elif each in ("suid", "dev") or each in _OWN_OPTIONS | _IGNORED_OPTIONS or each.startswith("x-"):
+            continue
+        elif each not in wanted:
+            wanted.append(each)
+    if (options.read_only or snapshot is not None) and "ro" not in wanted:
+        wanted.append("ro")
+    return wanted, snapshot
+
+
+def _run_command(command: list[str]) -> int:
+    from idemfs.cli.main import main
+
+    return main(command)
+
+
+def _stales(command: list[str]) -> bool:
+    return tuple(command[:1]) in _CHANGES_FILES or tuple(command[:2]) in _CHANGES_SNAPSHOTS
+
+
+def helper() -> int:
+    """``mount.fuse.idemfs STORE DIR [-sfnv] [-o OPTIONS]``, as ``mount(8)`` calls it. It is told what it needs not."""
+    from idemfs.cli.main import main
+
+    given = sys.argv[1:]
+    kept: list[str] = []
+    while given:
+        each = given.pop(0)
+        if each == "-o" and given:
+            kept += ["-o", given.pop(0)]
+        elif each in ("-t", "-N") and given:
+            given.pop(0)
+        elif not each.startswith("-") or each == "-":
+            kept.append(each)
+        elif "f" in each.lstrip("-") and not each.startswith("--"):
+            return 0
+    return main(["mount", *kept])

@@ -1,0 +1,73 @@
+"""The process that has a store mounted: it opens the store, mounts it, serves other commands, and closes it.
+
+Threads: see ``session`` and ``node.local_socket``.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+
+from idemfs.engines import lock
+from idemfs.errors import StoreInUse
+from idemfs.mount.channel import mounts
+from idemfs.mount.session import Session, make_mount_point_usable
+from idemfs.node.local_socket import LocalSocket, Run
+from idemfs.store.files import open_files
+from idemfs.store.store import Store
+from idemfs.vfs.lending import lending
+from idemfs.vfs.tree import Tree
+
+log = logging.getLogger("idemfs.mount")
+
+_CLOSING_SECONDS_MAX = 30.0
+_WAIT_SECONDS = 0.02
+
+
+def serve_store(
+    path: str,
+    directory: str,
+    options: list[str],
+    snapshot: str | None,
+    ready: Callable[[], None],
+    *,
+    run: Run,
+    stales: Callable[[list[str]], bool],
+) -> None:
+    """Mount the store at ``path`` on ``directory``, and serve until it is unmounted.
+
+    ``run`` carries out the command lines of others; ``stales`` tells after which of them the kernel must forget.
+    Raises as ``open_files``, ``SnapshotMissing``, ``OSError``.
+    """
+    make_mount_point_usable(directory)
+    store = _open(path)
+    try:
+        tree = Tree(store)
+        shown = None if snapshot is None else store.catalog.by_name(tree.fileset, snapshot)
+        with lending(path, tree):
+            session = Session(tree, path, directory, options, shown)
+
+            def done(arguments: list[str]) -> None:
+                if stales(arguments):
+                    session.forget_all()
+
+            local = LocalSocket(path, run, done)
+            try:
+                session.run(ready)
+            finally:
+                local.close()
+    finally:
+        store.close()
+
+
+def _open(path: str) -> Store:
+    """The store, also if the process that had it mounted is just closing it."""
+    until = time.monotonic() + _CLOSING_SECONDS_MAX
+    while True:
+        try:
+            return open_files(path)
+        except StoreInUse:
+            if time.monotonic() > until or any(source == path for source, _ in mounts()) or not lock.owner(path):
+                raise
+        time.sleep(_WAIT_SECONDS)

@@ -1,0 +1,262 @@
+"""The local socket of a store that a process has open: other processes hand it their commands.
+
+A client sends its arguments, with its standard streams and its working directory as open files; the owner runs
+the same command on its own open store, with those streams, and answers with the exit status. Messages, both ways::
+
+    size(4, big-endian) · JSON object        request: arguments, umask, environment · reply: status
+
+The socket is ``STORE/socket``, for the store's owner and root alone.
+
+Threads: one that accepts, and one a command, which gets a working directory and umask of its own. ``sys.stdin``,
+``sys.stdout`` and ``sys.stderr`` become objects that are each thread's own, since commands print there.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import io
+import json
+import logging
+import os
+import socket
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from typing import TextIO
+
+SOCKET_NAME = "socket"
+_MESSAGE_SIZE_MAX = 4 << 20
+_COMMAND_COUNT_MAX = 32
+_ENVIRONMENT = ("COLUMNS", "LINES", "TERM", "NO_COLOR", "LANG", "LC_ALL", "TZ")
+_CLONE_FS = 0x200
+_FD_COUNT = 4
+
+Run = Callable[[list[str]], int]
+
+log = logging.getLogger("idemfs.node")
+
+
+def forward(path: str, arguments: list[str]) -> int | None:
+    """Have the owner of the store at ``path`` run a command; its exit status, or None if nobody listens there."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        try:
+            with _short_path(path) as name:
+                connection.connect(name)
+        except (FileNotFoundError, ConnectionRefusedError, PermissionError, NotADirectoryError):
+            return None
+        for stream in (sys.stdout, sys.stderr):
+            stream.flush()
+        umask = os.umask(0)
+        os.umask(umask)
+        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+        directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            message = _pack({"arguments": arguments, "umask": umask, "environment": environment})
+            files = [0, 1, 2, directory]
+            sent = socket.send_fds(connection, [message], files)
+            connection.sendall(message[sent:])
+        finally:
+            os.close(directory)
+        reply = _receive(connection, b"")
+    if reply is None:
+        print("idemfs: the process that owns the store ended before the command was done", file=sys.stderr)
+        return 1
+    status = reply.get("status")
+    return status if isinstance(status, int) else 1
+
+
+class LocalSocket:
+    """Listens for commands on the store at ``path`` until ``close``. ``run`` is the command line without its name."""
+
+    def __init__(self, path: str, run: Run, done: Callable[[list[str]], None]) -> None:
+        """``done`` is called after each command, before its client is told. Raises ``OSError``."""
+        self._name = os.path.join(path, SOCKET_NAME)
+        self._run = run
+        self._done = done
+        self._slots = threading.BoundedSemaphore(_COMMAND_COUNT_MAX)
+        self._threads: set[threading.Thread] = set()
+        self._lock = threading.Lock()
+        self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        with suppress(FileNotFoundError):
+            # Left by an owner that was killed: the store's lock says that it is no more.
+            os.unlink(self._name)
+        mask = os.umask(0o177)
+        try:
+            with _short_path(path) as name:
+                self._listener.bind(name)
+        finally:
+            os.umask(mask)
+        self._listener.listen(_COMMAND_COUNT_MAX)
+        _divide_streams()
+        threading.Thread(target=self._accept, name="idemfs-socket", daemon=True).start()
+
+    def close(self) -> None:
+        """Take no more commands, and wait for those that run."""
+        with suppress(FileNotFoundError):
+            os.unlink(self._name)
+        with suppress(OSError):
+            self._listener.shutdown(socket.SHUT_RDWR)
+        self._listener.close()
+        while True:
+            with self._lock:
+                running = list(self._threads)
+            if not running:
+                return
+            for thread in running:
+                thread.join()
+
+    def _accept(self) -> None:
+        while True:
+            try:
+                connection, _ = self._listener.accept()
+            except OSError:
+                return
+            self._slots.acquire()
+            thread = threading.Thread(target=self._serve, args=(connection,), name="idemfs-command", daemon=True)
+            with self._lock:
+                self._threads.add(thread)
+            thread.start()
+
+    def _serve(self, connection: socket.socket) -> None:
+        try:
+            with connection:
+                self._answer(connection)
+        except OSError as error:
+            log.warning("a client went before its command was done: %s", error)
+        except Exception:
+            log.exception("a command failed")
+        finally:
+            self._slots.release()
+            with self._lock:
+                self._threads.discard(threading.current_thread())
+
+    def _answer(self, connection: socket.socket) -> None:
+        message, files, _, _ = socket.recv_fds(connection, 65536, _FD_COUNT)
+        try:
+            request = _receive(connection, message)
+            if request is None or len(files) != _FD_COUNT:
+                return
+            _become(files[3], request)
+            # The terminal's own settings: every command of one mount is the same user's.
+            arguments = [str(each) for each in _list(request.get("arguments"))]
+            with _Streams(files[0], files[1], files[2]):
+                files = files[3:]
+                status = self._run(arguments)
+            self._done(arguments)
+            connection.sendall(_pack({"status": status}))
+        finally:
+            for fd in files:
+                os.close(fd)
+
+
+def _become(directory: int, request: dict[str, object]) -> None:
+    """This thread's working directory and umask are the client's."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.unshare(_CLONE_FS):
+        raise OSError(ctypes.get_errno(), "cannot have a working directory of its own")
+    os.fchdir(directory)
+    umask = request.get("umask")
+    os.umask(umask if isinstance(umask, int) else 0o077)
+
+
+class _short_path:
+    """A name of ``path``'s socket that fits a socket address, however long the path is."""
+
+    def __init__(self, path: str) -> None:
+        self._path = path
+        self._fd = -1
+
+    def __enter__(self) -> str:
+        name = os.path.join(self._path, SOCKET_NAME)
+        if len(os.fsencode(name)) < 100:
+            return name
+        self._fd = os.open(self._path, os.O_PATH | os.O_DIRECTORY | os.O_CLOEXEC)
+        return f"/proc/self/fd/{self._fd}/{SOCKET_NAME}"
+
+    def __exit__(self, *_: object) -> None:
+        if self._fd >= 0:
+            os.close(self._fd)
+
+
+# -- messages ------------------------------------------------------------------------------------------
+
+
+def _pack(message: dict[str, object]) -> bytes:
+    body = json.dumps(message).encode()
+    return len(body).to_bytes(4, "big") + body
+
+
+def _receive(connection: socket.socket, begun: bytes) -> dict[str, object] | None:
+    """One message, of which ``begun`` has come; None if it ends early or is none."""
+    data = bytearray(begun)
+    while len(data) < 4 or len(data) < 4 + int.from_bytes(data[:4], "big"):
+        if len(data) > _MESSAGE_SIZE_MAX:
+            return None
+        piece = connection.recv(65536)
+        if not piece:
+            return None
+        data += piece
+    try:
+        message = json.loads(data[4:])
+    except ValueError:
+        return None
+    return message if isinstance(message, dict) else None
+
+
+def _list(value: object) -> list[object]:
+    return value if isinstance(value, list) else []
+
+
+# -- streams -------------------------------------------------------------------------------------------
+
+
+class _OfThread(threading.local):
+    stdin: io.TextIOBase | None = None
+    stdout: io.TextIOBase | None = None
+    stderr: io.TextIOBase | None = None
+
+
+_of_thread = _OfThread()
+
+
+class _Divided:
+    """A standard stream that is another one in each thread that has its own."""
+
+    def __init__(self, name: str, common: TextIO) -> None:
+        self._name = name
+        self._common = common
+
+    def __getattr__(self, attribute: str) -> object:
+        return getattr(getattr(_of_thread, self._name) or self._common, attribute)
+
+    def __iter__(self) -> Iterator[str]:
+        lines: Iterator[str] = iter(getattr(_of_thread, self._name) or self._common)
+        return lines
+
+
+def _divide_streams() -> None:
+    for name in ("stdin", "stdout", "stderr"):
+        common = getattr(sys, name)
+        if not isinstance(common, _Divided):
+            setattr(sys, name, _Divided(name, common))
+
+
+class _Streams:
+    """The streams of this thread while a command runs; they are closed after it."""
+
+    def __init__(self, stdin: int, stdout: int, stderr: int) -> None:
+        _of_thread.stdin = os.fdopen(stdin, encoding="utf-8", errors="surrogateescape")
+        _of_thread.stdout = os.fdopen(stdout, "w", encoding="utf-8", errors="surrogateescape")
+        _of_thread.stderr = os.fdopen(stderr, "w", encoding="utf-8", errors="backslashreplace", buffering=1)
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, *_: object) -> None:
+        for name in ("stdin", "stdout", "stderr"):
+            stream = getattr(_of_thread, name)
+            setattr(_of_thread, name, None)
+            with suppress(OSError, ValueError):
+                # Whoever read it may have gone.
+                stream.close()
