@@ -14,7 +14,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any, ParamSpec, TypeVar
 
@@ -51,7 +51,9 @@ def mounted(store: Path, directory: Path, *options: str) -> Iterator[Path]:
     """``store`` on ``directory``; afterwards it is unmounted and checked, and nothing was logged."""
     if reason := missing():
         pytest.skip(reason)
-    directory.mkdir(exist_ok=True)
+    with suppress(FileExistsError):
+        # Which cannot be asked for, when the mount before this one was killed.
+        os.mkdir(directory)
     idemfs("mount", store, directory, *options)
     try:
         yield directory

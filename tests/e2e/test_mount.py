@@ -206,7 +206,7 @@ class TestSnapshots:
         code = "import os, sys; os.setgid(65534); os.setuid(65534); getattr(os, sys.argv[1])(sys.argv[2])"
         for call, path in (("mkdir", ".snapshots/two"), ("rmdir", ".snapshots/one"), ("listdir", ".snapshots/one")):
             ended = subprocess.run(
-                [sys.executable, "-c", code, call, at / path], capture_output=True, text=True, check=False
+                [sys.executable, "-c", code, call, path], cwd=at, capture_output=True, text=True, check=False
             )
             assert (ended.returncode == 0) == (call == "listdir"), ended.stderr
             assert call == "listdir" or "PermissionError" in ended.stderr
@@ -386,5 +386,5 @@ class TestFiles:
         os.chmod(at / "f", 0o6777)
         (at / "f").write_text("2")
         assert os.stat(at / "f").st_mode & 0o7777 == 0o6777, "root keeps them"
-        subprocess.run([sys.executable, "-c", code, at / "f"], check=True)
+        subprocess.run([sys.executable, "-c", code, "f"], check=True, cwd=at)
         assert os.stat(at / "f").st_mode & 0o7777 == 0o777

@@ -12,8 +12,12 @@ from idemfs.cli.parser import add_store
 _CHANGES_FILES = {("put",), ("receive",), ("failover",), ("failback",), ("switchover",)}
 _CHANGES_SNAPSHOTS = {("snapshot", "restore"), ("snapshot", "delete")}
 """Commands after which the kernel's names and contents may be old."""
-_OWN_OPTIONS = frozenset({"rw", "suid", "dev", "exec", "atime", "async", "auto", "noauto", "user", "nouser", "users"})
-_IGNORED_OPTIONS = frozenset({"defaults", "nofail", "_netdev", "relatime", "norelatime", "strictatime"})
+_IGNORED = frozenset(
+    "rw suid dev exec atime async auto noauto user nouser users defaults nofail _netdev relatime norelatime "
+    "strictatime default_permissions".split()
+)
+_IGNORED_PREFIXES = ("x-", "user=", "fsname=", "subtype=", "comment=")
+"""What mount(8) passes on, and what is so anyway."""
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -53,7 +57,7 @@ def _options(options: Namespace) -> tuple[list[str], str | None]:
     for each in given:
         if each.startswith("snapshot="):
             snapshot = each.removeprefix("snapshot=")
-        elif each in ("suid", "dev") or each in _OWN_OPTIONS | _IGNORED_OPTIONS or each.startswith("x-"):
+        elif each in _IGNORED or each.startswith(_IGNORED_PREFIXES):
             continue
         elif each not in wanted:
             wanted.append(each)

@@ -30,9 +30,12 @@ def run(options: Namespace) -> None:
     from idemfs.replication.apply import receive_stream
     from idemfs.replication.codec import StreamReader
     from idemfs.replication.standby import open_standby
+    from idemfs.store.files import refuse_if_in_use
 
     if sys.stdin.isatty():
         raise UsageError("there is no change set on a terminal: 'idemfs send' makes one")
+    # Another process that has the store takes the stream from its beginning.
+    refuse_if_in_use(options.store)
     source = sys.stdin.buffer
     stream = StreamReader(source.read)
     tree = open_standby(options.store, stream.header)

@@ -16,8 +16,8 @@ from idemfs.clock import Clock, System
 from idemfs.engines.blocks.local import LocalBlocks
 from idemfs.engines.kv.api import KV, Table
 from idemfs.engines.kv.lmdb_engine import LmdbKV
-from idemfs.engines.lock import StoreLock
-from idemfs.errors import StoreExists
+from idemfs.engines.lock import StoreLock, owner
+from idemfs.errors import StoreExists, StoreInUse
 from idemfs.format import keys, superblock, tables
 from idemfs.format.superblock import COMPRESSION_NONE, COMPRESSION_ZSTD, Superblock
 from idemfs.ids import ROOT_FILESET, Guid
@@ -102,6 +102,12 @@ def _write_superblock(path: str, value: bytes) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def refuse_if_in_use(path: str) -> None:
+    """Raises ``StoreInUse`` if another process has the store open: for who must know before it begins to read."""
+    if os.path.realpath(path) not in lent and (pid := owner(path)) is not None:
+        raise StoreInUse(path, pid)
 
 
 def open_files(path: str, *, readonly: bool = False, background: bool = True, clock: Clock | None = None) -> Store:
