@@ -3,8 +3,9 @@
 A request that fails is answered with its errno; one that fails in a way nobody expected is logged with its
 operation and answered with EIO, and the mount lives on.
 
-Threads: each takes one request at a time, with a buffer of its own. A request that waits, as ``fsync`` does for
-the disk, holds up its thread alone. Who answers holds no lock of the store.
+Threads: one leads: it takes a request, answers it, and takes the next, which spares waking another one for each.
+Before a request that may take long, as ``fsync`` does, it hands the lead to another thread. Each has a buffer of its
+own. Who answers holds no lock of the store.
 """
 
 from __future__ import annotations
@@ -27,6 +28,11 @@ log = logging.getLogger("idemfs.mount")
 
 THREAD_COUNT = 4
 _JOIN_SECONDS_MAX = 2.0
+_LONG = frozenset(
+    (Opcode.FSYNC, Opcode.FSYNCDIR, Opcode.SYNCFS, Opcode.MKDIR, Opcode.RMDIR, Opcode.SETATTR, Opcode.FALLOCATE)
+)
+"""They wait for the disk, take or delete snapshots, or free what a long file had."""
+_LONG_SIZE = 1 << 16
 _UNMOUNTED = (errno.ENODEV, errno.EBADF)
 _WANTED = (
     Feature.ASYNC_READ
@@ -54,6 +60,7 @@ class Server:
         self.ended = threading.Event()
         self.kernel_minor = 0
         self._handlers = {int(opcode): handler for opcode, handler in handlers.items()}
+        self._lead = threading.Lock()
         self._threads = [
             threading.Thread(target=self._serve, name=f"idemfs-mount-{number}", daemon=True)
             for number in range(thread_count)
@@ -103,8 +110,18 @@ class Server:
         request = Request()
         try:
             while True:
-                request.parse(view, self.channel.receive(buffer))
-                self._answer(request)
+                self._lead.acquire()
+                is_leading = True
+                try:
+                    while is_leading:
+                        request.parse(view, self.channel.receive(buffer))
+                        if _is_long(request):
+                            self._lead.release()
+                            is_leading = False
+                        self._answer(request)
+                finally:
+                    if is_leading:
+                        self._lead.release()
         except OSError as error:
             if error.errno not in _UNMOUNTED:
                 log.exception("the kernel's device failed")
@@ -135,6 +152,13 @@ class Server:
             return error.errno
         log.error("%s of inode %d failed", _name(request.opcode), request.node, exc_info=error)
         return errno.EIO
+
+
+def _is_long(request: Request) -> bool:
+    """Whether others should be served meanwhile."""
+    if request.opcode == Opcode.READ:
+        return bool(wire.READ_IN.unpack_from(request.body)[2] > _LONG_SIZE)
+    return request.opcode in _LONG or len(request.body) > _LONG_SIZE
 
 
 def _name(opcode: int) -> str:
