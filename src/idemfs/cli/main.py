@@ -38,8 +38,11 @@ def entry() -> int:
     return status
 
 
-def main(arguments: list[str]) -> int:
-    """Run one command line and return its exit status; errors are reported on standard error."""
+def main(arguments: list[str], *, forwards: bool = True) -> int:
+    """Run one command line and return its exit status; errors are reported on standard error.
+
+    ``forwards``: a store that another process has mounted is used through that process.
+    """
     try:
         status = _dispatch(arguments)
         if sys.stdout is not None:
@@ -49,7 +52,7 @@ def main(arguments: list[str]) -> int:
         from idemfs.cli import failures
         from idemfs.errors import StoreInUse
 
-        if isinstance(error, StoreInUse):
+        if forwards and isinstance(error, StoreInUse) and arguments[0] != "mount":
             from idemfs.node.local_socket import forward
 
             # Who owns the store serves other commands, if it is a mount: the store was not opened, so nothing was done.

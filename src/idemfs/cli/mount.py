@@ -13,8 +13,8 @@ _CHANGES_FILES = {("put",), ("receive",), ("failover",), ("failback",), ("switch
 _CHANGES_SNAPSHOTS = {("snapshot", "restore"), ("snapshot", "delete")}
 """Commands after which the kernel's names and contents may be old."""
 _IGNORED = frozenset(
-    "rw suid dev exec atime async auto noauto user nouser users defaults nofail _netdev relatime norelatime "
-    "strictatime default_permissions".split()
+    ("rw", "suid", "dev", "exec", "atime", "async", "auto", "noauto", "user", "nouser", "users", "defaults", "nofail")
+    + ("_netdev", "relatime", "norelatime", "strictatime", "default_permissions")
 )
 _IGNORED_PREFIXES = ("x-", "user=", "fsname=", "subtype=", "comment=")
 """What mount(8) passes on, and what is so anyway."""
@@ -69,7 +69,8 @@ def _options(options: Namespace) -> tuple[list[str], str | None]:
 def _run_command(command: list[str]) -> int:
     from idemfs.cli.main import main
 
-    return main(command)
+    # Two owners that handed each other a command would do so for ever.
+    return main(command, forwards=False)
 
 
 def _stales(command: list[str]) -> bool:
