@@ -12,10 +12,9 @@ from idemfs.cli.parser import add_store
 _CHANGES_FILES = {("put",), ("receive",), ("failover",), ("failback",), ("switchover",)}
 _CHANGES_SNAPSHOTS = {("snapshot", "restore"), ("snapshot", "delete")}
 """Commands after which the kernel's names and contents may be old."""
-_IGNORED = frozenset(
-    ("rw", "suid", "dev", "exec", "atime", "async", "auto", "noauto", "user", "nouser", "users", "defaults", "nofail")
-    + ("_netdev", "relatime", "norelatime", "strictatime", "default_permissions")
-)
+_OF_FSTAB = frozenset(("auto", "noauto", "user", "nouser", "users", "defaults", "nofail", "_netdev"))
+_DEFAULTS = frozenset(("rw", "suid", "dev", "exec", "atime", "async", "relatime", "norelatime", "strictatime"))
+_IGNORED = _OF_FSTAB | _DEFAULTS | {"default_permissions"}
 _IGNORED_PREFIXES = ("x-", "user=", "fsname=", "subtype=", "comment=")
 """What mount(8) passes on, and what is so anyway."""
 
