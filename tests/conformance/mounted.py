@@ -179,9 +179,18 @@ class MountedFileSystem:
         return sorted(os.listdir(self.at(path)))
 
     def walk(
-        self, top: str, topdown: bool = True, followlinks: bool = False
+        self,
+        top: str,
+        topdown: bool = True,
+        onerror: Callable[[OSError], object] | None = None,
+        followlinks: bool = False,
     ) -> Iterator[tuple[str, list[str], list[str]]]:
-        for directory, names, files in os.walk(self.at(top), topdown, followlinks=followlinks):
+        def failed(error: OSError) -> None:
+            if onerror is not None:
+                error.filename = self.outside(error.filename)
+                onerror(error)
+
+        for directory, names, files in os.walk(self.at(top), topdown, failed, followlinks):
             names.sort()
             yield self.outside(directory), names, sorted(files)
 

@@ -11,6 +11,7 @@ from collections.abc import Callable
 
 from idemfs.engines import lock
 from idemfs.errors import StoreInUse
+from idemfs.mount import channel
 from idemfs.mount.channel import mounts
 from idemfs.mount.session import Session, make_mount_point_usable
 from idemfs.node.local_socket import LocalSocket, Run
@@ -43,6 +44,10 @@ def serve_store(
     make_mount_point_usable(directory)
     store = _open(path)
     try:
+        for source, where in mounts():
+            if (source, where) == (path, directory):
+                # The store is ours, so whoever mounted it there is gone; the kernel may still answer from its cache.
+                channel.unmount(where, detach=True)
         tree = Tree(store)
         shown = None if snapshot is None else store.catalog.by_name(tree.fileset, snapshot)
         with lending(path, tree):
