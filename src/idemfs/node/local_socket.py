@@ -54,11 +54,19 @@ def forward(path: str, arguments: list[str]) -> int | None:
         try:
             message = _pack({"arguments": arguments, "umask": umask, "environment": environment})
             files = [0, 1, 2, directory]
-            sent = socket.send_fds(connection, [message], files)
-            connection.sendall(message[sent:])
+            try:
+                sent = socket.send_fds(connection, [message], files)
+                if sent < len(message):
+                    connection.sendall(message[sent:])
+            except (BrokenPipeError, ConnectionResetError):
+                # It ends just now, and has not read all of the command.
+                return None
         finally:
             os.close(directory)
-        reply = _receive(connection, b"")
+        try:
+            reply = _receive(connection, b"")
+        except ConnectionResetError:
+            reply = None
     if reply is None:
         print("idemfs: the process that owns the store ended before the command was done", file=sys.stderr)
         return 1
