@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
-from bench import differences, files, processes, snapshots, standby
+from bench import differences, files, mounts, processes, snapshots, standby
 from bench.measure import Figure, Skipped, workspace
 
 CASES: dict[str, Callable[[str], Iterator[Figure]]] = {
@@ -23,6 +23,11 @@ CASES: dict[str, Callable[[str], Iterator[Figure]]] = {
     "wire": standby.wire,
     "failover": standby.failover,
     "memory": standby.memory,
+    "mount-large": mounts.sequential,
+    "mount-files": mounts.small_files,
+    "mount-trees": mounts.trees,
+    "mount-database": mounts.database,
+    "mount-oldest": mounts.old_reads,
 }
 
 
