@@ -5,7 +5,6 @@ from __future__ import annotations
 import errno
 import json
 import os
-import select
 import signal
 import subprocess
 import sys
@@ -17,6 +16,7 @@ import pytest
 
 from idemfs.engines.lock import owner
 from tests.conformance.mounted import idemfs, missing, mounted
+from tests.e2e.ending import wait_for_end
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=missing() or "")
 
@@ -31,16 +31,6 @@ def store(tmp_path: Path) -> Path:
 def at(store: Path, tmp_path: Path) -> Iterator[Path]:
     with mounted(store, tmp_path / "mount") as directory:
         yield directory
-
-
-def wait_for_end(pid: int) -> None:
-    """Until the process is gone, whoever's child it is."""
-    try:
-        fd = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return
-    with open(fd, "rb", buffering=0):
-        assert select.select([fd], [], [], 60)[0], f"process {pid} does not end"
 
 
 class TestBeginningAndEnd:
