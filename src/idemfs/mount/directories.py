@@ -2,15 +2,18 @@
 
 Entries come in order of names, so a listing goes on after the name that came last, whatever changes meanwhile.
 The kernel names that place with a *cookie* of 63 bits: 15 bits of the name's checksum · the inode's number. It is
-found again among the cookies that were given out lately, or else by the inode's back-references: so it holds for
-another handle too, as an NFS server needs, and after a remount.
+found again among the last ones of its handle, also when that name was removed meanwhile; or else among those that
+the mount gave out lately, or by the inode's back-references: so it holds for another handle too, as an NFS server
+needs, and after a remount.
 
-Memory: ``_RECENT_COUNT_MAX`` names for the whole mount. Threads: any.
+Memory: ``_RECENT_COUNT_MAX`` names for the whole mount, and ``_LAST_COUNT`` names for each of ``_LISTING_COUNT_MAX``
+listings that have not come to their end. Threads: any.
 """
 
 from __future__ import annotations
 
 import errno
+import itertools
 import zlib
 from threading import Lock
 
@@ -25,6 +28,9 @@ from idemfs.mount.wire import Opcode, Request
 from idemfs.vfs.reader import Reader, posix
 
 _RECENT_COUNT_MAX = 1 << 16
+_LAST_COUNT = 128
+"""The kernel goes on after the last entry of a page, or within it if the caller's buffer is less than 4 KiB."""
+_LISTING_COUNT_MAX = 1024
 _NUMBER_BITS = 48
 _HASH_MASK = 0x7FFF
 _SELF, _PARENT = 1 << _NUMBER_BITS, 2 << _NUMBER_BITS
@@ -33,10 +39,9 @@ _DIRECTORY = 4
 _PAGE_COUNT_MIN, _PAGE_COUNT_MAX = 16, 1000
 _ENTRY_SIZE_MIN = 32
 
-_OPENED = wire.OPEN_OUT.pack(0, 0, 0)
-
-Entry = tuple[bytes, int, int]
-"""Name, the kernel's number, type."""
+_FIRST = (0, _SELF, _PARENT)
+Names = list[tuple[int, bytes]]
+"""Entries of one page: cookie and name."""
 
 
 def cookie_of(name: bytes, number: int) -> int:
@@ -51,6 +56,8 @@ class DirectoryRequests:
         self._folder = folder
         self._opened = opened
         self._recent: dict[tuple[int, int], bytes] = {}
+        self._last: dict[int, dict[int, bytes]] = {}
+        self._handles = itertools.count(1)
         self._lock = Lock()
 
     def handlers(self) -> dict[Opcode, Handler]:
@@ -69,9 +76,12 @@ class DirectoryRequests:
                 if request.node != ROOT:
                     reader.directory(ino)
                 self._opened.add(request.node, reader, ino)
-        return _OPENED
+        return wire.OPEN_OUT.pack(next(self._handles), 0, 0)
 
     def releasedir(self, request: Request) -> Reply:
+        (handle,) = wire.RELEASE_IN.unpack_from(request.body)
+        with self._lock:
+            self._last.pop(handle, None)
         if request.node != FOLDER:
             self._opened.discard(request.node)
         return b""
@@ -89,8 +99,9 @@ class DirectoryRequests:
         return self._list(request, plus=True)
 
     def _list(self, request: Request, *, plus: bool) -> Reply:
-        _, cookie, size, *_ = wire.READ_IN.unpack_from(request.body)
+        handle, cookie, size, *_ = wire.READ_IN.unpack_from(request.body)
         parts: list[bytes] = []
+        names: Names = []
         node = request.node
         if not cookie:
             parts.append(self._dirent(node, _SELF, _DIRECTORY, b".", plus))
@@ -98,39 +109,36 @@ class DirectoryRequests:
             parts.append(self._dirent(node, _PARENT, _DIRECTORY, b"..", plus))
         left = size - sum(map(len, parts))
         if node == FOLDER:
-            self._list_folder(cookie, left, parts, plus)
+            after = b"" if cookie in _FIRST else self._place_in_folder(handle, cookie)
+            self._list_folder(after, left, parts, names, plus)
         else:
             with self._nodes.tree.store.lock:
                 reader, ino = self._nodes.place(node)
-                self._list_directory(request, reader, ino, cookie, left, parts, plus)
+                if node != ROOT or reader.view.inode(ino) is not None:
+                    after = b"" if cookie in _FIRST else self._place_of(node, handle, reader, ino, cookie)
+                    self._list_directory(reader, ino, after, left, parts, names, plus)
+        self._remember(node, handle, names)
         return b"".join(parts)
 
     def _dirent(self, number: int, cookie: int, kind: int, name: bytes, plus: bool) -> bytes:
         entry = wire.dirent(number, cookie, kind, name)
         return wire.NO_ENTRY + entry if plus else entry
 
-    def _list_folder(self, cookie: int, left: int, parts: list[bytes], plus: bool) -> None:
-        entries = self._folder.entries()
-        if cookie not in (0, _SELF, _PARENT):
-            after = self._after(FOLDER, cookie)
-            if after is None:
-                after = next((name for name, number, _ in entries if cookie_of(name, number) == cookie), b"\xff")
-            entries = [entry for entry in entries if entry[0] > after]
-        for name, number, kind in entries:
+    def _list_folder(self, after: bytes, left: int, parts: list[bytes], names: Names, plus: bool) -> None:
+        for name, number, kind in self._folder.entries():
+            if name <= after:
+                continue
             at = cookie_of(name, number)
             entry = self._dirent(number, at, kind, name, plus)
             left -= len(entry)
             if left < 0:
                 return
-            self._remember(FOLDER, at, name)
+            names.append((at, name))
             parts.append(entry)
 
     def _list_directory(
-        self, request: Request, reader: Reader, directory: Ino, cookie: int, left: int, parts: list[bytes], plus: bool
+        self, reader: Reader, directory: Ino, after: bytes, left: int, parts: list[bytes], names: Names, plus: bool
     ) -> None:
-        if request.node == ROOT and reader.view.inode(directory) is None:
-            return
-        after = b"" if cookie in (0, _SELF, _PARENT) else self._place_of(request.node, reader, directory, cookie)
         per_entry = _ENTRY_SIZE_MIN + (len(wire.NO_ENTRY) if plus else 0)
         while True:
             limit = max(_PAGE_COUNT_MIN, min(_PAGE_COUNT_MAX, left // per_entry + 1))
@@ -145,27 +153,36 @@ class DirectoryRequests:
                 if plus:
                     parts.append(self._nodes.entry(reader, ino))
                 parts.append(entry)
-                self._remember(request.node, at, name)
+                names.append((at, name))
             if not page or left < per_entry:
                 return
             after = page[-1][0]
 
     # -- places in a listing -------------------------------------------------------------------------
 
-    def _remember(self, node: int, cookie: int, name: bytes) -> None:
+    def _remember(self, node: int, handle: int, names: Names) -> None:
+        """This page was given out; an empty one ends the listing."""
         with self._lock:
-            self._recent[node, cookie] = name
+            self._last.pop(handle, None)
+            if not names:
+                return
+            self._last[handle] = dict(names[-_LAST_COUNT:])
+            if len(self._last) > _LISTING_COUNT_MAX:
+                del self._last[next(iter(self._last))]
+            self._recent.update(((node, cookie), name) for cookie, name in names)
             if len(self._recent) > _RECENT_COUNT_MAX:
-                for key in list(self._recent)[: _RECENT_COUNT_MAX // 2]:
+                for key in list(self._recent)[: len(self._recent) - _RECENT_COUNT_MAX // 2]:
                     del self._recent[key]
 
-    def _after(self, node: int, cookie: int) -> bytes | None:
+    def _after(self, node: int, handle: int, cookie: int) -> bytes | None:
         with self._lock:
-            return self._recent.get((node, cookie))
+            last = self._last.get(handle)
+            name = last.get(cookie) if last else None
+            return self._recent.get((node, cookie)) if name is None else name
 
-    def _place_of(self, node: int, reader: Reader, directory: Ino, cookie: int) -> bytes:
+    def _place_of(self, node: int, handle: int, reader: Reader, directory: Ino, cookie: int) -> bytes:
         """The name that has this cookie. Raises ``OSError`` (ENOENT)."""
-        name = self._after(node, cookie)
+        name = self._after(node, handle, cookie)
         if name is not None:
             return name
         ino = make_ino(reader.fileset, NumberType(cookie & (1 << _NUMBER_BITS) - 1))
@@ -173,3 +190,10 @@ class DirectoryRequests:
             if parent == number_of(directory) and cookie_of(name, number_of(ino)) == cookie:
                 return name
         raise posix(errno.ENOENT, "the place in the listing is gone")
+
+    def _place_in_folder(self, handle: int, cookie: int) -> bytes:
+        name = self._after(FOLDER, handle, cookie)
+        if name is not None:
+            return name
+        found = (name for name, number, _ in self._folder.entries() if cookie_of(name, number) == cookie)
+        return next(found, b"\xff")

@@ -132,6 +132,7 @@ RENAME2_IN = Struct("=QI4x")
 LINK_IN = Struct("=Q")
 READ_IN = Struct("=QQIIQII")
 WRITE_IN = READ_IN
+RELEASE_IN = Struct("=Q16x")
 WRITE_OUT = Struct("=I4x")
 SETXATTR_IN = Struct("=IIII")
 SETXATTR_KILL_SETGID = 1
