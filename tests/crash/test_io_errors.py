@@ -11,6 +11,7 @@ import pytest
 
 from idemfs.errors import CommitFailed, DamagedBlock
 from idemfs.format import address as addresses
+from idemfs.format.inode import LOCAL_SIZE
 from idemfs.format.superblock import Superblock
 from idemfs.limits import SECTOR_SIZE
 from idemfs.snapshots import bring_back
@@ -195,7 +196,7 @@ def test_a_change_of_a_part_of_a_damaged_block_is_refused_and_changes_nothing() 
             change()
         with pytest.raises(DamagedBlock):
             tree.reader.read(ino, BLOCK_SIZE, 1)
-    assert tree.reader.inode(ino).pack()[32:] == node[32:]
+    assert tree.reader.inode(ino).pack()[LOCAL_SIZE:] == node[LOCAL_SIZE:]
     tree.sync()
     audit(tree)
 

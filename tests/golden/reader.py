@@ -17,7 +17,7 @@ import xxhash
 import zstandard
 
 HOLE = 0
-HEAD = ("birth", "seen", "atime", "sectors")
+HEAD = ("birth", "seen", "atime", "sectors", "checksum")
 SHOWN = ("mode", "uid", "gid", "nlink", "rdev", "size", "mtime", "ctime", "btime")
 FIELDS = (*HEAD, *SHOWN, "flags", "parent", "name_size")
 REGULAR, DIRECTORY, INLINE = 0o100000, 0o040000, 1
@@ -132,9 +132,10 @@ class StoreReader:
         found = {}
         for key in self.keys():
             if key[8:] == b"i" and (value := self.record(key, snapshot)) is not None:
-                fields = dict(zip(FIELDS, struct.unpack_from("<QQqQIIIIQQqqqBQB", value), strict=True))
-                name_end = 98 + fields["name_size"]
-                found[int.from_bytes(key[:8], "big")] = fields, value[98:name_end], value[name_end:]
+                fields = dict(zip(FIELDS, struct.unpack_from("<QQqQQIIIIQQqqqBQB", value), strict=True))
+                assert fields["checksum"] == xxhash.xxh3_64_intdigest(value[40:])
+                name_end = 106 + fields["name_size"]
+                found[int.from_bytes(key[:8], "big")] = fields, value[106:name_end], value[name_end:]
         return found
 
     def content(self, ino: int, size: int, snapshot: int | None) -> bytes:
@@ -163,7 +164,7 @@ class StoreReader:
                     checks = [entries.get(number, (0, 0))[1] for number in range(max(entries) + 1)]
                     total += xxhash.xxh3_128_intdigest(key[2:] + struct.pack(f"<{len(checks)}Q", *checks))
             elif (value := self.record(key, snapshot)) is not None:
-                rest = value[32:] if key[8:] == b"i" else b"\0" + value
+                rest = value[40:] if key[8:] == b"i" else b"\0" + value
                 total += xxhash.xxh3_128_intdigest(key[2:] + rest)
         return f"{total % (1 << 128):032x}"
 

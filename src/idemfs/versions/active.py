@@ -19,7 +19,7 @@ from idemfs.format.address import HOLE, sector_count_of
 from idemfs.format.indirect import IndirectBlock
 from idemfs.format.inode import Inode
 from idemfs.format.tables import Fileset
-from idemfs.ids import Address, Ino, SnapshotId, fileset_of
+from idemfs.ids import Address, Ino, SnapshotId, fileset_of, number_of
 from idemfs.limits import INDIRECT_ENTRY_COUNT, RECORD_CACHE_COUNT_MAX, SCAN_COUNT
 from idemfs.store.store import Store
 from idemfs.versions.shadows import MapKey, Shadows
@@ -53,7 +53,10 @@ class Active:
             value = self.records.get(ino.to_bytes(8, "big") + b"i")
             if value is None:
                 return None
-            node = inodes.unpack(value)
+            try:
+                node = inodes.unpack(value)
+            except Damaged as bad:
+                raise Damaged(f"inode {number_of(ino)}: {bad}") from bad
             if len(self._inodes) >= RECORD_CACHE_COUNT_MAX:
                 self._inodes = {i: self._inodes[i] for i in self._changed_inodes if i in self._inodes}
             self._inodes[ino] = node

@@ -12,8 +12,9 @@ from idemfs.check import Kind
 from idemfs.engines.kv.api import Table
 from idemfs.errors import Damaged
 from idemfs.format import entry, keys, role
+from idemfs.format import inode as inodes
 from idemfs.format.address import DITTO, HOLE
-from idemfs.format.inode import INLINE
+from idemfs.format.inode import DYNAMIC, INLINE, pack_named
 from idemfs.format.tables import Fileset, Snapshot
 from idemfs.ids import ROOT_FILESET, ROOT_INO, FilesetId, Guid, Ino, Number, SnapshotId, make_ino
 from idemfs.limits import FILE_SIZE_MAX, SECTOR_COUNT_MAX
@@ -49,7 +50,18 @@ def only(patient: Patient, kind: Kind, *words: str) -> None:
 RECORDS: dict[str, tuple[Callable[[Patient], tuple[bytes, bytes]], str]] = {
     "inode cut short": (lambda p: (keys.inode(p.ino(b"small")), bytes(40)), "too short"),
     "inode of no type": (lambda p: (keys.inode(p.ino(b"pipe")), _inode(p, b"pipe", mode=0o7000644)), "no type"),
-    "inode with odd flags": (lambda p: (keys.inode(p.ino(b"small")), _inode(p, b"small", flags=3)), "flags 0x3"),
+    "inode with odd flags": (lambda p: (keys.inode(p.ino(b"small")), _inode(p, b"small", flags=5)), "flags 0x5"),
+    "dynamic pipe": (lambda p: (keys.inode(p.ino(b"pipe")), _inode(p, b"pipe", flags=DYNAMIC)), "only symlinks"),
+    "dynamic link to nothing": (lambda p: (keys.inode(p.ino(b"link")), _dynamic(p, 0)), "names inode 0"),
+    "dynamic link to itself": (
+        lambda p: (keys.inode(p.ino(b"link")), _dynamic(p, p.ino(b"link"))),
+        "which was not there when it was made",
+    ),
+    "dynamic link cut short": (
+        lambda p: (keys.inode(p.ino(b"link")), _inode(p, b"link", flags=DYNAMIC)),
+        "which was not there",
+    ),
+    "dynamic link of two names": (lambda p: (keys.inode(p.ino(b"link")), _dynamic(p, 2, nlink=2)), "has one name"),
     "inline pipe": (lambda p: (keys.inode(p.ino(b"pipe")), _inode(p, b"pipe", flags=INLINE)), "only regular files"),
     "inline size": (lambda p: (keys.inode(p.ino(b"small")), _inode(p, b"small", size=7)), "holds 6 bytes"),
     "endless file": (lambda p: (keys.inode(p.ino(b"file")), _inode(p, b"file", size=FILE_SIZE_MAX + 1)), "too large"),
@@ -77,6 +89,7 @@ KNOCK_ON: dict[str, set[Kind]] = {
     "inode name": {Kind.BACK_REFERENCE},
     "number 0": {Kind.INODE},
     "long inode key": {Kind.INODE_COUNT},
+    "dynamic link of two names": {Kind.LINK_COUNT},
     "link to number 0": {Kind.BACK_REFERENCE, Kind.LINK_COUNT},
     "entry without a name": {Kind.DIRECTORY_SIZE},
     "entry named ..": {Kind.DIRECTORY_SIZE},
@@ -88,6 +101,11 @@ def _inode(patient: Patient, path: bytes, **fields: int | bytes) -> bytes:
     for name, value in fields.items():
         setattr(node, name, value)
     return node.pack()
+
+
+def _dynamic(patient: Patient, number: int, nlink: int = 1) -> bytes:
+    """``link`` as a dynamic link."""
+    return _inode(patient, b"link", flags=DYNAMIC, size=8, data=pack_named(Number(number)), nlink=nlink)
 
 
 @pytest.mark.parametrize("case", sorted(RECORDS))
@@ -284,15 +302,24 @@ def test_digests(old: Patient) -> None:
 
 def test_a_version_that_says_something_else(old: Patient) -> None:
     key = keys.shadow(keys.inode(old.ino(b"pipe")), SnapshotId(2))
-    value = bytearray(old.get(Table.SHADOW, key))
-    value[32] ^= 0o100
-    old.put(Table.SHADOW, key, bytes(value))
+    node = inodes.unpack(old.get(Table.SHADOW, key))
+    node.mode ^= 0o100
+    old.put(Table.SHADOW, key, node.pack())
     # Both snapshots see this version, the older one as a ditto.
     assert [finding.where for finding in old.find()] == ["snapshot first", "snapshot second"]
     assert old.kinds() == Counter({Kind.DIGEST: 2})
 
 
 # -- inodes ----------------------------------------------------------------------------------------------
+
+
+def test_a_bit_of_a_small_file_that_is_not_as_it_was_written(new: Patient) -> None:
+    key = keys.inode(new.ino(b"small"))
+    value = bytearray(new.get(Table.ACTIVE, key))
+    value[-1] ^= 1
+    new.put(Table.ACTIVE, key, bytes(value))
+    findings = [(finding.kind, finding.where) for finding in new.find()]
+    assert (Kind.RECORD, f"inode {new.ino(b'small')}") in findings
 
 
 def test_records_of_an_inode_that_is_missing(new: Patient) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from xxhash import xxh3_64_intdigest
 
 from idemfs.errors import Damaged, FormatTooNew
 from idemfs.format import address, digest, entry, indirect, inode, keys, role, superblock, tables
@@ -69,26 +70,40 @@ def test_inodes(node: Inode) -> None:
 
 
 def test_an_inode_byte_by_byte() -> None:
-    node = inode.unpack(bytes(range(97)) + b"\3" + b"abc" + b"data")
+    rest = bytes(range(40, 105)) + b"\3" + b"abc" + b"data"
+    value = bytes(range(32)) + xxh3_64_intdigest(rest).to_bytes(8, "little") + rest
+    node = inode.unpack(value)
+    assert node.pack() == value
     assert (node.birth, node.seen, node.atime, node.sectors) == tuple(
         int.from_bytes(bytes(range(start, start + 8)), "little") for start in (0, 8, 16, 24)
     )
     assert (node.mode, node.uid, node.gid, node.nlink) == tuple(
-        int.from_bytes(bytes(range(start, start + 4)), "little") for start in (32, 36, 40, 44)
+        int.from_bytes(bytes(range(start, start + 4)), "little") for start in (40, 44, 48, 52)
     )
-    assert node.size == int.from_bytes(bytes(range(56, 64)), "little")
-    assert (node.flags, node.name, node.data) == (88, b"abc", b"data")
-    assert node.parent == int.from_bytes(bytes(range(89, 97)), "little")
+    assert node.size == int.from_bytes(bytes(range(64, 72)), "little")
+    assert (node.flags, node.name, node.data) == (96, b"abc", b"data")
+    assert node.parent == int.from_bytes(bytes(range(97, 105)), "little")
 
 
-@pytest.mark.parametrize("value", [b"", bytes(97), bytes(97) + b"\4" + b"abc"])
-def test_an_inode_that_is_cut_is_damaged(value: bytes) -> None:
-    with pytest.raises(Damaged):
-        inode.unpack(value)
+@pytest.mark.parametrize("rest", [b"", bytes(64), bytes(65) + b"\4" + b"abc"])
+def test_an_inode_that_is_cut_is_damaged(rest: bytes) -> None:
+    with pytest.raises(Damaged, match=r"short|inside"):
+        inode.unpack(bytes(32) + xxh3_64_intdigest(rest).to_bytes(8, "little") + rest)
+
+
+@given(nodes(), st.integers(0, 1 << 20), st.integers(0, 7))
+def test_whatever_of_an_inode_is_not_as_it_was_written_is_noticed(node: Inode, at: int, bit: int) -> None:
+    value = bytearray(node.pack())
+    at = 32 + at % (len(value) - 32)
+    value[at] ^= 1 << bit
+    with pytest.raises(Damaged, match="checksum"):
+        inode.unpack(bytes(value))
 
 
 def test_types_of_inodes() -> None:
-    node = inode.unpack(bytes(98))
+    node = inode.with_local(
+        bytes(inode.LAYOUT.size - inode.LOCAL_SIZE), birth=SnapshotId(0), seen=SnapshotId(0), atime=0, sectors=0
+    )
     for mode, is_dir, is_file in (
         (stat.S_IFDIR, True, False),
         (stat.S_IFREG, False, True),

@@ -9,6 +9,7 @@ import pytest
 
 from idemfs.errors import SnapshotExists
 from idemfs.format import keys
+from idemfs.format.inode import LOCAL_SIZE
 from idemfs.format.tables import Snapshot
 from idemfs.ids import ROOT_FILESET
 from idemfs.snapshots import bring_back, manage
@@ -116,13 +117,13 @@ def test_an_inode_comes_back_with_its_number_its_names_and_its_attributes(tree: 
     tree.link(ino, tree.root, b"g")
     tree.set_xattr(ino, b"user.a", b"1")
     first = take(tree, "first")
-    before = tree.reader.inode(ino).pack()[32:]
+    before = tree.reader.inode(ino).pack()[LOCAL_SIZE:]
     tree.unlink(folder, b"f")
     tree.unlink(tree.root, b"g")
     tree.rmdir(tree.root, b"d")
     bring_back.restore(tree.active, first)
     assert tree.reader.lookup(folder, b"f") == tree.reader.lookup(tree.root, b"g") == ino
-    assert tree.reader.inode(ino).pack()[32:] == before
+    assert tree.reader.inode(ino).pack()[LOCAL_SIZE:] == before
     assert tree.reader.xattr(ino, b"user.a") == b"1"
     assert content_of(tree.reader, ino) == b"content"
     new = make_file(tree, tree.root, b"new")
