@@ -30,7 +30,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> int:
-    from idemfs.cli.mounting import detached
+    from idemfs.cli.mounting import detached, tell_service_manager
 
     store, directory = os.path.realpath(options.store), os.path.realpath(options.directory)
     mount_options, snapshot = _options(options)
@@ -41,7 +41,12 @@ def run(options: Namespace) -> int:
         serve_store(store, directory, mount_options, snapshot, ready, run=_run_command, stales=_stales)
 
     if options.foreground:
-        serve(lambda: print(f"mounted {store} on {directory}", flush=True))
+
+        def mounted() -> None:
+            print(f"mounted {store} on {directory}", flush=True)
+            tell_service_manager("READY=1")
+
+        serve(mounted)
         return 0
     return detached(serve, log_path=os.path.join(store, "mount.log"))
 
@@ -92,4 +97,19 @@ def helper() -> int:
             kept.append(each)
         elif "f" in each.lstrip("-") and not each.startswith("--"):
             return 0
+    options = [option for word in kept[1:] for option in word.split(",") if word != "-o"]
+    if "remount" in options:
+        return _remount(kept[1], options)
     return main(["mount", *kept])
+
+
+def _remount(directory: str, options: list[str]) -> int:
+    """``mount -o remount``: the kernel alone is told, which refuses changes or does not from then on."""
+    from idemfs.mount.channel import remount
+
+    try:
+        remount(directory, options)
+    except OSError as error:
+        print(f"idemfs: {directory}: {error.strerror}", file=sys.stderr)
+        return 1
+    return 0

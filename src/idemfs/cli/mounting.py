@@ -1,9 +1,10 @@
-"""Start a process that goes on by itself, and return when it says that it is ready."""
+"""Processes that go on by themselves, and who is told when they are ready: the caller, or the service manager."""
 
 from __future__ import annotations
 
 import logging
 import os
+import socket
 import sys
 from collections.abc import Callable
 from logging.handlers import RotatingFileHandler
@@ -71,3 +72,16 @@ def _leave_terminal(log_path: str) -> None:
         return
     handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
     logging.getLogger("idemfs").addHandler(handler)
+
+
+def tell_service_manager(text: str) -> None:
+    """As ``sd_notify(3)``: if systemd started this process, tell it so."""
+    name = os.environ.get("NOTIFY_SOCKET", "")
+    if not name.startswith(("/", "@")):
+        return
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
+        try:
+            notices.connect("\0" + name[1:] if name.startswith("@") else name)
+            notices.send(text.encode())
+        except OSError as error:
+            print(f"idemfs: the service manager cannot be told: {error.strerror}", file=sys.stderr)

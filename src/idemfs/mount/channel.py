@@ -18,7 +18,7 @@ import subprocess
 from idemfs.mount.wire import REPLY, REPLY_SIZE
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
-_READONLY, _NOSUID, _NODEV, _NOATIME = 1, 2, 4, 1024
+_READONLY, _NOSUID, _NODEV, _REMOUNT, _NOATIME = 1, 2, 4, 32, 1024
 _MOUNT_FLAGS = {"ro": _READONLY, "nosuid": _NOSUID, "nodev": _NODEV, "noexec": 8, "noatime": _NOATIME, "sync": 16}
 _DETACH = 2
 FUSERMOUNT = "fusermount3"
@@ -88,6 +88,16 @@ def mount(source: str, directory: str, options: list[str]) -> Channel:
         os.close(fd)
         raise OSError(number, f"cannot mount: {os.strerror(number)}", directory)
     return Channel(fd, directory)
+
+
+def remount(directory: str, options: list[str]) -> None:
+    """Give the mount on ``directory`` these of the kernel's own options, and no others. Raises ``OSError``."""
+    flags = _REMOUNT
+    for option in options:
+        flags |= _MOUNT_FLAGS.get(option, 0)
+    if _LIBC.mount(None, os.fsencode(directory), None, flags, None):
+        number = ctypes.get_errno()
+        raise OSError(number, f"cannot remount: {os.strerror(number)}", directory)
 
 
 def mounts() -> list[tuple[str, str]]:
