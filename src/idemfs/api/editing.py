@@ -146,6 +146,21 @@ class Editable(TreeView):
             named(error, target, path)
             raise
 
+    def dynamic_link(self, path: AnyPath, link: AnyPath) -> None:
+        """Make ``link`` a link to the file or directory at ``path`` as the newest snapshot has it, whichever that is
+        and whatever its name is there then; while there is no snapshot, to the active one. Symlinks are followed."""
+        try:
+            self._writing()
+            with self.tree.store.lock:
+                ino = self._paths.look(encode(path))[1]
+                parent, name, slash = self._paths.entry(encode(link))
+                if slash:
+                    raise posix(errno.ENOENT if self._paths.locate(encode(link), False).ino is None else errno.EEXIST)
+                self.tree.create_dynamic_link(parent, name, ino, os.geteuid(), os.getegid())
+        except OSError as error:
+            named(error, path, link)
+            raise
+
     @naming
     def mknod(self, path: AnyPath, mode: int = 0o600, device: int = 0) -> None:
         """Make a file, fifo, socket or device, as the type in ``mode`` says."""

@@ -15,8 +15,8 @@ _SECOND_NS = 1_000_000_000
 _STAT_BLOCK = 512
 
 
-def status(ino: Ino, node: Inode, device: int, block_size: int) -> os.stat_result:
-    """What ``stat(2)`` says of an inode; times are exact in the fields that end in ``_ns``."""
+def status(ino: Ino, node: Inode, size: int, device: int, block_size: int) -> os.stat_result:
+    """What ``stat(2)`` says of an inode of this size; times are exact in the fields that end in ``_ns``."""
     atime, mtime, ctime = node.atime, node.mtime, node.ctime
     return os.stat_result(
         (
@@ -26,7 +26,7 @@ def status(ino: Ino, node: Inode, device: int, block_size: int) -> os.stat_resul
             node.nlink,
             node.uid,
             node.gid,
-            node.size,
+            size,
             atime // _SECOND_NS,
             mtime // _SECOND_NS,
             ctime // _SECOND_NS,

@@ -55,11 +55,12 @@ class TreeView:
     def stat(self, path: AnyPath, *, follow_symlinks: bool = True) -> os.stat_result:
         paths = self._reading()
         with self.tree.store.lock:
-            ino = paths.find(encode(path), follow_symlinks)
-            snapshot = paths.reader.snapshot
+            reader, ino = paths.look(encode(path), follow_symlinks)
+            snapshot = reader.snapshot
             # As in a mount, the same inode in another snapshot is another file.
             device = self._device if snapshot is None else self._device ^ snapshot.id & 0xFFFFFFFF
-            return status(ino, paths.reader.inode(ino), device, self._block_size)
+            node = reader.inode(ino)
+            return status(ino, node, reader.shown_size(ino, node), device, self._block_size)
 
     def lstat(self, path: AnyPath) -> os.stat_result:
         return self.stat(path, follow_symlinks=False)
@@ -68,7 +69,8 @@ class TreeView:
         """The inode, or None when nothing has this path."""
         paths = self._reading()
         try:
-            return paths.reader.inode(paths.find(encode(path), follow))
+            reader, ino = paths.look(encode(path), follow)
+            return reader.inode(ino)
         except OSError as error:
             if error.errno in _NOT_THERE:
                 return None
@@ -96,24 +98,29 @@ class TreeView:
     @overload
     def readlink(self, path: bytes) -> bytes: ...
     def readlink(self, path: StrPath | bytes) -> str | bytes:
-        """The target of a symlink, as str or bytes as ``path`` is."""
-        target = self._readlink(path)
+        """The target of a symlink, as str or bytes as ``path`` is; of a dynamic link, where in a mount it leads now."""
+        try:
+            reader, ino = self._reading().look(encode(path), False)
+            target = reader.readlink(ino)
+        except OSError as error:
+            named(error, path)
+            raise
         return target if isinstance(path, bytes) else os.fsdecode(target)
 
-    @naming
-    def _readlink(self, path: AnyPath) -> bytes:
-        paths = self._reading()
-        return paths.reader.readlink(paths.find(encode(path), False))
+    def is_dynamic_link(self, path: AnyPath) -> bool:
+        """Whether it is a link that leads to a file in the newest snapshot. Such a link is a symlink too."""
+        node = self._node(path, False)
+        return node is not None and node.is_dynamic
 
     @naming
     def getxattr(self, path: AnyPath, attribute: str | bytes, *, follow_symlinks: bool = True) -> bytes:
-        paths = self._reading()
-        return paths.reader.xattr(paths.find(encode(path), follow_symlinks), attribute_name(attribute))
+        reader, ino = self._reading().look(encode(path), follow_symlinks)
+        return reader.xattr(ino, attribute_name(attribute))
 
     @naming
     def listxattr(self, path: AnyPath = "/", *, follow_symlinks: bool = True) -> list[str]:
-        paths = self._reading()
-        return [os.fsdecode(name) for name in paths.reader.xattr_names(paths.find(encode(path), follow_symlinks))]
+        reader, ino = self._reading().look(encode(path), follow_symlinks)
+        return [os.fsdecode(name) for name in reader.xattr_names(ino)]
 
     # -- directories ---------------------------------------------------------------------------------
 
@@ -137,10 +144,9 @@ class TreeView:
 
     @naming
     def _listing(self, path: AnyPath, name: AnyStr) -> Listing[AnyStr]:
-        paths = self._reading()
-        ino = paths.find(encode(path))
-        paths.reader.directory(ino)
-        return Listing(self, name, paths.reader.all_entries(ino))
+        reader, ino = self._reading().look(encode(path))
+        reader.directory(ino)
+        return Listing(self, name, reader.all_entries(ino))
 
     def walk(
         self,
@@ -217,22 +223,22 @@ class TreeView:
             raise posix(errno.EROFS)
         paths = self._reading()
         with self.tree.store.lock:
-            ino = paths.find(encode(path))
-            check_regular(paths.reader.inode(ino))
-            tree = self.tree if paths.reader is self.tree.reader else None
+            reader, ino = paths.look(encode(path))
+            check_regular(reader.inode(ino))
+            tree = self.tree if reader is self.tree.reader else None
             if tree is not None:
                 tree.open(ino)
-            return RawFile(paths.reader, tree, ino, os.fspath(path), mode)
+            return RawFile(reader, tree, ino, os.fspath(path), mode)
 
     @naming
     def read_bytes(self, path: AnyPath) -> bytes:
         paths = self._reading()
         with self.tree.store.lock:
-            ino = paths.find(encode(path))
-            if paths.reader.inode(ino).size <= CALL_BYTES_MAX:
-                if paths.reader is self.tree.reader:
+            reader, ino = paths.look(encode(path))
+            if reader.inode(ino).size <= CALL_BYTES_MAX:
+                if reader is self.tree.reader:
                     touch(self.tree, ino)
-                return read_all(paths.reader, ino)
+                return read_all(reader, ino)
         # A large one is read in pieces, and others get in between.
         with self._open_raw(path, _READ) as file:
             return file.readall()
@@ -247,9 +253,9 @@ class TreeView:
         """(start, end) of the parts of a file that are no holes, ascending."""
         paths = self._reading()
         with self.tree.store.lock:
-            ino = paths.find(encode(path))
-            check_regular(paths.reader.inode(ino))
-            return list(paths.reader.data_ranges(ino))
+            reader, ino = paths.look(encode(path))
+            check_regular(reader.inode(ino))
+            return list(reader.data_ranges(ino))
 
     def statvfs(self, path: AnyPath = "/") -> os.statvfs_result:
         """The host's free space, seen through the store."""

@@ -65,7 +65,7 @@ class ActiveRecords:
     def _record(self, key: bytes, value: bytes) -> None:
         match keys.kind_of(key):
             case keys.INODE:
-                records.decode_inode(value, self._inline_size)
+                records.decode_inode(key, value, self._inline_size)
             case keys.BLOCK:
                 self._block(keys.index_of(key), records.decode_map(value))
             case keys.ENTRY:

@@ -12,8 +12,8 @@ from idemfs.format import indirect, keys
 from idemfs.format import inode as inodes
 from idemfs.format.address import HOLE
 from idemfs.format.indirect import IndirectBlock, ShadowBlock
-from idemfs.format.inode import INLINE, Inode
-from idemfs.ids import NUMBER_MASK
+from idemfs.format.inode import DYNAMIC, INLINE, Inode
+from idemfs.ids import NUMBER_MASK, Number, number_of
 from idemfs.limits import (
     FILE_SIZE_MAX,
     INDIRECT_ENTRY_COUNT,
@@ -63,14 +63,16 @@ def _check_name(name: bytes) -> None:
         raise Damaged(f"no entry can have the name {name!r}")
 
 
-def decode_inode(value: bytes, inline_size: int) -> Inode:
+def decode_inode(key: bytes, value: bytes, inline_size: int) -> Inode:
     node = inodes.unpack(value)
     if node.mode & 0o170000 not in _TYPES or node.mode >> 16:
         raise Damaged(f"mode {node.mode:#o} is of no type")
-    if node.flags & ~INLINE:
+    if node.flags & ~(INLINE | DYNAMIC):
         raise Damaged(f"flags {node.flags:#x} mean nothing")
     if node.is_inline and not node.is_file:
         raise Damaged("only regular files can be inline")
+    if node.is_dynamic:
+        _check_dynamic(node, number_of(keys.ino_of(key)))
     if node.size > FILE_SIZE_MAX:
         raise Damaged(f"a size of {node.size} bytes is too large")
     if node.name:
@@ -81,6 +83,14 @@ def decode_inode(value: bytes, inline_size: int) -> Inode:
     if len(node.data) > (SYMLINK_SIZE_MAX if stat.S_ISLNK(node.mode) else inline_size):
         raise Damaged(f"it holds {len(node.data)} bytes, which is too many")
     return node
+
+
+def _check_dynamic(node: Inode, number: Number) -> None:
+    if not stat.S_ISLNK(node.mode):
+        raise Damaged("only symlinks can be dynamic links")
+    if node.nlink > 1:
+        raise Damaged(f"a dynamic link has one name, and this one has {node.nlink}")
+    inodes.named_by(node, number)
 
 
 def decode_map(value: bytes) -> IndirectBlock:

@@ -98,7 +98,7 @@ class ShadowRecords:
         if value == ABSENT:
             return None
         if kind == keys.INODE:
-            records.decode_inode(value, self._inline_size)
+            records.decode_inode(key, value, self._inline_size)
         elif kind == keys.ENTRY:
             entry.unpack(value)
         else:

@@ -25,6 +25,7 @@ COMMANDS: dict[tuple[str, ...], str] = {
     ("snapshot", "diff"): "list what changed between two snapshots",
     ("snapshot", "hold"): "keep a snapshot from being deleted",
     ("snapshot", "release"): "end a hold",
+    ("link", "create"): "make a link that leads to a file in the newest snapshot",
     ("send",): "write the change set of a snapshot to standard output",
     ("receive",): "apply the change set on standard input",
     ("stream", "show"): "describe the change set on standard input",

@@ -69,9 +69,10 @@ def run(options: Namespace) -> None:
 def _row(view: TreeView, name: str, path: str) -> dict[str, Json]:
     status = view.lstat(path)
     target = view.readlink(path) if stat.S_ISLNK(status.st_mode) else None
+    is_dynamic = target is not None and view.is_dynamic_link(path)
     return {
         "name": name,
-        "type": _TYPES.get(stat.S_IFMT(status.st_mode), "unknown"),
+        "type": "dynamic link" if is_dynamic else _TYPES.get(stat.S_IFMT(status.st_mode), "unknown"),
         "permissions": stat.filemode(status.st_mode),
         "mode": stat.S_IMODE(status.st_mode),
         "links": status.st_nlink,

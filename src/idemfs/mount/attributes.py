@@ -9,7 +9,7 @@ import errno
 
 from idemfs.ids import Ino
 from idemfs.mount import wire
-from idemfs.mount.nodes import FOLDER, LATEST, Nodes
+from idemfs.mount.nodes import MADE_UP, Nodes
 from idemfs.mount.server import Handler, Reply
 from idemfs.mount.wire import Opcode, Request, Valid
 from idemfs.vfs import acl
@@ -40,8 +40,7 @@ class AttributeRequests:
         }
 
     def getattr(self, request: Request) -> Reply:
-        node = request.node
-        return wire.attr_out(self._nodes.attr_seconds(node), self._nodes.attributes(node))
+        return self._nodes.attr(request.node)
 
     def setattr(self, request: Request) -> Reply:
         fields = wire.SETATTR_IN.unpack_from(request.body)
@@ -78,14 +77,14 @@ class AttributeRequests:
 
     def getxattr(self, request: Request) -> Reply:
         (size,) = wire.GETXATTR_IN.unpack_from(request.body)
-        if request.node in (FOLDER, LATEST):
+        if request.node in MADE_UP:
             raise posix(errno.ENODATA)
         reader, ino = self._nodes.place(request.node)
         return _sized(reader.xattr(ino, request.name(wire.GETXATTR_IN.size)), size)
 
     def listxattr(self, request: Request) -> Reply:
         (size,) = wire.GETXATTR_IN.unpack_from(request.body)
-        if request.node in (FOLDER, LATEST):
+        if request.node in MADE_UP:
             return _sized(b"", size)
         reader, ino = self._nodes.place(request.node)
         names = reader.xattr_names(ino)

@@ -10,7 +10,7 @@ import stat
 
 from idemfs.ids import Ino
 from idemfs.mount import wire
-from idemfs.mount.nodes import FOLDER, FOLDER_NAME, LATEST, ROOT, Nodes
+from idemfs.mount.nodes import FOLDER, FOLDER_NAME, LATEST, ROOT, UP, Nodes
 from idemfs.mount.server import Handler, Reply
 from idemfs.mount.snapshot_folder import SnapshotFolder
 from idemfs.mount.wire import Opcode, Request
@@ -50,6 +50,8 @@ class NameRequests:
         if node == FOLDER:
             return self._folder.lookup(name)
         reader, directory = self._nodes.place(node)
+        if name == FOLDER_NAME and directory == reader.root and reader.snapshot is not None:
+            return self._folder.entry(UP)
         if name == b".." and directory == reader.root and reader.snapshot is not None and node != ROOT:
             return self._folder.entry(FOLDER)
         with reader.store.lock:
@@ -87,6 +89,8 @@ class NameRequests:
     def readlink(self, request: Request) -> Reply:
         if request.node == LATEST:
             return self._folder.latest()
+        if request.node == UP:
+            return b".."
         reader, ino = self._nodes.place(request.node)
         return reader.readlink(ino)
 

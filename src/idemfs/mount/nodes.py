@@ -4,7 +4,7 @@
 
     number of an active inode (fileset · number)           the active file system; 1 is the root
     1 · snapshot id (20 bits) · number (43 bits)            an inode as a snapshot sees it
-    1 · 0 (20 bits) · 1, 2                                  .snapshots and .snapshots/latest
+    1 · 0 (20 bits) · 1, 2, 3                               .snapshots, .snapshots/latest, .snapshots/NAME/.snapshots
 
 No number is ever reused, so nothing is kept for what the kernel knows, and forgetting costs nothing. On a standby,
 and in a mount of one snapshot, the root stands for that snapshot's root, and all below it has its numbers.
@@ -34,6 +34,9 @@ _NUMBER_MASK = (1 << NUMBER_BITS) - 1
 ROOT = int(ROOT_INO)
 FOLDER = SNAPSHOT_BIT | 1
 LATEST = SNAPSHOT_BIT | 2
+UP = SNAPSHOT_BIT | 3
+"""In the root of each snapshot, a link to ``..``: a dynamic link is told the same way from there as from the root."""
+MADE_UP = (FOLDER, LATEST, UP)
 
 FOLDER_NAME = b".snapshots"
 _READER_COUNT_MAX = 1000
@@ -111,7 +114,7 @@ class Nodes:
 
     def inode(self, node: int) -> Inode:
         """What the kernel's number names. Raises ``OSError`` (ENOENT, ESTALE)."""
-        if node in (FOLDER, LATEST):
+        if node in MADE_UP:
             return self._made_up(node)
         reader, ino = self.place(node)
         try:
@@ -129,30 +132,42 @@ class Nodes:
         time = max((each.created_ns for each in snapshots), default=self.tree.store.superblock.created_ns)
         mode = stat.S_IFDIR | 0o755 if node == FOLDER else stat.S_IFLNK | 0o777
         made = new_inode(mode, root.uid if root else 0, root.gid if root else 0, time)
-        made.size = len(snapshots)
+        made.size = 2 if node == UP else len(snapshots)
         made.nlink = 2 + len(snapshots) if node == FOLDER else 1
         return made
 
     def attributes(self, node: int) -> bytes:
         """``struct fuse_attr`` of the kernel's number."""
-        return self.pack(node, *self.place(node)) if node not in (FOLDER, LATEST, ROOT) else self._pack_special(node)
+        return self.pack(node, *self.place(node)) if node not in (*MADE_UP, ROOT) else self._pack_special(node)
 
     def _pack_special(self, node: int) -> bytes:
         if node == ROOT and self.shows_active:
             return self.pack(node, self.active, Ino(node))
-        return wire.attributes(self.inode(node), node, 0, self._block_size)
+        inode = self.inode(node)
+        return wire.attributes(inode, node, inode.size, 0, self._block_size)
 
     def pack(self, node: int, reader: Reader, ino: Ino) -> bytes:
+        return self._told(node, reader, ino)[1]
+
+    def _told(self, node: int, reader: Reader, ino: Ino) -> tuple[int, bytes]:
+        """For how many seconds the kernel may believe the attributes, and they."""
         with reader.store.lock:
             inode = reader.inode(ino)
-            return wire.attributes(inode, node, reader.sector_count(ino, inode), self._block_size)
+            seconds, size = self.seconds, inode.size
+            if inode.is_dynamic:
+                seconds, size = 0, reader.shown_size(ino, inode)
+            return seconds, wire.attributes(inode, node, size, reader.sector_count(ino, inode), self._block_size)
 
     def entry(self, reader: Reader, ino: Ino) -> bytes:
         """``struct fuse_entry_out`` of an inode that was looked up, created or linked."""
         node = self.number(reader, ino)
         # Below a root that moves forward, a name leads elsewhere from one moment to the next.
         seconds = self.seconds if self.snapshot is not None or reader.snapshot is None or self.shows_active else 0
-        return wire.entry_out(node, seconds, self.seconds, self.pack(node, reader, ino))
+        return wire.entry_out(node, seconds, *self._told(node, reader, ino))
 
-    def attr_seconds(self, node: int) -> int:
-        return 0 if node in (FOLDER, LATEST) or (node == ROOT and not self.shows_active) else self.seconds
+    def attr(self, node: int) -> bytes:
+        """``struct fuse_attr_out`` of the kernel's number."""
+        if node not in (*MADE_UP, ROOT):
+            return wire.attr_out(*self._told(node, *self.place(node)))
+        is_steady = node == ROOT and self.shows_active
+        return wire.attr_out(self.seconds if is_steady else 0, self._pack_special(node))

@@ -59,10 +59,7 @@ class SnapshotFolder:
 
     def _newest(self) -> Snapshot:
         """Raises ``OSError`` (ENOENT)."""
-        if self._tree.role.role is Role.STANDBY:
-            found = received.base(self._store, self._tree.fileset)
-        else:
-            found = next(reversed(self._store.catalog.snapshots(self._tree.fileset)), None)
+        found = self._tree.newest_snapshot()
         if found is None:
             raise posix(errno.ENOENT)
         return found

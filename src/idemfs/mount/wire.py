@@ -172,14 +172,14 @@ class Request:
         return bytes(self.body[start:]).split(b"\0", 1)[0]
 
 
-def attributes(node: Inode, number: int, sector_count: int, block_size: int) -> bytes:
+def attributes(node: Inode, number: int, size: int, sector_count: int, block_size: int) -> bytes:
     """``struct fuse_attr``."""
     atime, atime_ns = divmod(node.atime, _SECOND_NS)
     mtime, mtime_ns = divmod(node.mtime, _SECOND_NS)
     ctime, ctime_ns = divmod(node.ctime, _SECOND_NS)
     return ATTRIBUTES.pack(
         number,
-        node.size,
+        size,
         sector_count * _SECTOR_COUNT,
         atime,
         mtime,

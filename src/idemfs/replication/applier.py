@@ -11,6 +11,7 @@ Threads: one receiver; the store's lock is held for one step, some hundred recor
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import NamedTuple
@@ -19,8 +20,8 @@ from idemfs.errors import Damaged, StreamDamaged, StreamRefused
 from idemfs.format import inode as inodes
 from idemfs.format import keys
 from idemfs.format.address import HOLE
-from idemfs.format.inode import INLINE, Inode
-from idemfs.ids import NO_SNAPSHOT, Ino, SnapshotId, make_ino, number_of
+from idemfs.format.inode import DYNAMIC, INLINE, Inode
+from idemfs.ids import NO_SNAPSHOT, Ino, Number, SnapshotId, make_ino, number_of
 from idemfs.limits import FILE_SIZE_MAX, INDIRECT_ENTRY_COUNT, NAME_SIZE_MAX, SYMLINK_SIZE_MAX
 from idemfs.replication import partial
 from idemfs.replication.codec import Header
@@ -271,12 +272,23 @@ class Applier:
             node.size > FILE_SIZE_MAX
             or len(node.data) > data_size_max
             or len(node.name) > NAME_SIZE_MAX
-            or node.flags & ~INLINE
+            or node.flags & ~(INLINE | DYNAMIC)
             or (node.is_inline and not node.is_file)
             or (node.is_file and len(node.data) != (node.size if node.is_inline else 0))
         ):
             raise StreamDamaged(f"the stream is damaged: inode {change.number} makes no sense")
+        if node.is_dynamic:
+            _check_dynamic(node, change.number)
         return node
+
+
+def _check_dynamic(node: Inode, number: Number) -> None:
+    try:
+        inodes.named_by(node, number)
+    except Damaged as bad:
+        raise StreamDamaged(f"the stream is damaged: inode {number}: {bad}") from bad
+    if not stat.S_ISLNK(node.mode) or node.nlink > 1:
+        raise StreamDamaged(f"the stream is damaged: inode {number} cannot be a dynamic link")
 
 
 def _weigh(tree: Tree, losses: Losses) -> tuple[int, int]:

@@ -20,8 +20,8 @@ from idemfs.engines.blocks.api import Blocks
 from idemfs.engines.blocks.memory import MemoryBlocks
 from idemfs.engines.kv.api import KV
 from idemfs.engines.kv.memory import MemoryKV
-from idemfs.format.inode import Inode
-from idemfs.ids import Guid, Ino, Number, make_ino
+from idemfs.format.inode import DYNAMIC, Inode, pack_named
+from idemfs.ids import Guid, Ino, Number, make_ino, number_of
 from idemfs.limits import BLOCK_SIZE_MIN, INDIRECT_ENTRY_COUNT, LINK_COUNT_MAX
 from idemfs.store.files import create_files, first_records, new_superblock, open_files
 from idemfs.store.store import Store
@@ -34,7 +34,17 @@ from idemfs.vfs.tree import RenameFlag, Tree
 _PICK_COUNT = 30
 """Inode numbers that are tried before a change is made to something else."""
 _REFUSALS = frozenset(
-    {errno.EEXIST, errno.ENOTEMPTY, errno.EINVAL, errno.EISDIR, errno.ENOTDIR, errno.ENOENT, errno.EPERM, errno.ENODATA}
+    {
+        errno.EEXIST,
+        errno.ENOTEMPTY,
+        errno.EINVAL,
+        errno.EISDIR,
+        errno.ENOTDIR,
+        errno.ENOENT,
+        errno.EPERM,
+        errno.ENODATA,
+        errno.EMLINK,
+    }
 )
 """What POSIX says to changes that make no sense; random ones often make none."""
 _KINDS = (stat.S_IFIFO, stat.S_IFCHR, stat.S_IFBLK, stat.S_IFSOCK)
@@ -202,9 +212,9 @@ class _Picks:
             return size + self.rng.randint(0, 3 * block_size)
         return self.rng.randint(0, 3) * block_size * INDIRECT_ENTRY_COUNT + self.rng.randint(0, block_size)
 
-    def create(self, mode: int, rdev: int = 0, data: bytes = b"") -> Ino:
+    def create(self, mode: int, rdev: int = 0, data: bytes = b"", flags: int = 0) -> Ino:
         owner = self.rng.randrange(3)
-        return self.tree.create(self.directory(), self.name(), mode, owner, owner, rdev=rdev, data=data)
+        return self.tree.create(self.directory(), self.name(), mode, owner, owner, rdev=rdev, data=data, flags=flags)
 
 
 class _Changes(_Picks):
@@ -250,7 +260,12 @@ class _Changes(_Picks):
         self.create(kind | 0o600, rdev=self.rng.randrange(1 << 20) if is_device else 0)
 
     def symlink(self) -> None:
-        self.create(stat.S_IFLNK | 0o777, data=b"x/" * self.rng.randint(1, 50) + self.name())
+        count = self.rng.randint(1, 50)
+        target = b"x/" * count + self.name()
+        if count % 4:
+            self.create(stat.S_IFLNK | 0o777, data=target)
+        else:
+            self.create(stat.S_IFLNK | 0o777, data=pack_named(number_of(self.tree.root)), flags=DYNAMIC)
 
     def write(self) -> None:
         ino = self.file()

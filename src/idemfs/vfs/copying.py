@@ -112,7 +112,7 @@ def is_same(reader: Reader, ino: Ino, path: bytes, status: os.stat_result) -> bo
     if node.is_file:
         return node.size == status.st_size
     if stat.S_ISLNK(node.mode):
-        return node.data == os.readlink(path)
+        return reader.readlink(ino) == os.readlink(path)
     return node.rdev == status.st_rdev
 
 
@@ -140,7 +140,7 @@ def size_on_host(path: bytes) -> tuple[int, int]:
 
 def size_in_store(reader: Reader, path: bytes) -> tuple[int, int]:
     """As ``size_on_host``, of what ``reader`` shows."""
-    top = Paths(reader).find(path)
+    reader, top = Paths(reader).look(path)
     count, size = 1, 0
     waiting = [top]
     while waiting:

@@ -16,6 +16,7 @@ from contextlib import suppress
 
 from idemfs.format.inode import Inode
 from idemfs.ids import Ino
+from idemfs.store.peek import is_store, refuse_inside
 from idemfs.vfs.copying import STEP_BYTES, Copy, Outcome, Watcher
 from idemfs.vfs.paths import Paths
 from idemfs.vfs.reader import Reader, posix
@@ -29,6 +30,7 @@ def get(reader: Reader, source: bytes, target: bytes, *, watcher: Watcher | None
     """Copy the content of directory ``source`` into directory ``target`` of the host, or one file to ``target``.
 
     ``target`` is made when it is missing; a file goes into it when it is a directory.
+    Nothing is copied into a store's own directory: ``InsideStore`` for ``target``, a failure for what lies below it.
     Raises ``OSError`` when nothing can be copied, or nothing more.
     """
     return _Get(reader, watcher).run(source, target)
@@ -54,7 +56,9 @@ class _Get:
         """Files of several names, and the path at which the host has them."""
 
     def run(self, source: bytes, target: bytes) -> Outcome:
-        ino = Paths(self._reader).find(source)
+        # What is named on the command line is followed, what is found in a directory is not.
+        self._reader, ino = Paths(self._reader).look(source)
+        refuse_inside(os.fsdecode(target))
         if self._reader.inode(ino).is_dir:
             os.makedirs(target, exist_ok=True)
             self._walk(_Level(target, ino, self._reader.all_entries(ino)))
@@ -95,6 +99,8 @@ class _Get:
         except FileExistsError:
             if not stat.S_ISDIR(os.lstat(path).st_mode):
                 raise posix(errno.ENOTDIR, "something of another kind is there") from None
+            if is_store(os.fsdecode(path)):
+                raise posix(errno.EEXIST, "it is an idemfs store") from None
 
     def _leave(self, level: _Level) -> None:
         """The directory's own attributes, last, since what is done in it changes its times."""
@@ -168,7 +174,7 @@ class _Get:
     def _special(self, fresh: bytes, path: bytes, ino: Ino, node: Inode) -> None:
         """A symlink, fifo, socket or device."""
         if stat.S_ISLNK(node.mode):
-            os.symlink(node.data, fresh)
+            os.symlink(self._reader.readlink(ino), fresh)
         else:
             os.mknod(fresh, stat.S_IFMT(node.mode) | 0o600, node.rdev)
         self._attributes(fresh, path, ino, node)

@@ -57,6 +57,7 @@ class FilesetState:
             fileset,
             dirty=self.contents.waiting,
             dirty_numbers=self.contents.waiting_numbers,
+            link_reader=self.link_reader,
         )
         self.contents.name_damage = self.reader.damaged
         self._open_counts: dict[Ino, int] = {}
@@ -118,7 +119,8 @@ class FilesetState:
             )
 
     def snapshot_reader(self, snapshot: Snapshot) -> Reader:
-        return Reader(View(self.active, snapshot.id), snapshot.fileset, snapshot=snapshot)
+        view = View(self.active, snapshot.id)
+        return Reader(view, snapshot.fileset, snapshot=snapshot, link_reader=self.link_reader)
 
     def newest_reader(self) -> Reader:
         """What readers see: on a standby the snapshot that it received last, else the active file system."""
@@ -128,8 +130,20 @@ class FilesetState:
             if base is not None:
                 return self.snapshot_reader(base)
             # Nothing is older than snapshot 0: what is half-received stays unseen.
-            return Reader(View(self.active, NO_SNAPSHOT), self.fileset)
+            return Reader(View(self.active, NO_SNAPSHOT), self.fileset, link_reader=self.link_reader)
         return self.reader
+
+    def newest_snapshot(self) -> Snapshot | None:
+        """The newest complete snapshot; on a standby the one that it received last."""
+        with self.store.lock:
+            if self.role.role is Role.STANDBY:
+                return received.base(self.store, self.fileset)
+            return next(reversed(self.store.catalog.snapshots(self.fileset)), None)
+
+    def link_reader(self) -> Reader:
+        """Where dynamic links lead: to the newest snapshot, or while there is none, to what readers see."""
+        newest = self.newest_snapshot()
+        return self.newest_reader() if newest is None else self.snapshot_reader(newest)
 
     # -- orphans and open files ----------------------------------------------------------------------
 

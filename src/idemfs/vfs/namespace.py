@@ -15,7 +15,7 @@ import stat
 from enum import IntFlag
 
 from idemfs.format import keys
-from idemfs.format.inode import Inode
+from idemfs.format.inode import DYNAMIC, Inode, pack_named
 from idemfs.ids import Ino, fileset_of, number_of
 from idemfs.limits import LINK_COUNT_MAX, SYMLINK_SIZE_MAX
 from idemfs.vfs import acl
@@ -53,6 +53,7 @@ class Namespace(FilesetState):
         rdev: int = 0,
         data: bytes = b"",
         umask: int | None = None,
+        flags: int = 0,
     ) -> Ino:
         """A new inode of the type that ``mode`` says. ``data``: a symlink's target, or what a small file holds.
 
@@ -79,12 +80,20 @@ class Namespace(FilesetState):
             now = self.store.clock.now_ns()
             ino = self.store.catalog.new_ino(self.active.fileset(parent))
             node = new_inode(mode, uid, gid, now, rdev, data)
+            node.flags |= flags
             node.parent, node.name = number_of(parent), name
             self.active.insert_inode(ino, node, is_new=True)
             for attribute, value in lists.items():
                 self.active.add_record(keys.xattr(ino, attribute), keys.PRESENT + value, node)
             self.names.add(parent, name, ino, mode, now)
             return ino
+
+    def create_dynamic_link(self, parent: Ino, name: bytes, named: Ino, uid: int, gid: int) -> Ino:
+        """A link to whatever the newest snapshot has as inode ``named``, which is there, or in a snapshot."""
+        if fileset_of(named) != fileset_of(parent):
+            raise posix(errno.EXDEV)
+        data = pack_named(number_of(named))
+        return self.create(parent, name, stat.S_IFLNK | 0o777, uid, gid, data=data, flags=DYNAMIC)
 
     def _inherit(self, parent: Ino, mode: int, umask: int) -> tuple[int, dict[bytes, bytes]]:
         """The mode of what is created in ``parent``, and its access control lists."""
@@ -110,6 +119,9 @@ class Namespace(FilesetState):
                 raise posix(errno.EPERM)
             if not node.nlink:
                 raise posix(errno.ENOENT)
+            if node.is_dynamic:
+                # Where it leads is told from where it stands, so it stands in one place.
+                raise posix(errno.EMLINK, "a dynamic link has one name; make another link to the same file")
             if node.nlink >= LINK_COUNT_MAX:
                 raise posix(errno.EMLINK)
             if fileset_of(ino) != fileset_of(parent):

@@ -13,16 +13,26 @@ from collections.abc import Callable, Iterator
 from idemfs.errors import DamagedBlock
 from idemfs.format import address as addresses
 from idemfs.format import entry, keys
+from idemfs.format import inode as inodes
 from idemfs.format.address import HOLE
 from idemfs.format.inode import Inode
 from idemfs.format.tables import COMPLETE, Snapshot
 from idemfs.ids import ROOT_NUMBER, Address, FilesetId, Ino, Number, fileset_of, make_ino, number_of
-from idemfs.limits import INDIRECT_ENTRY_COUNT, NAME_SIZE_MAX, SCAN_COUNT, SECTOR_SIZE, XATTR_NAME_SIZE_MAX
+from idemfs.limits import (
+    INDIRECT_ENTRY_COUNT,
+    NAME_SIZE_MAX,
+    SCAN_COUNT,
+    SECTOR_SIZE,
+    SYMLINK_SIZE_MAX,
+    XATTR_NAME_SIZE_MAX,
+)
 from idemfs.versions.resolve import AFTER
 from idemfs.versions.state import Records, tail_size
 
 DirtyBlock = Callable[[Ino, int], bytes | bytearray | None]
 """Content of a block that is changed and not written yet, or None."""
+LATEST_PATH = b".snapshots/latest"
+"""Where a mount shows the newest snapshot, from its root and from the root of each snapshot."""
 
 
 def posix(number: int, what: str = "") -> OSError:
@@ -31,7 +41,8 @@ def posix(number: int, what: str = "") -> OSError:
 
 
 class Reader:
-    """One state of a fileset. ``dirty`` and ``dirty_numbers`` know the active file system's unwritten blocks."""
+    """One state of a fileset. ``dirty`` and ``dirty_numbers`` know the active file system's unwritten blocks,
+    ``link_reader`` the state that dynamic links lead to."""
 
     def __init__(
         self,
@@ -41,6 +52,7 @@ class Reader:
         snapshot: Snapshot | None = None,
         dirty: DirtyBlock | None = None,
         dirty_numbers: Callable[[Ino], list[int]] | None = None,
+        link_reader: Callable[[], Reader],
     ) -> None:
         self.view = view
         self.store = view.store
@@ -49,6 +61,7 @@ class Reader:
         self.snapshot = snapshot
         self._dirty = dirty
         self._dirty_numbers = dirty_numbers
+        self._link_reader = link_reader
 
     def _check(self) -> None:
         if self.snapshot is not None and self.snapshot.state != COMPLETE:
@@ -108,10 +121,53 @@ class Reader:
             after = page[-1][0]
 
     def readlink(self, ino: Ino) -> bytes:
-        node = self.inode(ino)
-        if node.mode & 0o170000 != 0o120000:
-            raise posix(errno.EINVAL)
-        return node.data
+        """The target of a symlink; of a dynamic link, a path in a mount from where it stands to where it leads now."""
+        with self.store.lock:
+            node = self.inode(ino)
+            if node.mode & 0o170000 != 0o120000:
+                raise posix(errno.EINVAL)
+            if not node.is_dynamic:
+                return node.data
+            target = self._dynamic_target(ino, node)
+            if len(target) > SYMLINK_SIZE_MAX:
+                raise posix(errno.ENAMETOOLONG, "the file that the dynamic link names lies too deep")
+            return target
+
+    def shown_size(self, ino: Ino, node: Inode) -> int:
+        """What ``st_size`` tells: of a symlink the length of its target."""
+        if not node.is_dynamic:
+            return node.size
+        with self.store.lock:
+            return len(self._dynamic_target(ino, node))
+
+    def follow(self, ino: Ino, link: Inode) -> tuple[Reader, Ino]:
+        """Where dynamic link ``ino`` leads now. Raises ``OSError`` (ENOENT): the newest snapshot has no such file."""
+        with self.store.lock:
+            reader = self._link_reader()
+            named = make_ino(self.fileset, inodes.named_by(link, number_of(ino)))
+            node = reader.view.inode(named)
+            if node is None or not node.nlink:
+                # Without a name, as one that was open when it was removed, no path leads to it either.
+                raise posix(errno.ENOENT, f"{reader.what()} has no inode {number_of(named)}")
+            return reader, named
+
+    def what(self) -> str:
+        """This state in words."""
+        return "the active file system" if self.snapshot is None else f"snapshot {self.snapshot.name}"
+
+    def _dynamic_target(self, ino: Ino, link: Inode) -> bytes:
+        up = self.path(ino).count(b"/") - 1
+        try:
+            reader, named = self.follow(ino, link)
+        except FileNotFoundError:
+            # No snapshot has an @ in its name, so nothing is there, whatever is made.
+            number = inodes.named_by(link, number_of(ino))
+            newest = self._link_reader().snapshot
+            where = b"" if newest is None else b"-in-" + newest.name.encode()
+            return b"../" * up + b".snapshots/@no-inode-%d" % number + where
+        there = reader.path(named).strip(b"/")
+        parts = [there] if reader.snapshot is None else [LATEST_PATH, there]
+        return (b"../" * up + b"/".join(part for part in parts if part)).rstrip(b"/") or b"."
 
     def links(self, ino: Ino) -> list[tuple[Number, bytes]]:
         """Every (directory number, name) of an inode, the first one first; empty for what was unlinked."""

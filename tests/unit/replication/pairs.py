@@ -101,7 +101,8 @@ def _facts(reader: Reader, ino: Ino) -> tuple[object, ...]:
     if node.is_file:
         content = dict(_pieces(reader, ino))
     elif node.mode & 0o170000 == 0o120000:
-        content = reader.readlink(ino)
+        # Where a dynamic link leads depends on what is newest.
+        content = node.data if node.is_dynamic else reader.readlink(ino)
     xattrs = {name: reader.xattr(ino, name) for name in reader.xattr_names(ino)}
     times = node.mtime, node.ctime, node.btime
     plain = node.mode, node.uid, node.gid, node.nlink, node.rdev, node.size
