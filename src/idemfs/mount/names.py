@@ -49,6 +49,8 @@ class NameRequests:
             return self._folder.entry(FOLDER)
         if node == FOLDER:
             return self._folder.lookup(name)
+        if name == b".":
+            return self._itself(node)
         reader, directory = self._nodes.place(node)
         if name == FOLDER_NAME and directory == reader.root and reader.snapshot is not None:
             return self._folder.entry(UP)
@@ -56,6 +58,13 @@ class NameRequests:
             return self._folder.entry(FOLDER)
         with reader.store.lock:
             return self._nodes.entry(reader, reader.lookup(directory, name))
+
+    def _itself(self, node: int) -> Reply:
+        """What a file handle names, a file as well: it outlives what the kernel knows, and even the mount."""
+        if node == LATEST:
+            return self._folder.entry(node)
+        reader, ino = self._nodes.place(node)
+        return self._nodes.entry(reader, ino)
 
     def _made(self, ino: Ino) -> Reply:
         return self._nodes.entry(self._tree.reader, ino)
