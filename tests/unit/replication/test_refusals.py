@@ -11,7 +11,7 @@ from idemfs.engines.kv.api import Table
 from idemfs.engines.kv.memory import MemoryKV
 from idemfs.errors import NotStandby, StreamDamaged, StreamRefused
 from idemfs.format import entry
-from idemfs.format.inode import INLINE, LOCAL_SIZE, Inode
+from idemfs.format.inode import DYNAMIC, INLINE, LOCAL_SIZE, Inode, pack_named
 from idemfs.format.role import Role, RoleRecord
 from idemfs.ids import NO_SNAPSHOT, ROOT_FILESET, ROOT_NUMBER, Guid, Number
 from idemfs.replication.apply import drop_partial, is_half_received, receive
@@ -304,7 +304,13 @@ WRONG: dict[str, list[Change]] = {
     ],
     "block with another checksum": [FILE, BlockChange(A, 0, b"x", 1)],
     "inode that cannot be read": [InodeChange(A, portable(name=b"f" * 200)[:-150])],
-    "inode with unknown flags": [InodeChange(A, portable(flags=3))],
+    "inode with unknown flags": [InodeChange(A, portable(flags=4))],
+    "dynamic link to itself": [InodeChange(A, portable(mode=0o120777, size=8, data=pack_named(A), flags=DYNAMIC))],
+    "dynamic link cut short": [InodeChange(A, portable(mode=0o120777, size=1, data=b"\2", flags=DYNAMIC))],
+    "dynamic fifo": [InodeChange(A, portable(mode=0o010600, size=8, data=pack_named(Number(2)), flags=DYNAMIC))],
+    "dynamic link of two names": [
+        InodeChange(A, portable(mode=0o120777, nlink=2, size=8, data=pack_named(Number(2)), flags=DYNAMIC))
+    ],
     "inline directory": [InodeChange(A, portable(mode=0o040755, flags=INLINE))],
     "inline content of another size": [InodeChange(A, portable(size=3, data=b"abcd", flags=INLINE))],
     "inline content and blocks": [InodeChange(A, portable(size=5000, data=b"abcd"))],
