@@ -36,6 +36,10 @@ class StoreError(IdemfsError):
     """About a store as a whole."""
 
 
+class InsideStore(StoreError):
+    """A place in the directory of a store, which is the store's own."""
+
+
 class StoreExists(StoreError):
     """``init`` found a store, or something else, at its path."""
 

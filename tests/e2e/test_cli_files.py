@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 import idemfs as library
+from tests.conformance.disks import small_disk
 from tests.e2e.program import done, idemfs, on_terminal, refused, rows
 from tests.interop import trees
 
@@ -37,10 +38,53 @@ def test_init(tmp_path: Path) -> None:
     (tmp_path / "file").write_bytes(b"")
     assert "is a file" in refused("init", tmp_path / "file")
     assert "is not empty" in refused("init", tmp_path)
-    for size, told in (("5000", "5000"), ("2KiB", "2048"), ("8MiB", "4 MiB"), ("much", "'much' is no size")):
+    for size, told in (
+        ("0", "block size 0"),
+        ("5000", "5000"),
+        ("2KiB", "2048"),
+        ("8MiB", "4 MiB"),
+        ("much", "'much' is no size"),
+    ):
         assert told in refused("init", tmp_path / "b", "--block-size", size, status=2)
     assert "lzma" in refused("init", tmp_path / "b", "--compression", "lzma", status=2)
     assert not (tmp_path / "b").exists()
+
+
+def test_what_a_killed_init_left_is_in_nobodys_way(tmp_path: Path) -> None:
+    done("init", tmp_path / "store")
+    (tmp_path / "store" / "superblock").unlink()
+    (tmp_path / "store" / "meta" / "data.mdb").write_bytes(b"half")
+    done("init", tmp_path / "store")
+    assert done("check", tmp_path / "store").startswith("clean")
+
+
+def test_init_without_room_leaves_nothing(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "disk", 1 << 20) as disk:
+        assert "full" in refused("init", disk / "store")
+        assert list(disk.iterdir()) == []
+        (disk / "store").mkdir()
+        assert "full" in refused("init", disk / "store")
+        assert list((disk / "store").iterdir()) == []
+
+
+def test_a_stores_own_directory_is_left_alone(store: Path, source: Path, tmp_path: Path) -> None:
+    """Whatever a tree holds, no copy writes into a store, or reads from one that changes meanwhile."""
+    (tmp_path / "evil" / "store" / "meta").mkdir(parents=True)
+    for name in ("superblock", "meta/data.mdb", "new"):
+        (tmp_path / "evil" / "store" / name).write_bytes(b"junk")
+    done("put", store, tmp_path / "evil", "/")
+    before = sorted(os.listdir(store))
+    for destination in (store, store / "meta", store / "new" / "er"):
+        assert f"lies in the store {store}" in refused("get", store, "/store", destination)
+    ended = idemfs("get", store, "/", tmp_path)
+    assert ended.status == 1 and "it is an idemfs store" in ended.err
+    for place in (store, store / "blocks"):
+        assert "lies in the store" in refused("put", store, place, "/in")
+    for command in (("init", store / "in"), ("standby", "add", store, store / "in")):
+        assert "lies in the store" in refused(*command)
+    assert "the store itself is left out" in idemfs("put", store, tmp_path, "/all").err
+    assert sorted(os.listdir(store)) == before
+    assert done("check", store, "--data").startswith("clean")
 
 
 def test_a_tree_goes_in_and_comes_out(store: Path, source: Path, tmp_path: Path) -> None:
@@ -90,7 +134,7 @@ def test_put_refuses(store: Path, tmp_path: Path) -> None:
 def test_put_leaves_the_store_out(store: Path, tmp_path: Path) -> None:
     (tmp_path / "beside").write_bytes(b"1")
     ended = idemfs("put", store, tmp_path, "/")
-    assert ended.status == 0 and "the store itself left out" in ended.err and ended.err.count("\n") == 1
+    assert ended.status == 0 and "the store itself is left out" in ended.err and ended.err.count("\n") == 1
     assert done("ls", store) == "beside\n"
 
 

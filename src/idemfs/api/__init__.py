@@ -17,7 +17,7 @@ from idemfs.api.snapshots import Snapshots, SnapshotView
 from idemfs.limits import BLOCK_SIZE_DEFAULT
 from idemfs.snapshots.diff import Change, ChangeKind
 from idemfs.snapshots.info import SnapshotInfo
-from idemfs.store.files import create_files, open_files
+from idemfs.store.files import create_files, open_files, remove_files
 from idemfs.vfs.tree import Tree
 
 __all__ = ["Change", "ChangeKind", "FileSystem", "SnapshotInfo", "SnapshotView", "Snapshots", "create", "open"]
@@ -46,5 +46,10 @@ def create(
     ``block_size``: a power of two from 4 KiB to 4 MiB. ``compression``: ``none`` or ``zstd``.
     Raises ``StoreExists``, ``ValueError``, ``OSError``.
     """
+    is_new = not os.path.isdir(path)
     create_files(os.fspath(path), block_size=block_size, compression=compression)
-    return open(path)
+    try:
+        return open(path)
+    except BaseException:
+        remove_files(os.fspath(path), directory=is_new)
+        raise

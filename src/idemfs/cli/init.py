@@ -41,7 +41,7 @@ def run(options: Namespace) -> None:
     if options.standby_of is not None:
         _make_standby(options)
         return
-    size = options.block_size or BLOCK_SIZE_DEFAULT
+    size = BLOCK_SIZE_DEFAULT if options.block_size is None else options.block_size
     try:
         fs = api.create(options.store, block_size=size, compression=options.compression or "none")
     except ValueError as wrong:

@@ -28,12 +28,14 @@ def arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     from idemfs import api
     from idemfs.cli.progress import CopyProgress, report
+    from idemfs.store.peek import refuse_inside
     from idemfs.vfs.copying import size_on_host
     from idemfs.vfs.copying_in import put
 
     source, target = os.fsencode(options.source), os.fsencode(options.target)
     # Before the store is opened: what is not there need not lock it.
     os.stat(source)
+    refuse_inside(options.source)
     with api.open(options.store) as fs:
         if options.dry_run:
             _show_plan(fs, source, target, options.mirror)

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 
 from idemfs.clock import Clock, System
 from idemfs.engines.blocks.local import LocalBlocks
@@ -22,8 +23,11 @@ from idemfs.format import keys, superblock, tables
 from idemfs.format.superblock import COMPRESSION_NONE, COMPRESSION_ZSTD, Superblock
 from idemfs.ids import ROOT_FILESET, Guid
 from idemfs.limits import BLOCK_SIZE_DEFAULT, BLOCK_SIZE_MAX, BLOCK_SIZE_MIN, INDIRECT_ENTRY_COUNT, INLINE_SIZE_MAX
-from idemfs.store.peek import read_superblock
+from idemfs.store.peek import read_superblock, refuse_inside
 from idemfs.store.store import Store
+
+_PARTS = frozenset(("blocks", "lock", "meta", "superblock.new"))
+"""What a killed ``init`` may have left."""
 
 lent: dict[str, Store] = {}
 """By real path: open stores that their owner in this process lends to whoever opens them; see ``vfs.lending``."""
@@ -60,22 +64,26 @@ def create_files(
     fileset_guid: Guid | None = None,
     clock: Clock | None = None,
 ) -> None:
-    """Make the files of a new store at ``path``, which does not exist or is an empty directory.
+    """Make the files of a new store at ``path``, which does not exist, or is empty but for what a killed ``init`` left.
 
-    ``fileset_guid``: for a standby, that of its primary. Raises ``StoreExists``, ``ValueError``, ``OSError``.
+    ``fileset_guid``: for a standby, that of its primary. Raises ``StoreExists``, ``InsideStore``, ``ValueError``,
+    ``OSError``; then nothing is left that was not there before.
     """
     clock = clock or System()
     block = new_superblock(clock, block_size, compression)
+    if os.path.exists(os.path.join(path, "superblock")):
+        raise StoreExists(f"{path}: is a store already")
+    refuse_inside(path)
+    is_new = not os.path.isdir(path)
     try:
         os.makedirs(path, exist_ok=True)
     except FileExistsError:
         raise StoreExists(f"{path}: is a file; name a directory that does not exist yet") from None
-    if os.path.exists(os.path.join(path, "superblock")):
-        raise StoreExists(f"{path}: is a store already")
-    if os.listdir(path):
+    if not _PARTS.issuperset(os.listdir(path)):
         raise StoreExists(f"{path}: is not empty; name a directory that does not exist yet")
     lock = StoreLock(path)
     try:
+        _remove_parts(path)
         os.mkdir(os.path.join(path, "meta"))
         os.mkdir(os.path.join(path, "blocks"))
         kv = LmdbKV(os.path.join(path, "meta"))
@@ -84,8 +92,35 @@ def create_files(
         finally:
             kv.close()
         _write_superblock(path, superblock.pack(block))
+    except BaseException:
+        remove_files(path, directory=is_new)
+        raise
     finally:
         lock.close()
+
+
+def remove_files(path: str, *, directory: bool = True) -> None:
+    """Undo ``create_files``, whose caller could not go on. What somebody else put there stays."""
+    with suppress(OSError):
+        # crash: without it there is no store, and the rest is what a killed ``init`` leaves.
+        with suppress(FileNotFoundError):
+            os.unlink(os.path.join(path, "superblock"))
+        _remove_parts(path)
+        os.unlink(os.path.join(path, "lock"))
+        if directory:
+            os.rmdir(path)
+
+
+def _remove_parts(path: str) -> None:
+    """Of a store that did not come to have a superblock. Whoever calls this has locked it."""
+    for part in ("meta", "blocks"):
+        with suppress(FileNotFoundError):
+            with os.scandir(os.path.join(path, part)) as entries:
+                for entry in entries:
+                    os.unlink(entry.path)
+            os.rmdir(os.path.join(path, part))
+    with suppress(FileNotFoundError):
+        os.unlink(os.path.join(path, "superblock.new"))
 
 
 def _write_superblock(path: str, value: bytes) -> None:

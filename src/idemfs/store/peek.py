@@ -10,7 +10,7 @@ import os
 
 from idemfs.engines.kv.api import Table
 from idemfs.engines.kv.lmdb_engine import LmdbKV
-from idemfs.errors import StoreMissing
+from idemfs.errors import InsideStore, StoreMissing
 from idemfs.format import superblock
 from idemfs.format.superblock import Superblock
 from idemfs.ids import ROOT_FILESET
@@ -30,6 +30,27 @@ def read_superblock(path: str) -> Superblock:
     except (FileNotFoundError, NotADirectoryError):
         raise StoreMissing(f"{path}: no store here; 'idemfs init {path}' makes one") from None
     return superblock.unpack(value)
+
+
+def is_store(path: str) -> bool:
+    """Whether this directory is a store: a damaged one is, too."""
+    try:
+        with open(os.path.join(path, "superblock"), "rb") as file:
+            return file.read(len(superblock.MAGIC)) == superblock.MAGIC
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+def refuse_inside(path: str) -> None:
+    """Raises ``InsideStore`` for a path, of something that is there or not, that is a store or lies in one."""
+    at = os.path.realpath(path)
+    while True:
+        if is_store(at):
+            raise InsideStore(f"{path}: lies in the store {at}; name a place outside of it")
+        above = os.path.dirname(at)
+        if above == at:
+            return
+        at = above
 
 
 def read_snapshots(path: str) -> tuple[Fileset, list[Snapshot]]:

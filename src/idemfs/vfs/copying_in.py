@@ -157,7 +157,7 @@ class _Put:
         """Copy one name; a directory is made and returned."""
         status = entry.stat(follow_symlinks=False)
         if (status.st_dev, status.st_ino) in self._leave_out:
-            self._copy.warn("the store itself", entry.path, posix(errno.ELOOP))
+            self._copy.warn("the store itself is", entry.path, OSError(errno.ELOOP, "it would be copied into itself"))
             return None
         present = None if level.is_new else self._tree.names.find(level.ino, entry.name)
         if not stat.S_ISDIR(status.st_mode):
