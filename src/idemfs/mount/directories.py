@@ -21,7 +21,7 @@ from idemfs.ids import Ino, make_ino, number_of
 from idemfs.ids import Number as NumberType
 from idemfs.mount import wire
 from idemfs.mount.contents import OpenInodes
-from idemfs.mount.nodes import FOLDER, ROOT, Nodes
+from idemfs.mount.nodes import FOLDER, FOLDER_NAME, ROOT, Nodes
 from idemfs.mount.server import Handler, Reply
 from idemfs.mount.snapshot_folder import SnapshotFolder
 from idemfs.mount.wire import Opcode, Request
@@ -39,6 +39,9 @@ _DIRECTORY = 4
 _PAGE_COUNT_MIN, _PAGE_COUNT_MAX = 16, 1000
 _ENTRY_SIZE_MIN = 32
 
+_WITH_FOLDER = 1 << 62
+"""Bit of a handle of the root with which ``.snapshots`` is listed: the kernel itself opens a directory so, without any
+flag, when it has a file handle of a directory in a snapshot and looks for the names on the way there."""
 _FIRST = (0, _SELF, _PARENT)
 Names = list[tuple[int, bytes]]
 """Entries of one page: cookie and name."""
@@ -76,7 +79,9 @@ class DirectoryRequests:
                 if request.node != ROOT:
                     reader.directory(ino)
                 self._opened.add(request.node, reader, ino)
-        return wire.OPEN_OUT.pack(next(self._handles), 0, 0)
+        flags, _ = wire.OPEN_IN.unpack_from(request.body)
+        kind = _WITH_FOLDER if request.node == ROOT and not flags else 0
+        return wire.OPEN_OUT.pack(next(self._handles) | kind, 0, 0)
 
     def releasedir(self, request: Request) -> Reply:
         (handle,) = wire.RELEASE_IN.unpack_from(request.body)
@@ -107,6 +112,8 @@ class DirectoryRequests:
             parts.append(self._dirent(node, _SELF, _DIRECTORY, b".", plus))
         if cookie in (0, _SELF):
             parts.append(self._dirent(node, _PARENT, _DIRECTORY, b"..", plus))
+            if handle & _WITH_FOLDER:
+                parts.append(self._dirent(FOLDER, _PARENT, _DIRECTORY, FOLDER_NAME, plus))
         left = size - sum(map(len, parts))
         if node == FOLDER:
             after = b"" if cookie in _FIRST else self._place_in_folder(handle, cookie)
