@@ -16,6 +16,7 @@ import pytest
 
 import idemfs as library
 from tests.conformance.mounted import idemfs, missing, mounted
+from tests.docs.test_sessions import ROOT, commands, run, same
 from tests.e2e.program import done, refused, rows
 
 mounts = pytest.mark.skipif(missing() is not None, reason=missing() or "")
@@ -232,6 +233,18 @@ class TestMounted:
             take(at, "one")
         with mounted(store, tmp_path / "mount") as at:
             assert os.readlink(at / "link") == ".snapshots/latest/d/f" and (at / "link").read_text() == "one"
+
+
+@mounts
+def test_what_the_document_shows(store: Path, tmp_path: Path) -> None:
+    text = (ROOT / "docs/MOUNT.md").read_text().partition("## Dynamic links")[2]
+    block = text.split("```\n")[1].replace("/srv/store", str(store)).replace("/mnt/data", str(tmp_path / "mount"))
+    with mounted(store, tmp_path / "mount") as at:
+        (at / "dir").mkdir()
+        shown = list(commands(block))
+        assert len(shown) == 11
+        for command, lines in shown:
+            assert same(lines, run(["bash", "-euo", "pipefail", "-c", command], tmp_path).splitlines()), command
 
 
 class TestStandby:
