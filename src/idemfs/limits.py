@@ -30,6 +30,9 @@ GROUP_RECORD_COUNT_MAX = 60_000
 GROUP_RECORD_BYTES_MAX = 64 << 20
 GROUP_DATA_BYTES_MAX = 256 << 20
 """Blocks that a group writes before it is sealed, so that the host starts on them while others are made."""
+FREEING_RECORD_COUNT = 512
+FREEING_BYTES = 1 << 20
+"""Room that changes leave, on a host that is full, for those that free space."""
 DIRTY_DATA_BYTES_MAX = 32 << 20
 CALL_BYTES_MAX = 16 << 20
 """What one call of a file object reads or writes at once; more is done in several."""

@@ -26,10 +26,11 @@ from idemfs.failover import driver
 from idemfs.format import role
 from idemfs.format.role import Role, RoleRecord
 from idemfs.format.tables import Snapshot
+from idemfs.limits import FREEING_BYTES, FREEING_RECORD_COUNT
 from idemfs.replication.link import replicate_into
 from idemfs.store import store as store_module
 from idemfs.store.files import create_files, first_records, new_superblock, open_files
-from idemfs.store.store import FREEING_BYTES, FREEING_RECORD_COUNT, Store
+from idemfs.store.store import Store
 from idemfs.testing.blocks import FaultyBlocks
 from idemfs.testing.builders import assert_clean
 from idemfs.testing.clock import Simulated

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -254,3 +255,38 @@ def test_help_of_each_command_names_its_arguments() -> None:
         assert text.startswith(f"usage: idemfs {words[0]}") and "exit status: 0 done" in text
         assert "STORE" in text
         assert "see 'idemfs" in refused(*words, status=2)
+
+
+def test_a_damaged_page_of_the_metadata_is_told_by_the_check(store: Path, source: Path, tmp_path: Path) -> None:
+    """LMDB has no checksums for its pages, and ends a process that meets some kinds of damage."""
+    done("put", store, source, "/")
+    page_count = (store / "meta" / "data.mdb").stat().st_size // 4096
+    told = set()
+    for number in range(2, page_count, 3):
+        copy = tmp_path / str(number)
+        shutil.copytree(store, copy)
+        with open(copy / "meta" / "data.mdb", "r+b") as file:
+            file.seek(number * 4096)
+            file.write(bytes(4096))
+        ended = idemfs("check", copy)
+        told.add((ended.status, "the metadata is damaged" in ended.err))
+    assert (1, True) in told
+    # Some pages are free.
+    assert told <= {(1, True), (0, False), (1, False)}
+
+
+def test_a_full_host_leaves_room_to_delete(source: Path, tmp_path: Path) -> None:
+    """Also for a process that opens the store when the host is full already."""
+    with small_disk(tmp_path / "disk", 48 << 20) as disk:
+        done("init", disk / "store")
+        (source / "large").write_bytes(os.urandom(16 << 20))
+        done("put", disk / "store", source, "/")
+        done("snapshot", "create", disk / "store", "monday")
+        with open(disk / "other", "wb", buffering=0) as other, pytest.raises(OSError, match="space"):
+            while True:
+                other.write(bytes(1 << 16))
+        (tmp_path / "empty").mkdir()
+        done("put", "--mirror", disk / "store", tmp_path / "empty", "/")
+        done("snapshot", "delete", "--yes", disk / "store", "monday")
+        assert os.statvfs(disk).f_bavail * 4096 > 12 << 20
+        assert done("check", disk / "store").startswith("clean")

@@ -28,7 +28,9 @@ def arguments(parser: ArgumentParser) -> None:
 @contextmanager
 def locked_for_reading(path: str) -> Iterator[Store]:
     """A store that neither we nor anybody else changes. Raises as ``open_files``."""
+    from idemfs.engines.kv.walk import is_readable
     from idemfs.engines.lock import StoreLock
+    from idemfs.errors import Damaged
     from idemfs.store.files import lent, open_files
     from idemfs.store.peek import read_superblock
 
@@ -43,6 +45,10 @@ def locked_for_reading(path: str) -> Iterator[Store]:
     # First, since locking makes a file, which has no business where there is no store, or a newer one.
     read_superblock(path)
     with StoreLock(path):
+        if not is_readable(os.path.join(path, "meta")):
+            raise Damaged(
+                f"{path}/meta/data.mdb: the metadata is damaged; restore this store from a standby or a backup"
+            )
         store = open_files(path, readonly=True)
         try:
             yield store

@@ -16,9 +16,9 @@ from idemfs.format.indirect import ShadowBlock
 from idemfs.format.inode import ABSENT
 from idemfs.format.tables import COMPLETE, DELETING, Snapshot
 from idemfs.ids import Ino
-from idemfs.limits import INDIRECT_ENTRY_COUNT, SECTOR_SIZE
+from idemfs.limits import FREEING_BYTES, FREEING_RECORD_COUNT, INDIRECT_ENTRY_COUNT, SECTOR_SIZE
 from idemfs.snapshots.manage import drop_holds, refuse_if_held
-from idemfs.store.store import FREEING_BYTES, FREEING_RECORD_COUNT, Store
+from idemfs.store.store import Store
 from idemfs.versions import rule, state
 from idemfs.versions.active import Active
 from idemfs.versions.resolve import View

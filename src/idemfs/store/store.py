@@ -27,6 +27,8 @@ from idemfs.format.address import HOLE
 from idemfs.format.superblock import COMPRESSION_ZSTD, Superblock
 from idemfs.ids import Address
 from idemfs.limits import (
+    FREEING_BYTES,
+    FREEING_RECORD_COUNT,
     GROUP_DATA_BYTES_MAX,
     GROUP_RECORD_BYTES_MAX,
     GROUP_RECORD_COUNT_MAX,
@@ -43,9 +45,6 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
 
-FREEING_RECORD_COUNT = 512
-FREEING_BYTES = 1 << 20
-"""Room that changes leave, on a host that is full, for those that free space."""
 _RESERVE_RECORD_STEP = FREEING_RECORD_COUNT + 1024
 _RESERVE_BYTES_STEP = FREEING_BYTES + (1 << 20)
 """The engine is asked for more than one operation needs, so that it is asked seldom; not for much more, since

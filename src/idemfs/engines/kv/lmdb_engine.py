@@ -30,6 +30,7 @@ from idemfs.engines.kv.api import Batch, Precondition, Table
 from idemfs.engines.kv.batch import fenced, measure
 from idemfs.engines.kv.lmdb_space import Reservation, Shape
 from idemfs.errors import Damaged, FormatTooNew, StoreError, StoreMissing
+from idemfs.limits import FREEING_BYTES, FREEING_RECORD_COUNT
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -157,7 +158,7 @@ class LmdbKV:
                 if self._failure is None:
                     # The write transaction keeps any other process from writing behind the end meanwhile.
                     with self._env.begin(write=True):
-                        self._reservation.release()
+                        self._reservation.release(FREEING_RECORD_COUNT, FREEING_BYTES)
                 self._reservation.close()
                 self._reservation = None
             self._env.close()

@@ -128,11 +128,18 @@ class Reservation:
             self._in_flight_count = 0
             self._shape = shape
 
-    def release(self) -> None:
-        """Give back what lies behind the last page. No commit may be under way, of any process."""
+    def release(self, record_count: int, value_bytes: int) -> None:
+        """Give back what lies behind the last page, but for what a commit of this size needs, if that is there.
+
+        So that whoever opens the store on a host that has become full meanwhile can free something.
+        No commit may be under way, of any process.
+        """
         with self._lock:
             os.ftruncate(self._fd, self._shape.page_count * self._shape.page_size)
             self._end = 0
+            needed = page_count_max(self._shape, record_count, value_bytes)
+            with suppress(OSError):
+                self._extend((self._shape.page_count + needed) * self._shape.page_size)
 
     def close(self) -> None:
         os.close(self._fd)
