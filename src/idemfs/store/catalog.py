@@ -56,6 +56,11 @@ class Catalog:
         known = self._load(fileset)
         return [known[i] for i in self._order[fileset] if known[i].state == COMPLETE]
 
+    def newest(self, fileset: FilesetId) -> Snapshot | None:
+        """The newest complete one."""
+        known = self._load(fileset)
+        return next((known[i] for i in reversed(self._order[fileset]) if known[i].state == COMPLETE), None)
+
     def all_snapshots(self, fileset: FilesetId) -> list[Snapshot]:
         """Oldest first, with those that are being deleted: they still take part in resolving."""
         known = self._load(fileset)

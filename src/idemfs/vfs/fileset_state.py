@@ -115,7 +115,8 @@ class FilesetState:
         if self.role.role is Role.FENCED:
             raise Fenced(
                 f"epoch {self.role.seen_epoch} has ended this store's right to write; "
-                "'idemfs failback' makes it a standby of the new primary"
+                "'idemfs failback' makes it a standby of the new primary; "
+                "if a switchover was interrupted, the same 'idemfs switchover' goes on with it"
             )
 
     def snapshot_reader(self, snapshot: Snapshot) -> Reader:
@@ -138,7 +139,7 @@ class FilesetState:
         with self.store.lock:
             if self.role.role is Role.STANDBY:
                 return received.base(self.store, self.fileset)
-            return next(reversed(self.store.catalog.snapshots(self.fileset)), None)
+            return self.store.catalog.newest(self.fileset)
 
     def link_reader(self) -> Reader:
         """Where dynamic links lead: to the newest snapshot, or while there is none, to what readers see."""
