@@ -150,12 +150,20 @@ class LocalSocket:
             arguments = [str(each) for each in _list(request.get("arguments"))]
             with _Streams(files[0], files[1], files[2]):
                 files = files[3:]
-                status = self._run(arguments)
+                status = self._status_of(arguments)
             self._done(arguments)
             connection.sendall(_pack({"status": status}))
         finally:
             for fd in files:
                 os.close(fd)
+
+    def _status_of(self, arguments: list[str]) -> int:
+        try:
+            return self._run(arguments)
+        except Exception:
+            log.exception("the command %s failed", " ".join(arguments[:2]))
+            print("idemfs: this command failed unexpectedly; the log of the mount tells more", file=sys.stderr)
+            return 1
 
 
 def _become(directory: int, request: dict[str, object]) -> None:
