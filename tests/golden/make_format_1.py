@@ -63,6 +63,8 @@ def build(path: str) -> Tree:
     delete.delete(tree.active, tree.store.catalog.by_name(ROOT_FILESET, "tuesday"))
     clock.advance(60)
     make_file(tree, root, b"last", noise(100, 9))
+    docs = tree.reader.lookup(root, b"docs")
+    tree.create_dynamic_link(docs, b"current", tree.reader.lookup(docs, b"log"), 5, 6)
     manage.hold(tree.store, tree.store.catalog.by_name(ROOT_FILESET, "monday"), "golden")
     orphan = make_file(tree, root, b"open and gone", noise(3000, 10))
     tree.open(orphan)
@@ -125,6 +127,8 @@ def listed(reader: Reader) -> dict[str, dict[str, object]]:
         row["xattrs"] = {name.decode(): reader.xattr(ino, name).hex() for name in reader.xattr_names(ino)}
         if node.is_file:
             row["sha256"] = hashlib.sha256(content_of(reader, ino)).hexdigest()
+        elif node.is_dynamic:
+            row["names"] = int.from_bytes(node.data, "little")
         elif node.data:
             row["target"] = os.fsdecode(node.data)
         found[os.fsdecode(path)] = row

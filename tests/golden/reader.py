@@ -20,7 +20,7 @@ HOLE = 0
 HEAD = ("birth", "seen", "atime", "sectors", "checksum")
 SHOWN = ("mode", "uid", "gid", "nlink", "rdev", "size", "mtime", "ctime", "btime")
 FIELDS = (*HEAD, *SHOWN, "flags", "parent", "name_size")
-REGULAR, DIRECTORY, INLINE = 0o100000, 0o040000, 1
+REGULAR, DIRECTORY, INLINE, DYNAMIC = 0o100000, 0o040000, 1, 2
 
 Key = bytes
 Pair = tuple[int, int]
@@ -182,6 +182,8 @@ class StoreReader:
                 is_inline = fields["flags"] & INLINE
                 content = data if is_inline else self.content(ino, fields["size"], snapshot)
                 row["sha256"] = hashlib.sha256(content).hexdigest()
+            elif fields["flags"] & DYNAMIC:
+                (row["names"],) = struct.unpack("<Q", data)
             elif data:
                 row["target"] = os.fsdecode(data)
             found[os.fsdecode(path)] = row
