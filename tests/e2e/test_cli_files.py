@@ -269,7 +269,7 @@ def test_a_damaged_page_of_the_metadata_is_told_by_the_check(store: Path, source
             file.seek(number * 4096)
             file.write(bytes(4096))
         ended = idemfs("check", copy)
-        told.add((ended.status, "the metadata is damaged" in ended.err))
+        told.add((ended.status, "the metadata file is damaged" in ended.err))
     assert (1, True) in told
     # Some pages are free.
     assert told <= {(1, True), (0, False), (1, False)}

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import idemfs as package
+from tests.conformance.disks import small_disk
 from tests.e2e.program import done, idemfs, on_terminal, refused, rows
 
 
@@ -322,3 +323,25 @@ def kill_after(words: list[str], lines: int) -> None:
     process.kill()
     process.stdout.close()
     process.wait()
+
+
+def test_a_switchover_to_a_full_host_leaves_the_primary_as_it_is(place: Path) -> None:
+    with small_disk(place / "disk", 24 << 20) as disk:
+        done("standby", "add", "A", disk / "B")
+        done("replicate", "A")
+        with package.open(disk / "B") as held:
+            # Its reserve is used up, too.
+            with open(disk / "other", "wb", buffering=0) as other, pytest.raises(OSError, match="space"):
+                while True:
+                    other.write(bytes(4096))
+            held.close()
+        meta = disk / "B" / "meta" / "data.mdb"
+        os.truncate(meta, meta.stat().st_size)
+        with open(disk / "more", "wb", buffering=0) as more, pytest.raises(OSError, match="space"):
+            while True:
+                more.write(bytes(4096))
+        assert "full" in refused("switchover", "--yes", "A")
+        write("A", "/later", "still primary")
+        os.unlink(disk / "other")
+        done("switchover", "--yes", "A")
+        assert read(str(disk / "B"), "/later") == "still primary"

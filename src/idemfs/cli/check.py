@@ -47,7 +47,7 @@ def locked_for_reading(path: str) -> Iterator[Store]:
     with StoreLock(path):
         if not is_readable(os.path.join(path, "meta")):
             raise Damaged(
-                f"{path}/meta/data.mdb: the metadata is damaged; restore this store from a standby or a backup"
+                f"{path}/meta/data.mdb: the metadata file is damaged; restore this store from a standby or a backup"
             )
         store = open_files(path, readonly=True)
         try:

@@ -287,7 +287,10 @@ def _diverged(me: Side, common: Held) -> Risk | None:
 def _nobody_took_over(me: Side, peers: Sequence[Peer]) -> RoleError:
     missing = unreachable(peers)
     if me.is_primary and not missing:
-        return RoleError(f"{me.path}: is primary, and no other store has taken over; nothing to come back from")
+        return RoleError(
+            f"{me.path}: is primary, and no other store has taken over; nothing to come back from, "
+            "unless one that it was sent to through a pipe has: the two do not know each other, and go separate ways"
+        )
     if me.frozen and not missing:
         return RoleError(f"{me.path}: no other store has taken over; run 'idemfs switchover {me.path}' to finish it")
     if missing:

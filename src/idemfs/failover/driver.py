@@ -80,6 +80,7 @@ def _do(step: Step, stage: Stage, progress: link.Progress | None) -> tuple[Snaps
         case GoBack(store=guid, snapshot=snapshot):
             go_back(stage.tree(guid), snapshot)
         case Freeze(store=guid, peer=peer, epoch=epoch):
+            refuse_without_room(stage.tree(peer))
             freeze(stage.tree(guid), Frozen(peer=peer, epoch=epoch))
         case Promote(store=guid, epoch=epoch, after=after):
             promote(stage.tree(guid), epoch, stage.tree(after) if after else None)
@@ -151,6 +152,12 @@ def go_back(tree: Tree, guid: Guid) -> None:
         received.put_base(store, guid)
         bring_back.go_back(tree.active, snapshot)
         tree.moves += 1
+
+
+def refuse_without_room(tree: Tree) -> None:
+    """Raises ``NoSpace`` for a store that could not take a role over: before nobody else has it any more."""
+    with tree.store.lock:
+        tree.store.admit(200, 20_000)
 
 
 def freeze(tree: Tree, frozen: Frozen) -> None:

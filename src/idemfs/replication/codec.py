@@ -477,8 +477,11 @@ class Decoder:
     def finish(self) -> None:
         """No more bytes will come. Raises ``StreamInterrupted`` when the end did not."""
         if not self.is_finished:
-            what = "ended early" if self._has_magic or self._buffer else "is empty"
-            raise StreamInterrupted(f"the stream {what}; what came is kept: send it again, and it goes on from there")
+            if not (self._has_magic or self._buffer):
+                raise StreamInterrupted("the stream is empty: look why 'idemfs send' wrote nothing, and send it again")
+            raise StreamInterrupted(
+                "the stream ended early; what came is kept: send it again, and it goes on from there"
+            )
 
 
 class StreamReader:

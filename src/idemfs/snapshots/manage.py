@@ -129,6 +129,6 @@ def refuse_if_held(store: Store, snapshot: Snapshot) -> None:
     owners = holders(store, snapshot)
     if owners:
         raise SnapshotHeld(
-            f"snapshot {snapshot.name!r} is held by {', '.join(owners)}; release it there, "
-            "or delete it after a newer one has replaced it"
+            f"snapshot {snapshot.name!r} is held by {', '.join(owners)}; 'idemfs snapshot release' lets it go, "
+            "'idemfs standby remove' for a standby; or delete it after a newer one has replaced it"
         )

@@ -10,7 +10,7 @@ import os
 
 from idemfs.engines.kv.api import Table
 from idemfs.engines.kv.lmdb_engine import LmdbKV
-from idemfs.errors import InsideStore, StoreMissing
+from idemfs.errors import FormatError, InsideStore, StoreMissing
 from idemfs.format import superblock
 from idemfs.format.superblock import Superblock
 from idemfs.ids import ROOT_FILESET
@@ -28,8 +28,16 @@ def read_superblock(path: str) -> Superblock:
         with open(os.path.join(path, "superblock"), "rb") as file:
             value = file.read(4096)
     except (FileNotFoundError, NotADirectoryError):
+        store, _, snapshot = path.rpartition("@")
+        if store and is_store(store):
+            raise StoreMissing(
+                f"{path}: here the store alone is named, '{store}': nothing changes its snapshot {snapshot!r}"
+            ) from None
         raise StoreMissing(f"{path}: no store here; 'idemfs init {path}' makes one") from None
-    return superblock.unpack(value)
+    try:
+        return superblock.unpack(value)
+    except FormatError as wrong:
+        raise type(wrong)(f"{path}: {wrong}") from None
 
 
 def is_store(path: str) -> bool:
