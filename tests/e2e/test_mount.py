@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from idemfs.engines.lock import owner
+from idemfs.limits import TIME_NS_MAX, TIME_NS_MIN
 from tests.conformance.mounted import idemfs, missing, mounted
 from tests.e2e.ending import wait_for_end
 
@@ -381,3 +382,10 @@ class TestFiles:
         assert os.stat(at / "f").st_mode & 0o7777 == 0o6777, "root keeps them"
         subprocess.run([sys.executable, "-c", code, "f"], check=True, cwd=at)
         assert os.stat(at / "f").st_mode & 0o7777 == 0o777
+
+    @pytest.mark.parametrize("seconds", [1 << 35, -(1 << 40), (1 << 62) + 5])
+    def test_times_that_cannot_be_kept_become_the_nearest(self, at: Path, seconds: int) -> None:
+        (at / "f").touch()
+        os.utime(at / "f", (seconds, seconds))
+        status = os.stat(at / "f")
+        assert status.st_atime_ns == status.st_mtime_ns == (TIME_NS_MAX if seconds > 0 else TIME_NS_MIN)

@@ -8,6 +8,7 @@ from __future__ import annotations
 import errno
 
 from idemfs.ids import Ino
+from idemfs.limits import TIME_NS_MAX, TIME_NS_MIN
 from idemfs.mount import wire
 from idemfs.mount.nodes import MADE_UP, Nodes
 from idemfs.mount.server import Handler, Reply
@@ -60,9 +61,9 @@ class AttributeRequests:
         now = self._tree.store.clock.now_ns()
         new_atime = new_mtime = None
         if valid & (Valid.ATIME | Valid.ATIME_NOW):
-            new_atime = now if valid & Valid.ATIME_NOW else atime * _SECOND_NS + atime_ns
+            new_atime = now if valid & Valid.ATIME_NOW else _time_ns(atime, atime_ns)
         if valid & (Valid.MTIME | Valid.MTIME_NOW):
-            new_mtime = now if valid & Valid.MTIME_NOW else mtime * _SECOND_NS + mtime_ns
+            new_mtime = now if valid & Valid.MTIME_NOW else _time_ns(mtime, mtime_ns)
         others = Valid.MODE | Valid.UID | Valid.GID
         if valid & Valid.SIZE and new_atime is None and new_mtime is None and not valid & others:
             return
@@ -123,6 +124,11 @@ class AttributeRequests:
             found.f_namemax,
             found.f_frsize,
         )
+
+
+def _time_ns(seconds: int, nanoseconds: int) -> int:
+    """The nearest time that can be kept, as every file system of the kernel's has it."""
+    return max(TIME_NS_MIN, min(TIME_NS_MAX, seconds * _SECOND_NS + nanoseconds))
 
 
 def _sized(value: bytes, size: int) -> bytes:
