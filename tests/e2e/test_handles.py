@@ -60,6 +60,7 @@ def test_handles_hold_after_a_remount(tmp_path: Path) -> None:
         os.makedirs(at / "a/b/c")
         for name in ("a/b/c/file", "a/moved", "a/gone"):
             (at / name).write_text(name)
+        (at / "a/link").symlink_to("gone")
         os.mkdir(at / ".snapshots/one")
         (at / "a/b/c/file").write_text("changed")
         names = (
@@ -71,11 +72,17 @@ def test_handles_hold_after_a_remount(tmp_path: Path) -> None:
             ".snapshots/one/a/b/c/file",
             ".snapshots/one/a/b",
             ".snapshots/one",
+            "a/link",
+            ".snapshots/latest",
+            ".snapshots/one/.snapshots",
         )
         handles = {name: handle_of(at / name) for name in names}
     with mounted(store, tmp_path / "mount") as at:
         assert content(at, handles["a/b/c/file"]) == b"changed"
         assert content(at, handles[".snapshots/one/a/b/c/file"]) == b"a/b/c/file"
+        for link, target in ((".snapshots/latest", "one"), (".snapshots/one/.snapshots", ".."), ("a/link", "gone")):
+            with opened(at, handles[link], os.O_PATH | os.O_NOFOLLOW) as fd:
+                assert os.readlink("", dir_fd=fd) == target
     with mounted(store, tmp_path / "mount") as at:
         # Names of those that nobody looked up: the kernel asks for their parents.
         for name in ("a/b/c", ".snapshots/one/a/b", ".snapshots/one", ""):

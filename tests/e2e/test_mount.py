@@ -136,6 +136,8 @@ class TestSnapshots:
         (at / "f").write_text("22")
         os.mkdir(at / ".snapshots" / "two")
         assert ".snapshots" not in os.listdir(at)
+        for link in (".snapshots/latest", ".snapshots/one/.snapshots"):
+            assert os.lstat(at / link).st_size == len(os.readlink(at / link)), "as who reads links relies on"
         assert sorted(os.listdir(at / ".snapshots")) == ["latest", "one", "two"]
         assert (at / ".snapshots/one/f").read_text() == "1"
         assert (at / ".snapshots/two/f").read_text() == (at / ".snapshots/latest/f").read_text() == "22"

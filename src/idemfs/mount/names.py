@@ -10,7 +10,7 @@ import stat
 
 from idemfs.ids import Ino
 from idemfs.mount import wire
-from idemfs.mount.nodes import FOLDER, FOLDER_NAME, LATEST, ROOT, UP, Nodes
+from idemfs.mount.nodes import FOLDER, FOLDER_NAME, LATEST, ROOT, UP, UP_TARGET, Nodes
 from idemfs.mount.server import Handler, Reply
 from idemfs.mount.snapshot_folder import SnapshotFolder
 from idemfs.mount.wire import Opcode, Request
@@ -61,7 +61,7 @@ class NameRequests:
 
     def _itself(self, node: int) -> Reply:
         """What a file handle names, a file as well: it outlives what the kernel knows, and even the mount."""
-        if node == LATEST:
+        if node in (LATEST, UP):
             return self._folder.entry(node)
         reader, ino = self._nodes.place(node)
         return self._nodes.entry(reader, ino)
@@ -99,7 +99,7 @@ class NameRequests:
         if request.node == LATEST:
             return self._folder.latest()
         if request.node == UP:
-            return b".."
+            return UP_TARGET
         reader, ino = self._nodes.place(request.node)
         return reader.readlink(ino)
 

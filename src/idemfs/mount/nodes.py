@@ -36,6 +36,7 @@ FOLDER = SNAPSHOT_BIT | 1
 LATEST = SNAPSHOT_BIT | 2
 UP = SNAPSHOT_BIT | 3
 """In the root of each snapshot, a link to ``..``: a dynamic link is told the same way from there as from the root."""
+UP_TARGET = b".."
 MADE_UP = (FOLDER, LATEST, UP)
 
 FOLDER_NAME = b".snapshots"
@@ -132,7 +133,11 @@ class Nodes:
         time = max((each.created_ns for each in snapshots), default=self.tree.store.superblock.created_ns)
         mode = stat.S_IFDIR | 0o755 if node == FOLDER else stat.S_IFLNK | 0o777
         made = new_inode(mode, root.uid if root else 0, root.gid if root else 0, time)
-        made.size = 2 if node == UP else len(snapshots)
+        if node == FOLDER:
+            made.size = len(snapshots)
+        else:
+            newest = None if node == UP else self.tree.newest_snapshot()
+            made.size = len(newest.name.encode()) if newest is not None else len(UP_TARGET)
         made.nlink = 2 + len(snapshots) if node == FOLDER else 1
         return made
 
