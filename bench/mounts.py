@@ -198,7 +198,7 @@ def _run_steps(mount: str, steps: dict[str, Callable[[str], object]]) -> dict[st
 
 
 def database(directory: str) -> Iterator[Figure]:
-    """pgbench, scale 10, 2 clients, 20 seconds, durable: against zfs-fuse and btrfs on a loop device."""
+    """pgbench, scale 10, 2 clients, 10 seconds, durable: against zfs-fuse and btrfs on a loop device."""
     programs = _postgresql()
     with ExitStack() as stack:
         ours = stack.enter_context(mounted.store(directory))
@@ -239,7 +239,7 @@ def _transactions(programs: str, mount: str) -> float:
     try:
         client = ("-h", "/tmp", "-p", "54999", "postgres")
         run(f"{programs}/pgbench", "-q", "-i", "-s", "10", *client)
-        report = run(f"{programs}/pgbench", "-c", "2", "-T", "20", *client)
+        report = run(f"{programs}/pgbench", "-c", "2", "-T", "10", *client)
     finally:
         run(f"{programs}/pg_ctl", "-D", data, "-w", "-m", "fast", "stop")
     shutil.rmtree(data)

@@ -18,7 +18,7 @@ from collections.abc import Callable, Mapping
 
 from idemfs.mount import wire
 from idemfs.mount.channel import Channel
-from idemfs.mount.wire import Feature, Opcode, Request
+from idemfs.mount.wire import Feature, Opcode, Request, Valid
 
 Reply = bytes | memoryview | None
 """The body of a reply; None: the kernel expects none."""
@@ -28,10 +28,10 @@ log = logging.getLogger("idemfs.mount")
 
 THREAD_COUNT = 4
 _JOIN_SECONDS_MAX = 2.0
-_LONG = frozenset(
-    (Opcode.FSYNC, Opcode.FSYNCDIR, Opcode.SYNCFS, Opcode.MKDIR, Opcode.RMDIR, Opcode.SETATTR, Opcode.FALLOCATE)
-)
-"""They wait for the disk, take or delete snapshots, or free what a long file had."""
+_LONG = frozenset((Opcode.FSYNC, Opcode.FSYNCDIR, Opcode.SYNCFS, Opcode.FALLOCATE))
+"""They wait for the disk."""
+_MADE_UP = 1 << 63
+"""From here on numbers are of snapshots, and of their folder: changing that takes or deletes one."""
 _LONG_SIZE = 1 << 16
 _UNMOUNTED = (errno.ENODEV, errno.EBADF)
 _WANTED = (
@@ -158,7 +158,10 @@ def _is_long(request: Request) -> bool:
     """Whether others should be served meanwhile."""
     if request.opcode == Opcode.READ:
         return bool(wire.READ_IN.unpack_from(request.body)[2] > _LONG_SIZE)
-    return request.opcode in _LONG or len(request.body) > _LONG_SIZE
+    if request.opcode == Opcode.SETATTR:
+        # A file that becomes shorter may give up much.
+        return bool(wire.SETATTR_IN.unpack_from(request.body)[0] & Valid.SIZE)
+    return request.opcode in _LONG or request.node >= _MADE_UP or len(request.body) > _LONG_SIZE
 
 
 def _name(opcode: int) -> str:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
+from functools import cache
 
 from idemfs.errors import DamagedBlock
 from idemfs.format import address as addresses
@@ -35,9 +36,12 @@ LATEST_PATH = b".snapshots/latest"
 """Where a mount shows the newest snapshot, from its root and from the root of each snapshot."""
 
 
+_text = cache(os.strerror)
+
+
 def posix(number: int, what: str = "") -> OSError:
     """The builtin subclass of ``OSError`` for ``number``."""
-    return OSError(number, os.strerror(number) + (f": {what}" if what else ""))
+    return OSError(number, f"{_text(number)}: {what}" if what else _text(number))
 
 
 class Reader:
