@@ -7,19 +7,21 @@ from __future__ import annotations
 
 import os
 import shutil
+import signal
 import sqlite3
 import stat
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from random import Random
 
 import pytest
 
 from tests.conformance.mounted import idemfs, missing, mounted
-from tests.e2e.ending import kill
+from tests.e2e.ending import kill, wait_for_end
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=missing() or "")
 
@@ -146,12 +148,17 @@ class Postgres:
 
 @pytest.mark.skipif(not (POSTGRES / "pgbench").exists(), reason="not installed here: postgresql")
 class TestPostgreSQL:
-    def test_a_snapshot_while_it_runs_is_a_database(self, at: Path, place: Path) -> None:
+    def make(self, at: Path, place: Path) -> Path:
+        """A database on the mount; where its sockets go."""
         sockets = place / "sockets"
         for directory in (sockets, at / "data"):
             directory.mkdir(mode=0o700)
             shutil.chown(directory, "postgres", "postgres")
         run(POSTGRES / "initdb", "-D", at / "data", "-k", "-A", "trust", "-E", "UTF8", user="postgres", cwd=sockets)
+        return sockets
+
+    def test_a_snapshot_while_it_runs_is_a_database(self, at: Path, place: Path) -> None:
+        sockets = self.make(at, place)
         with Postgres(at / "data", sockets, 5432) as server:
             server.run("pgbench", "-i", "-q", "-s", "1", "postgres")
             transfers = server.command("pgbench", "-n", "-c", "2", "-T", "5", "postgres")
@@ -174,6 +181,41 @@ class TestPostgreSQL:
         assert "not properly shut down; automatic recovery in progress" in log and "PANIC" not in log
         for data in ("data", "copy"):
             run(POSTGRES / "pg_checksums", "--check", "-D", at / data, user="postgres", cwd=sockets)
+
+    @pytest.mark.long
+    def test_what_was_committed_survives_a_kill(self, place: Path) -> None:
+        store, at = place / "store", place / "mount"
+        idemfs("init", store)
+        at.mkdir()
+        idemfs("mount", store, at)
+        sockets = self.make(at, place)
+        with Postgres(at / "data", sockets, 5432) as server:
+            server.run("pgbench", "-i", "-q", "-s", "1", "postgres")
+        for number in range(4):
+            server.control("start")
+            before = server.balanced()
+            transfers = server.command("pgbench", "-n", "-c", "2", "-T", "60", "postgres")
+            nothing = subprocess.DEVNULL
+            with subprocess.Popen(transfers, user="postgres", stdout=nothing, stderr=nothing) as running:
+                committed = 0
+                while committed < before + 40 * (number + 1):
+                    assert running.poll() is None
+                    committed = int(server.query("SELECT count(*) FROM pgbench_history"))
+                pid = int((at / "data/postmaster.pid").read_text().split()[0])
+                kill(store)
+                with suppress(ProcessLookupError):
+                    os.kill(pid, signal.SIGQUIT)
+                wait_for_end(pid)
+                assert running.wait()
+            idemfs("mount", store, at)
+            # As long as nobody has waited for the process, the server takes it for a running one.
+            os.unlink(at / "data/postmaster.pid")
+            server.control("start")
+            assert server.balanced() >= committed
+            server.control("-m", "fast", "stop")
+            run(POSTGRES / "pg_checksums", "--check", "-D", at / "data", user="postgres", cwd=sockets)
+        idemfs("umount", at)
+        assert idemfs("check", store, "--data").stdout.startswith("clean")
 
 
 class TestSQLite:
