@@ -10,10 +10,12 @@ import array
 import ctypes
 import errno
 import os
+import select
 import re
 import socket
 import stat
 import subprocess
+from time import monotonic_ns
 
 from idemfs.mount.wire import REPLY, REPLY_SIZE
 
@@ -22,6 +24,8 @@ _READONLY, _NOSUID, _NODEV, _REMOUNT, _NOATIME = 1, 2, 4, 32, 1024
 _MOUNT_FLAGS = {"ro": _READONLY, "nosuid": _NOSUID, "nodev": _NODEV, "noexec": 8, "noatime": _NOATIME, "sync": 16}
 _DETACH = 2
 FUSERMOUNT = "fusermount3"
+_LOOKING_NS = 100_000
+"""How long the next request is looked for before a thread sleeps."""
 
 
 class Channel:
@@ -30,15 +34,30 @@ class Channel:
     def __init__(self, fd: int, directory: str) -> None:
         self.fd = fd
         self.directory = directory
+        os.set_blocking(fd, False)
+        self._arrival = select.poll()
+        self._arrival.register(fd, select.POLLIN)
 
     def receive(self, buffer: bytearray) -> int:
-        """The size of the next request, which is put into ``buffer``."""
+        """The size of the next request, which is put into ``buffer``.
+
+        Programs ask for one thing after another, so the next request mostly comes within microseconds, and to sleep
+        and be woken takes longer than to answer it: it is looked for a while before this thread sleeps.
+        """
+        buffers, until = (buffer,), 0
         while True:
             try:
-                return os.readv(self.fd, (buffer,))
+                return os.readv(self.fd, buffers)
+            except BlockingIOError:
+                now = monotonic_ns()
+                if not until:
+                    until = now + _LOOKING_NS
+                elif now > until:
+                    self._arrival.poll()
+                    until = 0
             except OSError as error:
                 # ENOENT: the request was taken back before it was read.
-                if error.errno not in (errno.EINTR, errno.EAGAIN, errno.ENOENT):
+                if error.errno not in (errno.EINTR, errno.ENOENT):
                     raise
 
     def reply(self, unique: int, body: bytes | memoryview) -> None:
