@@ -10,8 +10,8 @@ import array
 import ctypes
 import errno
 import os
-import select
 import re
+import select
 import socket
 import stat
 import subprocess
