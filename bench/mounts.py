@@ -11,9 +11,10 @@ import sysconfig
 import tarfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
+from glob import glob
 
 from bench import mounted
-from bench.measure import Figure, at_least, at_most, btrfs, command, need, paired, seconds
+from bench.measure import Figure, Skipped, at_least, at_most, btrfs, command, need, paired, seconds
 
 _CALL = 1 << 20
 _SEQUENTIAL_COUNT = 512
@@ -214,10 +215,6 @@ def database(directory: str) -> Iterator[Figure]:
 
 
 def _postgresql() -> str:
-    from glob import glob
-
-    from bench.measure import Skipped
-
     found = sorted(glob("/usr/lib/postgresql/*/bin"))
     if not found:
         raise Skipped("postgresql is not installed")

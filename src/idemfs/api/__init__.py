@@ -17,7 +17,7 @@ from idemfs.api.snapshots import Snapshots, SnapshotView
 from idemfs.limits import BLOCK_SIZE_DEFAULT
 from idemfs.snapshots.diff import Change, ChangeKind
 from idemfs.snapshots.info import SnapshotInfo
-from idemfs.store.files import create_files, open_files, remove_files
+from idemfs.store.files import create_files, discard_files, open_files
 from idemfs.vfs.tree import Tree
 
 __all__ = ["Change", "ChangeKind", "FileSystem", "SnapshotInfo", "SnapshotView", "Snapshots", "create", "open"]
@@ -51,5 +51,5 @@ def create(
     try:
         return open(path)
     except BaseException:
-        remove_files(os.fspath(path), directory=is_new)
+        discard_files(os.fspath(path), directory=is_new)
         raise

@@ -30,8 +30,9 @@ THREAD_COUNT = 4
 _JOIN_SECONDS_MAX = 2.0
 _LONG = frozenset((Opcode.FSYNC, Opcode.FSYNCDIR, Opcode.SYNCFS, Opcode.FALLOCATE))
 """They wait for the disk."""
+_FOLDER_CHANGES = frozenset((Opcode.MKDIR, Opcode.RMDIR))
 _MADE_UP = 1 << 63
-"""From here on numbers are of snapshots, and of their folder: changing that takes or deletes one."""
+"""From here on numbers are of snapshots, and of their folder: a directory made or removed there is a snapshot."""
 _LONG_SIZE = 1 << 16
 _UNMOUNTED = (errno.ENODEV, errno.EBADF)
 _WANTED = (
@@ -161,7 +162,9 @@ def _is_long(request: Request) -> bool:
     if request.opcode == Opcode.SETATTR:
         # A file that becomes shorter may give up much.
         return bool(wire.SETATTR_IN.unpack_from(request.body)[0] & Valid.SIZE)
-    return request.opcode in _LONG or request.node >= _MADE_UP or len(request.body) > _LONG_SIZE
+    if request.opcode in _FOLDER_CHANGES:
+        return request.node >= _MADE_UP
+    return request.opcode in _LONG or len(request.body) > _LONG_SIZE
 
 
 def _name(opcode: int) -> str:

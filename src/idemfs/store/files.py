@@ -82,6 +82,10 @@ def create_files(
     if not _PARTS.issuperset(os.listdir(path)):
         raise StoreExists(f"{path}: is not empty; name a directory that does not exist yet")
     lock = StoreLock(path)
+    if os.path.exists(os.path.join(path, "superblock")):
+        # Another process made it before we had the lock.
+        lock.close()
+        raise StoreExists(f"{path}: is a store already")
     try:
         _remove_parts(path)
         os.mkdir(os.path.join(path, "meta"))
@@ -93,14 +97,24 @@ def create_files(
             kv.close()
         _write_superblock(path, superblock.pack(block))
     except BaseException:
-        remove_files(path, directory=is_new)
+        _remove_files(path, directory=is_new)
         raise
     finally:
         lock.close()
 
 
-def remove_files(path: str, *, directory: bool = True) -> None:
-    """Undo ``create_files``, whose caller could not go on. What somebody else put there stays."""
+def discard_files(path: str, *, directory: bool) -> None:
+    """Undo ``create_files``, whose caller could not go on; not when somebody else uses the store by now."""
+    with suppress(StoreInUse):
+        lock = StoreLock(path)
+        try:
+            _remove_files(path, directory=directory)
+        finally:
+            lock.close()
+
+
+def _remove_files(path: str, *, directory: bool) -> None:
+    """Whoever calls this has locked the store. What somebody else put there stays."""
     with suppress(OSError):
         # crash: without it there is no store, and the rest is what a killed ``init`` leaves.
         with suppress(FileNotFoundError):

@@ -45,7 +45,7 @@ def is_store(path: str) -> bool:
     try:
         with open(os.path.join(path, "superblock"), "rb") as file:
             return file.read(len(superblock.MAGIC)) == superblock.MAGIC
-    except (FileNotFoundError, NotADirectoryError):
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError, PermissionError):
         return False
 
 
