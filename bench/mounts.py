@@ -22,6 +22,8 @@ _FILE_COUNT = 10_000
 _CONTENT = os.urandom(1024)
 _PAGE = 4096
 _READ_COUNT = 2000
+_OTHERS = (("bindfs", mounted.bindfs, 1.0), ("a file system that does nothing", mounted.nothing, 0.6))
+"""What plain files are compared with, and the part of its rate to reach."""
 _TREES = {"6,000 entries": 6_000, "80,000 entries": 80_000}
 
 
@@ -51,10 +53,7 @@ def sequential(directory: str) -> Iterator[Figure]:
 
     size = 2 * _SEQUENTIAL_COUNT * _CALL / 1e6
     with mounted.store(directory) as ours:
-        for name, other, goal in (
-            ("bindfs", mounted.bindfs, 1.0),
-            ("a file system that does nothing", mounted.nothing, 0.6),
-        ):
+        for name, other, goal in _OTHERS:
             with other(directory) as theirs:
                 run(theirs), run(ours)
                 a, b, ratio = paired(lambda theirs=theirs: run(theirs), lambda: run(ours))  # type: ignore[misc]
@@ -93,10 +92,7 @@ def small_files(directory: str) -> Iterator[Figure]:
         return took
 
     with mounted.store(directory) as ours:
-        for name, other, goal in (
-            ("bindfs", mounted.bindfs, 1.0),
-            ("a file system that does nothing", mounted.nothing, 0.6),
-        ):
+        for name, other, goal in _OTHERS:
             with other(directory) as theirs:
                 run(theirs), run(ours)
                 rounds = [(run(theirs), run(ours)) for _ in range(5)]

@@ -44,7 +44,7 @@ def content(path: Path) -> dict[str, bytes]:
 
 
 def test_it_is_small() -> None:
-    assert sum(len(data) for data in content(STORE).values()) < 250_000
+    assert sum(len(data) for data in content(STORE).values()) < 200_000
 
 
 def test_every_state_reads_as_it_was_made(store: Path) -> None:
