@@ -9,6 +9,7 @@ import errno
 import os
 import stat
 from functools import cached_property
+from os import getegid, geteuid
 from typing import TYPE_CHECKING
 
 from idemfs.api.editing import Editable
@@ -26,6 +27,8 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+_PRIMARY, _STANDBY = Role.PRIMARY, Role.STANDBY
+_REGULAR = stat.S_IFREG
 _FILE_MODE = 0o666
 _REPLACE = parse_mode("wb")
 
@@ -43,7 +46,7 @@ class FileSystem(Editable):
         self._standby = self._paths
 
     def _reading(self) -> Paths:
-        if self.tree.role.role is not Role.STANDBY:
+        if self.tree.role.role is not _STANDBY:
             return self._paths
         reader = self.tree.newest_reader()
         if self._standby.reader.snapshot is not reader.snapshot or reader.snapshot is None:
@@ -58,13 +61,14 @@ class FileSystem(Editable):
         try:
             size = len(data)
             head, _, name = raw.rpartition(b"/")
-            if size <= self._inline_size and name and self.tree.role.role is Role.PRIMARY:
+            tree = self.tree
+            if size <= self._inline_size and name and tree.role.role is _PRIMARY:
                 # Most files that are written at once are small and new: one operation, without looking first.
                 parent = self._paths.directory(head)
-                mode = stat.S_IFREG | _FILE_MODE & ~self.umask
+                mode = _REGULAR | _FILE_MODE & ~self.umask
                 try:
                     content = data if isinstance(data, bytes) else bytes(data)
-                    self.tree.create(parent, name, mode, os.geteuid(), os.getegid(), data=content)
+                    tree.create(parent, name, mode, geteuid(), getegid(), data=content)
                     return size
                 except FileExistsError:
                     return self._replace(raw, data)
@@ -116,13 +120,13 @@ class FileSystem(Editable):
         """The file at this path, made if nothing has it; whether it was made."""
         if path[-1:] == b"/":
             raise posix(errno.EISDIR)
-        permissions = stat.S_IFREG | _FILE_MODE & ~self.umask
+        permissions = _REGULAR | _FILE_MODE & ~self.umask
         while True:
             place = paths.locate(path, not mode.exclusive)
             if place.ino is not None and not mode.exclusive:
                 return place.ino, False
             try:
-                return self.tree.create(place.parent, place.name, permissions, os.geteuid(), os.getegid()), True
+                return self.tree.create(place.parent, place.name, permissions, geteuid(), getegid()), True
             except FileExistsError:
                 # Somebody else was let in while this waited for room, and made it.
                 if mode.exclusive:

@@ -6,6 +6,7 @@ Threads: any.
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Callable
 from functools import update_wrapper
 from typing import Concatenate, ParamSpec, TypeAlias, TypeVar
@@ -14,6 +15,8 @@ StrPath: TypeAlias = str | os.PathLike[str]
 BytesPath: TypeAlias = bytes | os.PathLike[bytes]
 AnyPath: TypeAlias = StrPath | BytesPath
 
+_ENCODING, _ERRORS = sys.getfilesystemencoding(), sys.getfilesystemencodeerrors()
+
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 _S = TypeVar("_S")
@@ -21,7 +24,7 @@ _S = TypeVar("_S")
 
 def encode(path: AnyPath) -> bytes:
     """The path as bytes. Raises ``TypeError``, and ``ValueError`` for a NUL, as ``os`` does."""
-    raw = os.fsencode(path)
+    raw = path.encode(_ENCODING, _ERRORS) if type(path) is str else os.fsencode(path)
     if b"\0" in raw:
         raise ValueError("embedded null byte")
     return raw

@@ -60,6 +60,11 @@ def ino_of(key: bytes) -> Ino:
     return Ino(int.from_bytes(key[:8], "big"))
 
 
+def fileset_of(key: bytes) -> FilesetId:
+    """The fileset that an active key belongs to."""
+    return key[0] << 8 | key[1]  # type: ignore[return-value]  # a call to name the type would double the cost
+
+
 def kind_of(key: bytes) -> bytes:
     return key[8:9]
 

@@ -45,6 +45,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from types import TracebackType
 
+_ASK = -1
+"""No operation is admitted without being looked at."""
 _RESERVE_RECORD_STEP = FREEING_RECORD_COUNT + 1024
 _RESERVE_BYTES_STEP = FREEING_BYTES + (1 << 20)
 """The engine is asked for more than one operation needs, so that it is asked seldom; not for much more, since
@@ -114,6 +116,8 @@ class Store:
         self._closing = False
         self._opened_at = clock.monotonic_seconds()
         self._admitted_records = self._admitted_bytes = 0
+        self._limit_records = self._limit_bytes = _ASK
+        """What the open group may admit in all before it has to be looked at again."""
         self._reserved_records = self._reserved_bytes = 0
         self._sealed_records = self._sealed_bytes = 0
 
@@ -126,6 +130,15 @@ class Store:
         store opened to read, ``OSError`` (EROFS). May commit the open group, and let others in meanwhile.
         ``frees``: the operation gives up space, so it may use the room that others leave for such.
         """
+        all_records, all_bytes = self._admitted_records + records, self._admitted_bytes + size
+        if (
+            all_records <= self._limit_records
+            and all_bytes <= self._limit_bytes
+            and self.data.written_bytes <= GROUP_DATA_BYTES_MAX
+        ):
+            self._admitted_records = all_records
+            self._admitted_bytes = all_bytes
+            return
         self._may_change()
         while self.dirty and self._is_large():
             self.commit(wait=False)
@@ -152,6 +165,9 @@ class Store:
             self._wake()
         self._admitted_records = records
         self._admitted_bytes = size
+        if self._exclusive is None:
+            self._limit_records = min(self._reserved_records - FREEING_RECORD_COUNT, GROUP_RECORD_COUNT_MAX)
+            self._limit_bytes = min(self._reserved_bytes - FREEING_BYTES, GROUP_RECORD_BYTES_MAX)
 
     def _may_change(self) -> None:
         while self._exclusive is not None and self._exclusive != threading.get_ident():
@@ -173,6 +189,7 @@ class Store:
             while self._exclusive is not None and self._exclusive != threading.get_ident():
                 self._done.wait()
             outer, self._exclusive = self._exclusive, threading.get_ident()
+            self._limit_records = _ASK
             try:
                 yield
             finally:
@@ -254,6 +271,7 @@ class Store:
         self.dirty = False
         self._sealed_records, self._sealed_bytes = self._admitted_records, self._admitted_bytes
         self._admitted_records = self._admitted_bytes = 0
+        self._limit_records = _ASK
         self._reserved_records = self._reserved_bytes = 0
         self._committing = True
         self._sealed_sequence += 1
@@ -280,6 +298,7 @@ class Store:
         with self.lock:
             if self._failure is None:
                 self._failure = failure
+            self._limit_records = _ASK
             self._done.notify_all()
 
     def _interrupted(self, interrupt: BaseException) -> None:
@@ -388,6 +407,7 @@ class Store:
             if self._closing:
                 return
             self._closing = True
+            self._limit_records = _ASK
             self._done.notify_all()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join()

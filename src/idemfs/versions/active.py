@@ -122,13 +122,17 @@ class Active:
         node.birth = newest if is_new else self.shadows.birth(ino)
         key = ino.to_bytes(8, "big") + b"i"
         records = self.records
-        if not is_new:
-            self._inodes.pop(ino, None)
-        if key not in records.values:
-            if is_new or records.before_group(key) is None:
-                self._new_keys.add(key)
+        values = records.values
+        if is_new:
+            self._new_keys.add(key)
             records.pending.append(key)
-        records.values[key] = node.pack()
+        else:
+            self._inodes.pop(ino, None)
+            if key not in values:
+                if records.before_group(key) is None:
+                    self._new_keys.add(key)
+                records.pending.append(key)
+        values[key] = node.pack()
         fileset.inode_count += 1
         if newest:
             self.shadows.mark_absent(ino)

@@ -71,10 +71,9 @@ class Shadows:
 
     def preserve(self, key: bytes, birth: SnapshotId, old: bytes | None) -> None:
         """Before an entry, link or extended attribute of an inode with this birth changes from ``old``."""
-        ino = keys.ino_of(key)
-        newest = self.newest(ino)
+        newest = self._filesets[keys.fileset_of(key)].newest
         if rule.keeps_record(birth, newest) and self.store.shadow.get(keys.shadow(key, newest)) is None:
-            self.put(key, self._snapshot(ino, newest), ABSENT if old is None else old)
+            self.put(key, self._snapshot(keys.ino_of(key), newest), ABSENT if old is None else old)
 
     def preserve_inode(self, ino: Ino, node: Inode) -> None:
         """Before ``node`` changes."""

@@ -18,6 +18,7 @@ from idemfs.limits import NAME_SIZE_MAX
 from idemfs.versions.active import Active
 from idemfs.vfs.reader import posix
 
+_NO_NEW_NAMES = frozenset((b"", b".", b".."))
 _NOWHERE = Number(0)
 
 
@@ -25,10 +26,10 @@ def check_name(name: bytes) -> None:
     """Raises ``OSError`` for a name that no entry can have (EINVAL, ENAMETOOLONG) or that always exists (EEXIST)."""
     if len(name) > NAME_SIZE_MAX:
         raise posix(errno.ENAMETOOLONG)
-    if name in (b".", b".."):
-        raise posix(errno.EEXIST)
-    if not name or b"/" in name or b"\0" in name:
-        raise posix(errno.EINVAL if name else errno.ENOENT)
+    if name in _NO_NEW_NAMES:
+        raise posix(errno.EEXIST if name else errno.ENOENT)
+    if b"/" in name or b"\0" in name:
+        raise posix(errno.EINVAL)
 
 
 class Names:
@@ -44,8 +45,12 @@ class Names:
 
     def add(self, directory: Ino, name: bytes, ino: Ino, mode: int, now: int) -> None:
         """An entry that was not there."""
+        self.add_at(keys.entry(directory, name), directory, ino, mode, now)
+
+    def add_at(self, key: bytes, directory: Ino, ino: Ino, mode: int, now: int) -> None:
+        """As ``add``, for who knows the key of the entry."""
         node = self.active.change_inode(directory)
-        self.active.add_record(keys.entry(directory, name), entry.pack(number_of(ino), mode), node)
+        self.active.add_record(key, entry.pack(number_of(ino), mode), node)
         node.size += 1
         node.mtime = node.ctime = now
         if mode & 0o170000 == 0o040000:

@@ -23,6 +23,8 @@ from idemfs.vfs.fileset_state import RECORD_SIZE, REMOVAL_SIZE, FilesetState, ne
 from idemfs.vfs.names import check_name
 from idemfs.vfs.reader import posix
 
+_LINK, _DIRECTORY, _SET_GROUP = stat.S_IFLNK, stat.S_IFDIR, stat.S_ISGID
+
 
 class RenameFlag(IntFlag):
     """Of ``renameat2(2)``."""
@@ -37,7 +39,11 @@ class Namespace(FilesetState):
 
     def _directory(self, ino: Ino) -> Inode:
         """A directory that can be given entries: one that was removed, and is still open, cannot."""
-        node = self.reader.directory(ino)
+        node = self.active.inode(ino)
+        if node is None:
+            raise posix(errno.ENOENT)
+        if not node.is_dir:
+            raise posix(errno.ENOTDIR)
         if not node.nlink:
             raise posix(errno.ENOENT, "the directory was removed")
         return node
@@ -64,19 +70,21 @@ class Namespace(FilesetState):
             lists: dict[bytes, bytes] = {}
             if umask is not None:
                 mode, lists = self._inherit(parent, mode, umask)
-            self._change(8 + len(lists), RECORD_SIZE + len(data) + sum(map(len, lists.values())))
+            size = sum(map(len, lists.values())) if lists else 0
+            self._change(8 + len(lists), RECORD_SIZE + len(data) + size)
             directory = self._directory(parent)
             check_name(name)
             kind = mode & 0o170000
-            if len(data) > (SYMLINK_SIZE_MAX if kind == stat.S_IFLNK else self.store.superblock.inline_size):
-                raise posix(errno.ENAMETOOLONG if kind == stat.S_IFLNK else errno.EFBIG)
-            if self.active.records.get(keys.entry(parent, name)) is not None:
+            if len(data) > (SYMLINK_SIZE_MAX if kind == _LINK else self.store.superblock.inline_size):
+                raise posix(errno.ENAMETOOLONG if kind == _LINK else errno.EFBIG)
+            key = keys.entry(parent, name)
+            if self.active.records.get(key) is not None:
                 raise posix(errno.EEXIST)
-            if kind == stat.S_IFDIR and directory.nlink >= LINK_COUNT_MAX:
+            if kind == _DIRECTORY and directory.nlink >= LINK_COUNT_MAX:
                 raise posix(errno.EMLINK)
-            if directory.mode & stat.S_ISGID:
+            if directory.mode & _SET_GROUP:
                 gid = directory.gid
-                mode |= stat.S_ISGID if kind == stat.S_IFDIR else 0
+                mode |= _SET_GROUP if kind == _DIRECTORY else 0
             now = self.store.clock.now_ns()
             ino = self.store.catalog.new_ino(self.active.fileset(parent))
             node = new_inode(mode, uid, gid, now, rdev, data)
@@ -85,7 +93,7 @@ class Namespace(FilesetState):
             self.active.insert_inode(ino, node, is_new=True)
             for attribute, value in lists.items():
                 self.active.add_record(keys.xattr(ino, attribute), keys.PRESENT + value, node)
-            self.names.add(parent, name, ino, mode, now)
+            self.names.add_at(key, parent, ino, mode, now)
             return ino
 
     def create_dynamic_link(self, parent: Ino, name: bytes, named: Ino, uid: int, gid: int) -> Ino:
