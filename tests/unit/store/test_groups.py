@@ -437,3 +437,20 @@ def test_a_deletion_is_durable_before_what_it_frees_is(tree: Tree) -> None:
     assert unpack_snapshot(tree.fileset, snapshot.id, durable).state == DELETING
     assert names(reopened(tree)) == []
     assert not reopened(tree).store.catalog.snapshots(tree.fileset)
+
+
+def test_who_has_the_store_alone_keeps_others_out_of_a_group_that_has_room(
+    tree: Tree, pool: ThreadPoolExecutor
+) -> None:
+    make(tree, b"a")
+    with tree.store.exclusive():
+        make(tree, b"b")
+        other = pool.submit(make, tree, b"c")
+        # The thread that commits waits as well.
+        while not other.done() and len(tree.store._done._waiters) < 2:  # type: ignore[attr-defined]
+            # Lets the other in, as waiting for a commit would.
+            tree.store._done.wait(0.01)
+        assert not other.done()
+        assert names(tree) == [b"a", b"b"]
+    other.result(PATIENCE_SECONDS)
+    assert names(tree) == [b"a", b"b", b"c"]
