@@ -10,6 +10,9 @@
     ├── SnapshotError
     │   ├── SnapshotExists · SnapshotMissing · SnapshotHeld
     │   └── BadSnapshotName
+    ├── FilesetError
+    │   ├── FilesetExists · FilesetMissing
+    │   └── FilesetInUse · BadFilesetName
     ├── StreamError
     │   ├── StreamDamaged · StreamTooNew
     │   └── StreamRefused · StreamInterrupted
@@ -17,7 +20,8 @@
     │   ├── NotPrimary (also an OSError, EROFS) · NotStandby
     │   ├── Fenced (also an OSError, EROFS)
     │   └── PeerError
-    └── DamagedBlock (also an OSError, EIO) · NoSpace (also an OSError, ENOSPC)
+    ├── DamagedBlock (also an OSError, EIO) · NoSpace (also an OSError, ENOSPC)
+    └── QuotaExceeded (also an OSError, EDQUOT)
 
 POSIX failures (a name that is missing, a directory that is not empty) are plain
 ``OSError`` with the errno that ``open(2)`` and its family document.
@@ -93,6 +97,26 @@ class BadSnapshotName(SnapshotError):
     """The name is empty, too long, or has a character that names cannot have."""
 
 
+class FilesetError(IdemfsError):
+    """About filesets."""
+
+
+class FilesetExists(FilesetError):
+    """The name is taken, or there are as many filesets as a store can have."""
+
+
+class FilesetMissing(FilesetError):
+    """No fileset has this name, or appears at this path."""
+
+
+class FilesetInUse(FilesetError):
+    """Other filesets appear in it, or a snapshot of it is held: the message names them."""
+
+
+class BadFilesetName(FilesetError):
+    """The name is empty, too long, or has a character that names cannot have."""
+
+
 class StreamError(IdemfsError):
     """About a change set's bytes or their use."""
 
@@ -151,3 +175,10 @@ class NoSpace(IdemfsError, OSError):
 
     def __init__(self, message: str) -> None:
         OSError.__init__(self, errno.ENOSPC, message)
+
+
+class QuotaExceeded(IdemfsError, OSError):
+    """The fileset holds as much as its quota lets it; nothing was changed."""
+
+    def __init__(self, message: str) -> None:
+        OSError.__init__(self, errno.EDQUOT, message)

@@ -24,6 +24,10 @@ SNAPSHOT_ID_MAX = (1 << 56) - 1
 """The top byte of an id is 0: this keeps shadow keys prefix-free, since names hold no NUL byte."""
 SNAPSHOT_NAME_SIZE_MAX = 200
 SNAPSHOT_COUNT_MAX = 1 << 20
+FILESET_NAME_SIZE_MAX = 200
+FILESET_COUNT_MAX = 10_000
+FILESET_NUMBER_MAX = (1 << 16) - 1
+"""Numbers of filesets are never used again, so this is how many a store can have seen."""
 
 GROUP_SECONDS = 5.0
 GROUP_RECORD_COUNT_MAX = 60_000

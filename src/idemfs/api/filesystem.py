@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from idemfs.api.editing import Editable
 from idemfs.api.files import Mode, RawFile, parse_mode, write_all
+from idemfs.api.filesets import Filesets
 from idemfs.api.names import AnyPath, encode, named, naming
 from idemfs.api.snapshots import Snapshots
 from idemfs.api.view import check_regular
@@ -137,6 +138,10 @@ class FileSystem(Editable):
     @cached_property
     def snapshots(self) -> Snapshots:
         return Snapshots(self.tree)
+
+    @cached_property
+    def filesets(self) -> Filesets:
+        return Filesets(self.tree, self._paths)
 
     def sync(self) -> None:
         """Everything that was changed before is durable on return. Raises ``CommitFailed``."""

@@ -9,9 +9,10 @@ import builtins
 from collections.abc import Iterable, Iterator
 
 from idemfs.api.view import TreeView
-from idemfs.errors import SnapshotError, SnapshotHeld
+from idemfs.errors import FilesetMissing, SnapshotError, SnapshotHeld, SnapshotMissing
 from idemfs.format.role import Role
 from idemfs.format.tables import Snapshot
+from idemfs.ids import ROOT_FILESET, FilesetId
 from idemfs.limits import SNAPSHOT_NAME_SIZE_MAX
 from idemfs.snapshots import bring_back, delete, diff, manage, received
 from idemfs.snapshots.diff import Change
@@ -36,15 +37,17 @@ class SnapshotView(TreeView):
 
 
 class Snapshots:
-    """The snapshots of the root fileset; iterating gives a ``SnapshotInfo`` each, oldest first.
+    """The snapshots of a fileset; iterating gives a ``SnapshotInfo`` each, oldest first.
 
-    What raises ``SnapshotMissing`` does so for a name that no snapshot has. A standby takes no changes here
-    but deletions, holds and releases: it gets its snapshots from the primary.
+    A name is that of a snapshot of this fileset, or ``FILESET@NAME`` for any fileset of the store; ``@NAME`` is of the
+    root fileset. What raises ``SnapshotMissing`` does so for a name that no snapshot has. A standby takes no changes
+    here but deletions, holds and releases: it gets its snapshots from the primary.
     """
 
-    def __init__(self, tree: Tree) -> None:
+    def __init__(self, tree: Tree, fileset: FilesetId = ROOT_FILESET) -> None:
         self._tree = tree
         self._store = tree.store
+        self._fileset = fileset
 
     def create(self, name: str) -> SnapshotInfo:
         """Take a snapshot of the active state; durable on return.
@@ -53,7 +56,13 @@ class Snapshots:
         """
         with self._store.lock:
             self._tree.refuse_unless_primary()
-            return self._info(manage.create(self._store, self._tree.fileset, name))
+            return self._info(manage.create(self._store, *self._place(name)))
+
+    def create_all(self, *names: str) -> builtins.list[SnapshotInfo]:
+        """Take snapshots of several filesets at one instant, all or none; durable on return. Raises as ``create``."""
+        with self._store.lock:
+            self._tree.refuse_unless_primary()
+            return [self._info(made) for made in manage.create_all(self._store, [self._place(name) for name in names])]
 
     def list(self) -> list[SnapshotInfo]:
         """All of them, oldest first, with exactly what each owns now."""
@@ -61,18 +70,21 @@ class Snapshots:
             if not self._store.readonly:
                 # What moves into the newest snapshot is counted when its group is sealed.
                 self._tree.active.settle()
-            return [self._info(snapshot) for snapshot in self._store.catalog.snapshots(self._tree.fileset)]
+            return [self._info(snapshot) for snapshot in self._store.catalog.snapshots(self._fileset)]
 
     def __iter__(self) -> Iterator[SnapshotInfo]:
         return iter(self.list())
 
     def __len__(self) -> int:
         with self._store.lock:
-            return len(self._store.catalog.snapshots(self._tree.fileset))
+            return len(self._store.catalog.snapshots(self._fileset))
 
     def __contains__(self, name: object) -> bool:
         with self._store.lock:
-            return any(snapshot.name == name for snapshot in self._store.catalog.snapshots(self._tree.fileset))
+            try:
+                return isinstance(name, str) and self._find(name) is not None
+            except (FilesetMissing, SnapshotMissing):
+                return False
 
     def __getitem__(self, name: str) -> SnapshotView:
         """The snapshot as a tree to read."""
@@ -119,6 +131,11 @@ class Snapshots:
         with self._store.lock:
             self._tree.refuse_unless_primary()
             snapshot = self._find(name)
+            fileset, new_name = self._store.catalog.snapshot_place(new_name, snapshot.fileset)
+            if fileset != snapshot.fileset:
+                raise SnapshotError(
+                    f"{new_name!r} is a name in another fileset than {name!r}: snapshots stay in theirs"
+                )
             manage.rename(self._store, snapshot, new_name)
             return self._info(snapshot)
 
@@ -138,14 +155,17 @@ class Snapshots:
         """What changed from ``base`` to the newer ``target``; None: to the active state."""
         with self._store.lock:
             older = self._find(base)
-            newer = self._find(target) if target is not None else self._shown()
+            newer = self._find(target) if target is not None else self._shown(older.fileset)
+        if newer is not None and newer.fileset != older.fileset:
+            raise SnapshotError(f"{base!r} and {target!r} are of two filesets, which have nothing in common")
         if newer is not None and newer.id < older.id:
             raise SnapshotError(f"snapshot {base!r} is newer than {newer.name!r}: name the older one first")
         return diff.diff(self._tree.active, older, newer)
 
-    def _shown(self) -> Snapshot | None:
+    def _shown(self, fileset: FilesetId) -> Snapshot | None:
         """What stands for the active state: on a standby, what it received last."""
-        return received.base(self._store, self._tree.fileset) if self._tree.role.role is Role.STANDBY else None
+        is_received = self._tree.role.role is Role.STANDBY and fileset == ROOT_FILESET
+        return received.base(self._store, fileset) if is_received else None
 
     def hold(self, name: str, owner: str, seconds: float | None = None) -> None:
         """Keep a snapshot from being deleted, for so many seconds, or until ``release``; durable on return.
@@ -175,7 +195,11 @@ class Snapshots:
             return manage.holders(self._store, self._find(name))
 
     def _find(self, name: str) -> Snapshot:
-        return self._store.catalog.by_name(self._tree.fileset, name)
+        return self._store.catalog.by_name(*self._place(name))
+
+    def _place(self, name: str) -> tuple[FilesetId, str]:
+        """The fileset, and the name of the snapshot there."""
+        return self._store.catalog.snapshot_place(name, self._fileset)
 
     def _info(self, snapshot: Snapshot) -> SnapshotInfo:
         return SnapshotInfo(snapshot, self._store.catalog.filesets[snapshot.fileset])

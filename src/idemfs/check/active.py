@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from idemfs.check import records
 from idemfs.check.context import Context
 from idemfs.check.extents import Extents, sectors_of
+from idemfs.check.filesets import check_usage
 from idemfs.check.findings import Finding, Kind
 from idemfs.check.scans import pairs
 from idemfs.errors import Damaged
@@ -42,6 +43,8 @@ class ActiveRecords:
         self._sectors = 0
         self._last_block = -1
         self._tail = (HOLE, 0)
+        self._used: dict[int, list[int]] = {}
+        """Of each fileset, sectors of extents and bytes of records."""
 
     def check(self) -> Iterator[Finding]:
         unknown: set[int] = set()
@@ -52,6 +55,8 @@ class ActiveRecords:
                     unknown.add(fileset)
                     yield Finding(Kind.FILESET, f"fileset {fileset}", "has records and does not exist")
                 continue
+            used = self._used.setdefault(fileset, [0, 0])
+            used[1] += len(key) + len(value)
             if keys.ino_of(key) != self._ino:
                 yield from self._end()
                 yield from self._begin(key)
@@ -61,6 +66,8 @@ class ActiveRecords:
             except Damaged as damaged:
                 yield Finding(Kind.RECORD, self._context.record(key), str(damaged))
         yield from self._end()
+        for number, fileset_record in self._context.filesets.items():
+            yield from check_usage(fileset_record, *self._used.get(number, (0, 0)))
 
     def _record(self, key: bytes, value: bytes) -> None:
         match keys.kind_of(key):
@@ -75,7 +82,9 @@ class ActiveRecords:
 
     def _block(self, index: int, block: IndirectBlock) -> None:
         self._extents.add(block.addresses, block.checksums)
-        self._sectors += sectors_of(block.addresses)
+        sectors = sectors_of(block.addresses)
+        self._sectors += sectors
+        self._used[fileset_of(self._ino)][0] += sectors
         self._last_block = index * INDIRECT_ENTRY_COUNT + len(block.addresses) - 1
         self._tail = (Address(block.addresses[-1]), block.checksums[-1])
 

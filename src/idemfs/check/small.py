@@ -17,7 +17,7 @@ from idemfs.ids import FilesetId, SnapshotId
 from idemfs.limits import SECTOR_COUNT_MAX
 from idemfs.snapshots.manage import check_name
 
-_KEY_SIZES = {b"E": 9, b"F": 3, b"O": 9, b"R": 9, b"S": 11, b"T": 1}
+_KEY_SIZES = {b"E": 9, b"F": 3, b"O": 9, b"R": 9, b"S": 11, b"T": 1, b"U": 3}
 _EIGHT = frozenset((b"E", b"R", b"H"))
 """Tables of which each value is one number of 8 bytes."""
 _UNDER_WAY_SIZES = {
@@ -90,6 +90,11 @@ def _read_record(
                 role.unpack(value)
             elif len(value) != _UNDER_WAY_SIZES.get(key, len(value)):
                 raise Damaged("names no snapshot")
+        case b"U":
+            number = FilesetId(int.from_bytes(key[1:], "big"))
+            if number not in context.filesets:
+                raise Damaged("is of a fileset that does not exist, or whose record is damaged")
+            tables.unpack_usage(context.filesets[number], value)
         case b"T":
             tables.unpack_state(value)
         case b"E" | b"R":

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from idemfs.check import names, shadows, small
+from idemfs.check import filesets, names, shadows, small
 from idemfs.check.active import ActiveRecords
 from idemfs.check.context import Context
 from idemfs.check.digests import Digests
@@ -17,7 +17,7 @@ from idemfs.errors import Damaged
 from idemfs.format import keys, role
 from idemfs.format.role import Role
 from idemfs.format.tables import COMPLETE, Snapshot
-from idemfs.ids import FilesetId
+from idemfs.ids import ROOT_FILESET, FilesetId
 from idemfs.snapshots.received import BASE
 from idemfs.store.store import Store
 from idemfs.vfs.tree import Tree
@@ -36,6 +36,7 @@ def find(store_or_tree: Store | Tree, *, read_data: bool = False) -> Iterator[Fi
         store.commit()
         context = Context(store, store.catalog.state)
         yield from small.read(context)
+        yield from filesets.check(context)
         between = {number: base for number in context.filesets for base in _between(context, number)}
         extents = Extents(context)
         yield from ActiveRecords(context, extents, frozenset(between), read_data).check()
@@ -57,6 +58,9 @@ def _between(context: Context, number: FilesetId) -> Iterator[Snapshot | None]:
     snapshots = context.timelines[number].snapshots
     if any((store.small.get(key) or b"")[:2] == number.to_bytes(2, "big") for key in _UNDER_WAY):
         yield snapshots[-1] if snapshots else None
+        return
+    if number != ROOT_FILESET:
+        # Nobody sends it, so it is no standby's.
         return
     try:
         if role.unpack(store.small.get(role.KEY)).role is not Role.STANDBY:

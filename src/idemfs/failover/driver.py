@@ -193,6 +193,7 @@ def promote(tree: Tree, epoch: int, after: Tree | None) -> None:
         else:
             # The old primary is not here to be asked, or a third one, which gave out more, is not.
             fileset.next_number = _own_numbers(tree, fileset.next_number)
+        store.catalog.changed_fileset(tree.fileset)
         received.put_base(store, None)
         store.small.put(records.FROZEN, None)
         store.small.put(role.KEY, role.pack(RoleRecord(Role.PRIMARY, epoch, max(epoch, tree.role.seen_epoch))))

@@ -135,6 +135,8 @@ def _is_untouched(active: Active) -> bool:
     catalog = active.store.catalog
     if catalog.all_snapshots(ROOT_FILESET) or catalog.filesets[ROOT_FILESET].inode_count > 1:
         return False
+    if len(catalog.filesets) > 1:
+        return False
     root = active.inode(ROOT_INO)
     return root is None or not root.size
 
@@ -156,6 +158,7 @@ def _take_in(active: Active, me: Tree, members: list[PeerRecord], arrival: Arriv
         if active.inode(ROOT_INO) is not None:
             active.remove_inode(ROOT_INO)
         peer.catalog.filesets[ROOT_FILESET].guid = me.store.catalog.filesets[ROOT_FILESET].guid
+        peer.catalog.changed_fileset(ROOT_FILESET)
         peer.small.put(role.KEY, role.pack(RoleRecord(Role.STANDBY, me.role.epoch, me.role.seen_epoch)))
         records.commit_members(peer, members)
 

@@ -124,8 +124,17 @@ def fileset(number: FilesetId) -> bytes:
     return b"F" + number.to_bytes(2, "big")
 
 
+def usage(number: FilesetId) -> bytes:
+    """Of the record that says where a fileset appears, what it may hold and what it holds."""
+    return b"U" + number.to_bytes(2, "big")
+
+
 def orphan(ino: Ino) -> bytes:
     return b"O" + ino.to_bytes(8, "big")
+
+
+def orphan_range(number: FilesetId) -> tuple[bytes, bytes]:
+    return b"O" + number.to_bytes(2, "big"), b"O" + number.to_bytes(2, "big") + b"\xff" * 7
 
 
 def snapshot(number: FilesetId, snapshot_id: SnapshotId) -> bytes:

@@ -4,11 +4,13 @@ Layouts (little-endian)::
 
     store state   next snapshot(8) next fileset(8) sector count(8)
     fileset       guid(16) next number(8) newest snapshot(8) digest(16) inodes(8) name
+    usage         state(1) flags(1) compression(1) junction(8) quota bytes(8) quota inodes(8) sectors(8) record bytes(8)
     snapshot      guid(16) created ns(8) digest(16) data bytes(8) record bytes(8) state(1) inodes(8) name
 
 A snapshot's *data bytes* are those of the extents that its records name, in whole
 sectors; its *record bytes* are the keys and values of its shadow records.
-Both are what the snapshot owns; they are kept as records move.
+Both are what the snapshot owns; they are kept as records move. A fileset's *sectors* are those of the
+extents that its active records name, its *record bytes* the keys and values of these records.
 """
 
 from __future__ import annotations
@@ -16,13 +18,20 @@ from __future__ import annotations
 from struct import Struct, error
 
 from idemfs.errors import Damaged
-from idemfs.ids import FilesetId, Guid, SnapshotId
+from idemfs.ids import FilesetId, Guid, Ino, SnapshotId
+from idemfs.limits import SECTOR_SIZE
 
 _STATE = Struct("<QQQ")
 _FILESET = Struct("<16sQQ16sQ")
+_USAGE = Struct("<BBBQQQqq")
 _SNAPSHOT = Struct("<16sq16sqqBQ")
 
 COMPLETE, DELETING = 0, 1
+"""States of a snapshot, and of a fileset."""
+SNAPSHOTS_COUNT, SNAPSHOTS_DELETING = 1, 2
+"""Flags of a fileset: its quota counts its snapshots too; a snapshot of it is being deleted."""
+STORE_COMPRESSION, NO_COMPRESSION, ZSTD_COMPRESSION = 0, 1, 2
+"""How what is written to a fileset is compressed: as the store says, or as it says itself."""
 
 
 class StoreState:
@@ -40,9 +49,31 @@ class StoreState:
 
 
 class Fileset:
-    """One fileset as the open group sees it. ``guid`` is the same on primary and standby."""
+    """One fileset as the open group sees it. ``guid`` is the same on primary and standby.
 
-    __slots__ = ("digest", "guid", "inode_count", "name", "newest", "next_number", "number")
+    ``junction``: the directory of another fileset where it appears; 0 for the root fileset, and for one that appears
+    nowhere. A quota of 0 is none. ``is_counted``: whether ``sectors`` and ``record_bytes`` are kept; they are not in
+    the root fileset of a store that was made before they were.
+    """
+
+    __slots__ = (
+        "compression",
+        "digest",
+        "flags",
+        "guid",
+        "inode_count",
+        "is_counted",
+        "junction",
+        "name",
+        "newest",
+        "next_number",
+        "number",
+        "quota_bytes",
+        "quota_inodes",
+        "record_bytes",
+        "sectors",
+        "state",
+    )
 
     def __init__(
         self,
@@ -61,6 +92,30 @@ class Fileset:
         self.newest = newest
         self.digest = digest
         self.inode_count = inode_count
+        self.is_counted = False
+        self.state = COMPLETE
+        self.flags = 0
+        self.compression = STORE_COMPRESSION
+        self.junction = Ino(0)
+        self.quota_bytes = self.quota_inodes = 0
+        self.sectors = self.record_bytes = 0
+
+    @property
+    def active_bytes(self) -> int:
+        """What its active state takes, where that is counted: extents in whole sectors, and records."""
+        return self.sectors * SECTOR_SIZE + self.record_bytes
+
+    def pack_usage(self) -> bytes:
+        return _USAGE.pack(
+            self.state,
+            self.flags,
+            self.compression,
+            self.junction,
+            self.quota_bytes,
+            self.quota_inodes,
+            self.sectors,
+            self.record_bytes,
+        )
 
     def pack(self) -> bytes:
         return (
@@ -145,6 +200,18 @@ def unpack_fileset(number: FilesetId, value: bytes) -> Fileset:
     except (error, UnicodeDecodeError) as bad:
         raise Damaged(f"the record of fileset {number} is damaged") from bad
     return Fileset(number, Guid(guid), name, next_number, SnapshotId(newest), int.from_bytes(digest, "little"), inodes)
+
+
+def unpack_usage(fileset: Fileset, value: bytes) -> None:
+    """Fill in what the usage record of a fileset says; raises ``Damaged``."""
+    try:
+        fields = _USAGE.unpack(value)
+    except error as bad:
+        raise Damaged(f"the usage record of fileset {fileset.number} is damaged") from bad
+    fileset.is_counted = True
+    fileset.state, fileset.flags, fileset.compression = fields[:3]
+    fileset.junction = Ino(fields[3])
+    fileset.quota_bytes, fileset.quota_inodes, fileset.sectors, fileset.record_bytes = fields[4:]
 
 
 def unpack_snapshot(fileset: FilesetId, snapshot_id: SnapshotId, value: bytes) -> Snapshot:

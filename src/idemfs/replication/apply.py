@@ -223,6 +223,7 @@ def _complete(tree: Tree, header: Header) -> Snapshot:
         partial.put(store, None)
         received.put_base(store, header.target.guid)
         fileset.next_number = max(fileset.next_number, header.next_number)
+        store.catalog.changed_fileset(tree.fileset)
         tree.moves += 1
         return manage.create(
             store, tree.fileset, _free_name(tree, header.name), guid=header.target.guid, created_ns=header.created_ns

@@ -42,8 +42,7 @@ def delete(active: Active, snapshot: Snapshot) -> None:
         refuse_if_held(store, snapshot)
         if snapshot.state != COMPLETE:
             raise SnapshotMissing(f"snapshot {snapshot.name!r} is being deleted already")
-        snapshot.state = DELETING
-        store.catalog.changed(snapshot)
+        store.catalog.end_snapshot(snapshot)
         # crash: from here on the deletion happens, now or when the store is opened again.
         store.commit()
     finish(active, snapshot)
@@ -51,10 +50,11 @@ def delete(active: Active, snapshot: Snapshot) -> None:
 
 def resume(active: Active) -> None:
     """Finish the deletions that a crash interrupted."""
-    for fileset in list(active.store.catalog.filesets):
+    for fileset in active.store.catalog.filesets_with_deletions():
         for snapshot in active.store.catalog.all_snapshots(fileset):
             if snapshot.state == DELETING:
                 finish(active, snapshot)
+        active.store.catalog.has_no_deletions(fileset)
 
 
 def finish(active: Active, snapshot: Snapshot) -> None:

@@ -42,37 +42,57 @@ def create(
     ``guid`` and ``created_ns`` are given when a standby completes a snapshot of its primary.
     Raises ``BadSnapshotName``, ``SnapshotExists``, ``NoSpace``, ``CommitFailed``.
     """
-    check_name(name)
+    return create_all(store, [(fileset, name)], guid=guid, created_ns=created_ns)[0]
+
+
+def create_all(
+    store: Store, places: list[tuple[FilesetId, str]], *, guid: Guid | None = None, created_ns: int | None = None
+) -> list[Snapshot]:
+    """Take snapshots of several filesets at one instant, each with its name there; all of them, or none.
+
+    They stand in the one group whose state they name. Raises as ``create``.
+    """
+    for _, name in places:
+        check_name(name)
     with store.lock:
-        store.admit(4, 4 * SNAPSHOT_NAME_SIZE_MAX)
-        existing = store.catalog.snapshots(fileset)
-        if any(snapshot.name == name for snapshot in existing):
-            raise SnapshotExists(f"a snapshot named {name!r} exists; choose another name, or delete it first")
-        if len(existing) >= SNAPSHOT_COUNT_MAX:
-            raise SnapshotExists(f"the fileset has {SNAPSHOT_COUNT_MAX} snapshots already; delete some first")
+        store.admit(4 * len(places), 4 * SNAPSHOT_NAME_SIZE_MAX * len(places))
+        if len(dict.fromkeys(places)) < len(places):
+            raise SnapshotExists("the same snapshot is named twice; name each once")
+        for fileset, name in places:
+            if _has(store, fileset, name):
+                raise SnapshotExists(f"a snapshot named {name!r} exists; choose another name, or delete it first")
+            if len(store.catalog.snapshots(fileset)) >= SNAPSHOT_COUNT_MAX:
+                raise SnapshotExists(f"the fileset has {SNAPSHOT_COUNT_MAX} snapshots already; delete some first")
         made: list[Snapshot] = []
 
         def add() -> None:
             # Again: until the group before it was durable, others may have been let in.
-            if any(snapshot.name == name for snapshot in store.catalog.snapshots(fileset)):
+            if any(fileset not in store.catalog.filesets or _has(store, fileset, name) for fileset, name in places):
                 return
-            record = store.catalog.filesets[fileset]
-            snapshot = Snapshot(
-                fileset,
-                store.catalog.new_snapshot_id(),
-                guid or Guid(store.clock.random_bytes(16)),
-                name,
-                store.clock.now_ns() if created_ns is None else created_ns,
-                record.digest,
-                record.inode_count,
-            )
-            store.catalog.add_snapshot(snapshot)
-            made.append(snapshot)
+            now = store.clock.now_ns() if created_ns is None else created_ns
+            for fileset, name in places:
+                record = store.catalog.filesets[fileset]
+                snapshot = Snapshot(
+                    fileset,
+                    store.catalog.new_snapshot_id(),
+                    guid or Guid(store.clock.random_bytes(16)),
+                    name,
+                    now,
+                    record.digest,
+                    record.inode_count,
+                )
+                store.catalog.add_snapshot(snapshot)
+                made.append(snapshot)
 
         store.commit(last=add)
-        if not made:
-            raise SnapshotExists(f"a snapshot named {name!r} was taken meanwhile; choose another name")
-        return made[0]
+        if places and not made:
+            names = ", ".join(repr(name) for _, name in places)
+            raise SnapshotExists(f"a snapshot named {names} was taken meanwhile; choose another name")
+        return made
+
+
+def _has(store: Store, fileset: FilesetId, name: str) -> bool:
+    return any(snapshot.name == name for snapshot in store.catalog.snapshots(fileset))
 
 
 def rename(store: Store, snapshot: Snapshot, name: str) -> None:

@@ -1,7 +1,8 @@
 """The filesets and snapshots of a store, in memory, written with each group that changed them.
 
 Invariant: the snapshots of a fileset are kept in order of their ids, oldest first;
-``Fileset.newest`` is the last of them, one that is being deleted included, until it is gone.
+``Fileset.newest`` is the last of them, one that is being deleted included, until it is gone. They are
+loaded when a fileset's are first asked for, so that opening a store of many filesets costs what these cost.
 
 Threads: under the store's lock.
 """
@@ -10,31 +11,23 @@ from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
 
-from idemfs.errors import Damaged, SnapshotMissing
+from idemfs.errors import SnapshotMissing
 from idemfs.format import keys, tables
-from idemfs.format.tables import COMPLETE, Fileset, Snapshot, StoreState
-from idemfs.ids import NO_SNAPSHOT, FilesetId, Guid, Ino, SnapshotId, make_ino
-from idemfs.ids import Number as NumberType
+from idemfs.format.tables import COMPLETE, DELETING, SNAPSHOTS_DELETING, Snapshot
+from idemfs.ids import NO_SNAPSHOT, ROOT_FILESET, FilesetId, Guid, SnapshotId
 from idemfs.limits import SCAN_COUNT
+from idemfs.store.fileset_table import FilesetTable
 from idemfs.store.records import Records
 
 
-class Catalog:
+class Catalog(FilesetTable):
     """Counters, filesets and snapshots."""
 
     def __init__(self, small: Records) -> None:
-        self._small = small
-        value = small.get(keys.STORE_STATE)
-        if value is None:
-            raise Damaged("the store has no state record; restore it from a standby or a backup")
-        self.state: StoreState = tables.unpack_state(value)
-        self.filesets: dict[FilesetId, Fileset] = {}
+        super().__init__(small)
         self._snapshots: dict[FilesetId, dict[SnapshotId, Snapshot]] = {}
         self._order: dict[FilesetId, list[SnapshotId]] = {}
         self._changed_snapshots: set[tuple[FilesetId, SnapshotId]] = set()
-        for key, value in small.scan(*keys.prefix_range(b"F"), 1 << 16):
-            number = FilesetId(int.from_bytes(key[1:], "big"))
-            self.filesets[number] = tables.unpack_fileset(number, value)
 
     def _load(self, fileset: FilesetId) -> dict[SnapshotId, Snapshot]:
         known = self._snapshots.get(fileset)
@@ -77,7 +70,18 @@ class Catalog:
         for snapshot in self.snapshots(fileset):
             if snapshot.name == name:
                 return snapshot
-        raise SnapshotMissing(f"no snapshot named {name!r}; 'idemfs snapshot list STORE' shows those there are")
+        where = "" if fileset == ROOT_FILESET else f" of fileset {self.filesets[fileset].name!r}"
+        raise SnapshotMissing(f"no snapshot{where} named {name!r}; 'idemfs snapshot list STORE' shows those there are")
+
+    def snapshot_place(self, text: str, fileset: FilesetId = ROOT_FILESET) -> tuple[FilesetId, str]:
+        """``NAME`` of ``fileset``, ``FILESET@NAME``, ``@NAME`` of the root fileset: which fileset, and the name in it.
+
+        Raises ``FilesetMissing``.
+        """
+        name, at, snapshot = text.rpartition("@")
+        if not at:
+            return fileset, text
+        return (self.fileset_named(name).number if name else ROOT_FILESET), snapshot
 
     def by_guid(self, fileset: FilesetId, guid: Guid) -> Snapshot | None:
         for snapshot in self.snapshots(fileset):
@@ -101,7 +105,28 @@ class Catalog:
         self._load(snapshot.fileset)[snapshot.id] = snapshot
         self._order[snapshot.fileset].append(snapshot.id)
         self.filesets[snapshot.fileset].newest = snapshot.id
+        self.changed_fileset(snapshot.fileset)
         self.changed(snapshot)
+
+    def end_snapshot(self, snapshot: Snapshot) -> None:
+        """Let it be one that is being deleted."""
+        snapshot.state = DELETING
+        self.changed(snapshot)
+        self.filesets[snapshot.fileset].flags |= SNAPSHOTS_DELETING
+        self.changed_fileset(snapshot.fileset)
+
+    def filesets_with_deletions(self) -> list[FilesetId]:
+        """Those that may have snapshots that are being deleted; of the root fileset that was not always noted."""
+        return [
+            number
+            for number, fileset in self.filesets.items()
+            if number == ROOT_FILESET or fileset.flags & SNAPSHOTS_DELETING
+        ]
+
+    def has_no_deletions(self, number: FilesetId) -> None:
+        """All its deletions have come to their end."""
+        self.filesets[number].flags &= ~SNAPSHOTS_DELETING
+        self.changed_fileset(number)
 
     def remove_snapshot(self, snapshot: Snapshot) -> None:
         known = self._load(snapshot.fileset)
@@ -109,6 +134,7 @@ class Catalog:
         order = self._order[snapshot.fileset]
         order.remove(snapshot.id)
         self.filesets[snapshot.fileset].newest = order[-1] if order else NO_SNAPSHOT
+        self.changed_fileset(snapshot.fileset)
         self._changed_snapshots.add((snapshot.fileset, snapshot.id))
 
     def changed(self, snapshot: Snapshot) -> None:
@@ -119,21 +145,11 @@ class Catalog:
         self.state.next_snapshot = number + 1
         return SnapshotId(number)
 
-    def new_ino(self, fileset: Fileset) -> Ino:
-        number = fileset.next_number
-        fileset.next_number = number + 1
-        return make_ino(fileset.number, NumberType(number))
-
     def seal(self) -> None:
         """Write what changed into the open group."""
         self._put_if_changed(keys.STORE_STATE, self.state.pack())
-        for number, fileset in self.filesets.items():
-            self._put_if_changed(keys.fileset(number), fileset.pack())
+        self._seal_filesets()
         for number, snapshot_id in self._changed_snapshots:
             snapshot = self._snapshots[number].get(snapshot_id)
             self._small.put(keys.snapshot(number, snapshot_id), None if snapshot is None else snapshot.pack())
         self._changed_snapshots.clear()
-
-    def _put_if_changed(self, key: bytes, value: bytes) -> None:
-        if self._small.get(key) != value:
-            self._small.put(key, value)

@@ -53,7 +53,15 @@ def new_superblock(clock: Clock, block_size: int, compression: str) -> Superbloc
 def first_records(kv: KV, fileset_guid: Guid) -> None:
     """What a store holds before anything is in it: its counters, and the root fileset without a root directory."""
     root = tables.Fileset(ROOT_FILESET, fileset_guid, "root")
-    kv.commit({Table.SMALL: {keys.STORE_STATE: tables.StoreState().pack(), keys.fileset(ROOT_FILESET): root.pack()}})
+    kv.commit(
+        {
+            Table.SMALL: {
+                keys.STORE_STATE: tables.StoreState().pack(),
+                keys.fileset(ROOT_FILESET): root.pack(),
+                keys.usage(ROOT_FILESET): root.pack_usage(),
+            }
+        }
+    )
 
 
 def create_files(

@@ -205,7 +205,9 @@ class Active:
                 self.resolved.pop(ino, None)
         block.set(entry, address, checksum)
         self._changed_maps.add((ino, index))
-        node.sectors += sector_count_of(address) - sector_count_of(old)
+        growth = sector_count_of(address) - sector_count_of(old)
+        node.sectors += growth
+        self._filesets[fileset_of(ino)].sectors += growth
 
     def real_blocks(self, ino: Ino, first: int, last: int) -> Iterator[int]:
         """Numbers, from ``first`` up to but not ``last``, of blocks that are no holes; they may go meanwhile."""
@@ -241,20 +243,28 @@ class Active:
 
     def _update_digests(self, changes: Iterable[tuple[bytes, bytes | None]]) -> None:
         deltas: dict[bytes, int] = {}
+        sizes: dict[bytes, int] = {}
         new_keys = self._new_keys
         contribution = digest.contribution
         before_group = self.records.before_group
         for key, value in changes:
-            delta = 0 if value is None else contribution(key, value)
+            delta = size = 0
+            if value is not None:
+                delta = contribution(key, value)
+                size = len(key) + len(value)
             if key not in new_keys:
                 old = before_group(key)
                 if old is not None:
                     delta -= contribution(key, old)
+                    size -= len(key) + len(old)
             fileset = key[:2]
             deltas[fileset] = deltas.get(fileset, 0) + delta
+            sizes[fileset] = sizes.get(fileset, 0) + size
         for number, delta in deltas.items():
             fileset_record = self._filesets[int.from_bytes(number, "big")]  # type: ignore[index]
             fileset_record.digest = (fileset_record.digest + delta) & digest.MASK
+            fileset_record.record_bytes += sizes[number]
+            self.store.catalog.changed_fileset(fileset_record.number)
 
     def settle(self) -> bool:
         """Seal the open group if objects are changed, so that the tables alone tell the state; whether it did.

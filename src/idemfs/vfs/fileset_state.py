@@ -60,6 +60,7 @@ class FilesetState:
             dirty=self.contents.waiting,
             dirty_numbers=self.contents.waiting_numbers,
             link_reader=self.link_reader,
+            crosses=True,
         )
         self.contents.name_damage = self.reader.damaged
         self._open_counts: dict[Ino, int] = {}
@@ -138,16 +139,16 @@ class FilesetState:
             return Reader(View(self.active, NO_SNAPSHOT), self.fileset, link_reader=self.link_reader)
         return self.reader
 
-    def newest_snapshot(self) -> Snapshot | None:
+    def newest_snapshot(self, fileset: FilesetId = ROOT_FILESET) -> Snapshot | None:
         """The newest complete snapshot; on a standby the one that it received last."""
         with self.store.lock:
-            if self.role.role is Role.STANDBY:
+            if self.role.role is Role.STANDBY and fileset == self.fileset:
                 return received.base(self.store, self.fileset)
-            return self.store.catalog.newest(self.fileset)
+            return self.store.catalog.newest(fileset)
 
-    def link_reader(self) -> Reader:
-        """Where dynamic links lead: to the newest snapshot, or while there is none, to what readers see."""
-        newest = self.newest_snapshot()
+    def link_reader(self, fileset: FilesetId) -> Reader:
+        """Where dynamic links of a fileset lead: to its newest snapshot, or without one, to what readers see."""
+        newest = self.newest_snapshot(fileset)
         return self.newest_reader() if newest is None else self.snapshot_reader(newest)
 
     # -- orphans and open files ----------------------------------------------------------------------

@@ -46,7 +46,16 @@ class Namespace(FilesetState):
             raise posix(errno.ENOTDIR)
         if not node.nlink:
             raise posix(errno.ENOENT, "the directory was removed")
+        if ino in self.store.catalog.junctions:
+            raise posix(errno.EBUSY, "a fileset appears in the place of this directory")
         return node
+
+    def refuse_junction(self, ino: Ino) -> None:
+        """Before a directory is removed or replaced. Raises ``OSError`` (EBUSY)."""
+        number = self.store.catalog.junctions.get(ino)
+        if number is not None:
+            name = self.store.catalog.filesets[number].name
+            raise posix(errno.EBUSY, f"fileset {name!r} appears here; 'idemfs fileset delete' removes it")
 
     def create(
         self,
@@ -146,7 +155,7 @@ class Namespace(FilesetState):
     def unlink(self, parent: Ino, name: bytes) -> None:
         with self.store.lock:
             self._change(14, REMOVAL_SIZE, frees=True)
-            ino = self.reader.lookup(parent, name)
+            ino = self.reader.named(parent, name)
             node = self.reader.inode(ino)
             if node.is_dir:
                 raise posix(errno.EISDIR)
@@ -159,7 +168,8 @@ class Namespace(FilesetState):
             self._change(14, REMOVAL_SIZE, frees=True)
             if name in (b".", b".."):
                 raise posix(errno.EINVAL if name == b"." else errno.ENOTEMPTY)
-            ino = self.reader.lookup(parent, name)
+            ino = self.reader.named(parent, name)
+            self.refuse_junction(ino)
             node = self.reader.directory(ino)
             if node.size:
                 raise posix(errno.ENOTEMPTY)
@@ -196,7 +206,7 @@ class Namespace(FilesetState):
             if flags == RenameFlag.NOREPLACE | RenameFlag.EXCHANGE:
                 raise posix(errno.EINVAL)
             self._directory(new_parent)
-            ino = self.reader.lookup(parent, name)
+            ino = self.reader.named(parent, name)
             node = self.reader.inode(ino)
             if fileset_of(parent) != fileset_of(new_parent):
                 raise posix(errno.EXDEV)
@@ -239,6 +249,7 @@ class Namespace(FilesetState):
             raise posix(errno.ENOTDIR)
         if replaced.is_dir and not node.is_dir:
             raise posix(errno.EISDIR)
+        self.refuse_junction(target)
         if replaced.is_dir and (replaced.size or self.names.is_inside(parent, target)):
             raise posix(errno.ENOTEMPTY)
 

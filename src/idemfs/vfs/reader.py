@@ -9,26 +9,25 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable, Iterator
-from functools import cache
 
 from idemfs.errors import DamagedBlock
 from idemfs.format import address as addresses
-from idemfs.format import entry, keys
 from idemfs.format import inode as inodes
+from idemfs.format import keys
 from idemfs.format.address import HOLE
 from idemfs.format.inode import Inode
-from idemfs.format.tables import COMPLETE, Snapshot
-from idemfs.ids import ROOT_NUMBER, Address, FilesetId, Ino, Number, fileset_of, make_ino, number_of
+from idemfs.format.tables import Snapshot
+from idemfs.ids import Address, FilesetId, Ino, fileset_of, make_ino, number_of
 from idemfs.limits import (
     INDIRECT_ENTRY_COUNT,
-    NAME_SIZE_MAX,
-    SCAN_COUNT,
     SECTOR_SIZE,
     SYMLINK_SIZE_MAX,
     XATTR_NAME_SIZE_MAX,
 )
-from idemfs.versions.resolve import AFTER
 from idemfs.versions.state import Records, tail_size
+from idemfs.vfs.name_reader import NameReader, posix
+
+__all__ = ["LATEST_PATH", "DirtyBlock", "Reader", "posix"]
 
 DirtyBlock = Callable[[Ino, int], bytes | bytearray | None]
 """Content of a block that is changed and not written yet, or None."""
@@ -36,17 +35,9 @@ LATEST_PATH = b".snapshots/latest"
 """Where a mount shows the newest snapshot, from its root and from the root of each snapshot."""
 
 
-_text = cache(os.strerror)
-
-
-def posix(number: int, what: str = "") -> OSError:
-    """The builtin subclass of ``OSError`` for ``number``."""
-    return OSError(number, f"{_text(number)}: {what}" if what else _text(number))
-
-
-class Reader:
-    """One state of a fileset. ``dirty`` and ``dirty_numbers`` know the active file system's unwritten blocks,
-    ``link_reader`` the state that dynamic links lead to."""
+class Reader(NameReader):
+    """``dirty`` and ``dirty_numbers`` know the active file system's unwritten blocks, ``link_reader`` the state that
+    dynamic links of a fileset lead to."""
 
     def __init__(
         self,
@@ -56,73 +47,13 @@ class Reader:
         snapshot: Snapshot | None = None,
         dirty: DirtyBlock | None = None,
         dirty_numbers: Callable[[Ino], list[int]] | None = None,
-        link_reader: Callable[[], Reader],
+        link_reader: Callable[[FilesetId], Reader],
+        crosses: bool = False,
     ) -> None:
-        self.view = view
-        self.store = view.store
-        self.fileset = fileset
-        self.root = make_ino(fileset, ROOT_NUMBER)
-        self.snapshot = snapshot
+        super().__init__(view, fileset, snapshot=snapshot, crosses=crosses)
         self._dirty = dirty
         self._dirty_numbers = dirty_numbers
         self._link_reader = link_reader
-
-    def _check(self) -> None:
-        if self.snapshot is not None and self.snapshot.state != COMPLETE:
-            raise posix(errno.ESTALE, f"snapshot {self.snapshot.name} was deleted")
-
-    def inode(self, ino: Ino) -> Inode:
-        """Raises ``OSError`` (ENOENT, ESTALE). What is returned is not changed, and not kept across calls."""
-        with self.store.lock:
-            self._check()
-            node = self.view.inode(ino)
-            if node is None:
-                raise posix(errno.ENOENT)
-            return node
-
-    def directory(self, ino: Ino) -> Inode:
-        """As ``inode``; raises ENOTDIR for anything else."""
-        node = self.inode(ino)
-        if not node.is_dir:
-            raise posix(errno.ENOTDIR)
-        return node
-
-    def lookup(self, directory: Ino, name: bytes) -> Ino:
-        """The inode number that ``name`` has in ``directory``; ``.`` and ``..`` are names too."""
-        with self.store.lock:
-            node = self.directory(directory)
-            if name == b".":
-                return directory
-            if name == b"..":
-                return make_ino(fileset_of(directory), node.parent)
-            if len(name) > NAME_SIZE_MAX:
-                raise posix(errno.ENAMETOOLONG)
-            value = self.view.version(keys.entry(directory, name))
-            if value is None:
-                raise posix(errno.ENOENT)
-            return make_ino(fileset_of(directory), entry.unpack(value)[0])
-
-    def entries(self, directory: Ino, after: bytes = b"", limit: int = SCAN_COUNT) -> list[tuple[bytes, Ino, int]]:
-        """Up to ``limit`` (name, inode number, type) in order of names, from the first name past ``after``."""
-        with self.store.lock:
-            self.directory(directory)
-            start, end = keys.kind_range(directory, keys.ENTRY)
-            at: bytes | None = start + after + AFTER if after else start
-            fileset = fileset_of(directory)
-            found: list[tuple[bytes, Ino, int]] = []
-            while at is not None and len(found) < limit:
-                pairs, at = self.view.page(at, end, limit)
-                for key, value in pairs:
-                    number, kind = entry.unpack(value)
-                    found.append((key[keys.NAME_AT :], make_ino(fileset, number), kind))
-            return found[:limit]
-
-    def all_entries(self, directory: Ino) -> Iterator[tuple[bytes, Ino, int]]:
-        """Every entry, page by page; entries that stay meanwhile come exactly once."""
-        after = b""
-        while page := self.entries(directory, after):
-            yield from page
-            after = page[-1][0]
 
     def readlink(self, ino: Ino) -> bytes:
         """The target of a symlink; of a dynamic link, a path in a mount from where it stands to where it leads now."""
@@ -147,53 +78,27 @@ class Reader:
     def follow(self, ino: Ino, link: Inode) -> tuple[Reader, Ino]:
         """Where dynamic link ``ino`` leads now. Raises ``OSError`` (ENOENT): the newest snapshot has no such file."""
         with self.store.lock:
-            reader = self._link_reader()
-            named = make_ino(self.fileset, inodes.named_by(link, number_of(ino)))
+            reader = self._link_reader(fileset_of(ino))
+            named = make_ino(fileset_of(ino), inodes.named_by(link, number_of(ino)))
             node = reader.view.inode(named)
             if node is None or not node.nlink:
                 # Without a name, as one that was open when it was removed, no path leads to it either.
                 raise posix(errno.ENOENT, f"{reader.what()} has no inode {number_of(named)}")
             return reader, named
 
-    def what(self) -> str:
-        """This state in words."""
-        return "the active file system" if self.snapshot is None else f"snapshot {self.snapshot.name}"
-
     def _dynamic_target(self, ino: Ino, link: Inode) -> bytes:
-        up = self.path(ino).count(b"/") - 1
+        up = self.path_inside(ino).count(b"/") - 1
         try:
             reader, named = self.follow(ino, link)
         except FileNotFoundError:
             # No snapshot has an @ in its name, so nothing is there, whatever is made.
             number = inodes.named_by(link, number_of(ino))
-            newest = self._link_reader().snapshot
+            newest = self._link_reader(fileset_of(ino)).snapshot
             where = b"" if newest is None else b"-in-" + newest.name.encode()
             return b"../" * up + b".snapshots/@no-inode-%d" % number + where
-        there = reader.path(named).strip(b"/")
+        there = reader.path_inside(named).strip(b"/")
         parts = [there] if reader.snapshot is None else [LATEST_PATH, there]
         return (b"../" * up + b"/".join(part for part in parts if part)).rstrip(b"/") or b"."
-
-    def links(self, ino: Ino) -> list[tuple[Number, bytes]]:
-        """Every (directory number, name) of an inode, the first one first; empty for what was unlinked."""
-        with self.store.lock:
-            node = self.inode(ino)
-            found = [(node.parent, node.name)] if node.name else []
-            for key, _ in self.view.records(*keys.kind_range(ino, keys.LINK)):
-                found.append((Number(int.from_bytes(key[9:17], "big")), key[17:]))
-            return found
-
-    def path(self, ino: Ino) -> bytes:
-        """The path of an inode by its first back-reference; ``b"?"`` stands for what has no name any more."""
-        parts: list[bytes] = []
-        with self.store.lock:
-            while number_of(ino) != ROOT_NUMBER:
-                node = self.view.inode(ino)
-                if node is None or not node.name or len(parts) > 100_000:
-                    parts.append(b"?")
-                    break
-                parts.append(node.name)
-                ino = make_ino(fileset_of(ino), node.parent)
-        return b"/" + b"/".join(reversed(parts))
 
     def xattr(self, ino: Ino, name: bytes) -> bytes:
         """Raises ``OSError`` (ENODATA, ERANGE)."""

@@ -14,9 +14,10 @@ _DIRECTORY = 0o040000 >> 12
 def remove_tree(tree: Tree, parent: Ino, name: bytes) -> int:
     """Remove ``name``, and if it is a directory its content first; how many names went. Raises ``OSError``.
 
-    However deep it is: directories that are being emptied are kept in a list.
+    However deep it is: directories that are being emptied are kept in a list. A fileset in it is not emptied (EBUSY).
     """
-    ino = tree.reader.lookup(parent, name)
+    ino = tree.reader.named(parent, name)
+    tree.refuse_junction(ino)
     if not tree.reader.inode(ino).is_dir:
         tree.unlink(parent, name)
         return 1
@@ -31,6 +32,7 @@ def remove_tree(tree: Tree, parent: Ino, name: bytes) -> int:
         page = tree.reader.entries(at.ino)
         for child, child_ino, kind in page:
             if kind == _DIRECTORY:
+                tree.refuse_junction(tree.reader.named(at.ino, child))
                 at.below.append((child, child_ino))
             else:
                 tree.unlink(at.ino, child)

@@ -27,7 +27,8 @@ from idemfs.limits import (
 )
 from idemfs.vfs import acl
 from idemfs.vfs.fileset_state import RECLAIM_BLOCK_COUNT, RECLAIM_BYTES, RECLAIM_RECORD_COUNT, RECORD_SIZE
-from idemfs.vfs.namespace import Namespace, RenameFlag
+from idemfs.vfs.junctions import Junctions
+from idemfs.vfs.namespace import RenameFlag
 from idemfs.vfs.reader import posix
 
 __all__ = ["RenameFlag", "Tree", "XattrFlag"]
@@ -64,7 +65,7 @@ class XattrFlag(IntFlag):
     REPLACE = 2
 
 
-class Tree(Namespace):
+class Tree(Junctions):
     """The active file system, and readers of it and of its snapshots."""
 
     def set_attributes(

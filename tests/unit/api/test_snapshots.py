@@ -10,7 +10,7 @@ from datetime import UTC
 import pytest
 
 from idemfs import FileSystem
-from idemfs.errors import BadSnapshotName, SnapshotExists, SnapshotHeld, SnapshotMissing
+from idemfs.errors import BadSnapshotName, FilesetMissing, SnapshotExists, SnapshotHeld, SnapshotMissing
 from idemfs.testing.builders import assert_clean, memory_store
 from idemfs.testing.clock import Simulated
 from idemfs.vfs.tree import Tree
@@ -102,7 +102,9 @@ def test_a_deleted_snapshot_is_stale(fs: FileSystem) -> None:
 
 def test_names(fs: FileSystem) -> None:
     fs.snapshots.create("a")
-    for name in ("", "a/b", "a@b", "latest", ".", "x" * 201, "a\n", "\udcff"):
+    with pytest.raises(FilesetMissing):
+        fs.snapshots.create("a@b")
+    for name in ("", "a/b", "@", "latest", ".", "x" * 201, "a\n", "\udcff"):
         with pytest.raises(BadSnapshotName):
             fs.snapshots.create(name)
         with pytest.raises(BadSnapshotName):

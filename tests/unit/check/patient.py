@@ -4,16 +4,18 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
+from contextlib import suppress
 
 from idemfs.check import Finding, Kind, find
 from idemfs.engines.blocks.memory import MemoryBlocks
 from idemfs.engines.kv.api import Table
+from idemfs.errors import Damaged
 from idemfs.format import digest, entry, indirect, inode, keys, tables
 from idemfs.format.address import sector_count_of
 from idemfs.format.indirect import IndirectBlock, ShadowBlock
 from idemfs.format.inode import Inode
 from idemfs.format.tables import Fileset, Snapshot, StoreState
-from idemfs.ids import ROOT_FILESET, ROOT_INO, Ino, SnapshotId, make_ino
+from idemfs.ids import ROOT_FILESET, ROOT_INO, Address, Ino, SnapshotId, make_ino
 from idemfs.limits import BLOCK_SIZE_MIN, SECTOR_SIZE
 from idemfs.store.store import Store
 from idemfs.testing.builders import memory_tree
@@ -51,7 +53,18 @@ class Patient:
         return value
 
     def put(self, table: Table, key: bytes, value: bytes | None) -> None:
+        if table is Table.ACTIVE and key[:2] == bytes(2):
+            self._bring_usage_along(key, self._store.kv.get(table, key), value)
         self._store.kv.commit({table: {key: value}})
+
+    def _bring_usage_along(self, key: bytes, old: bytes | None, new: bytes | None) -> None:
+        fileset = self.fileset()
+        for value, sign in ((old, -1), (new, 1)):
+            fileset.record_bytes += 0 if value is None else sign * (len(key) + len(value))
+            if value and len(key) > keys.KIND_AT and keys.kind_of(key) == keys.BLOCK:
+                with suppress(Damaged):
+                    fileset.sectors += sign * sum(map(sector_count_of, map(Address, indirect.unpack(value).addresses)))
+        self._store.kv.commit({Table.SMALL: {keys.usage(ROOT_FILESET): fileset.pack_usage()}})
 
     def put_active(self, key: bytes, value: bytes | None) -> None:
         """As ``put``, with the fileset's digest."""
@@ -64,7 +77,9 @@ class Patient:
         self.put_fileset(fileset)
 
     def fileset(self) -> Fileset:
-        return tables.unpack_fileset(ROOT_FILESET, self.get(Table.SMALL, keys.fileset(ROOT_FILESET)))
+        fileset = tables.unpack_fileset(ROOT_FILESET, self.get(Table.SMALL, keys.fileset(ROOT_FILESET)))
+        tables.unpack_usage(fileset, self.get(Table.SMALL, keys.usage(ROOT_FILESET)))
+        return fileset
 
     def put_fileset(self, fileset: Fileset) -> None:
         self.put(Table.SMALL, keys.fileset(fileset.number), fileset.pack())

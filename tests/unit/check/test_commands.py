@@ -45,6 +45,7 @@ def change_digest(path: str) -> None:
     with opened.lock:
         opened.admit(2, 1000)
         opened.catalog.filesets[ROOT_FILESET].digest ^= 1
+        opened.catalog.changed_fileset(ROOT_FILESET)
         snapshot = opened.catalog.by_name(ROOT_FILESET, "monday")
         snapshot.digest ^= 1
         opened.catalog.changed(snapshot)

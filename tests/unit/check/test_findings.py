@@ -157,7 +157,7 @@ def test_holes_in_an_active_record(new: Patient, words: str) -> None:
         count = len(block.addresses)
         value = count.to_bytes(2, "little") + block.addresses.tobytes() + block.checksums.tobytes()
     new.put_active(keys.block(new.ino(b"outer/inner/sparse"), 0), value)
-    assert new.kinds() == Counter({Kind.RECORD: 1, Kind.SECTORS: 1, Kind.LEAK: 1})
+    assert new.kinds() == Counter({Kind.RECORD: 1, Kind.SECTORS: 1, Kind.USAGE: 1, Kind.LEAK: 1})
     assert words in str(new.find()[0])
 
 
@@ -208,7 +208,9 @@ def test_a_snapshot_of_a_fileset_that_does_not_exist(new: Patient) -> None:
 
 def test_a_fileset_with_the_number_of_the_next_one(new: Patient) -> None:
     new.put_fileset(Fileset(FilesetId(1), Guid(bytes(16)), "x"))
-    only(new, Kind.FILESET, "fileset 1: has a number that is to be given next")
+    found = [str(finding) for finding in new.find()]
+    assert len(found) == 2 and "fileset 1: has a number that is to be given next" in found[0]
+    assert "fileset x: appears nowhere" in found[1]
 
 
 def test_an_inode_with_the_number_of_the_next_one(new: Patient) -> None:

@@ -1,0 +1,161 @@
+"""Filesets of an open store, by name or by path.
+
+Threads: any.
+"""
+
+from __future__ import annotations
+
+import builtins
+import os
+from collections.abc import Iterator
+from functools import cached_property
+
+from idemfs.api.names import AnyPath, encode, named
+from idemfs.api.snapshots import Snapshots
+from idemfs.errors import BadFilesetName
+from idemfs.format import tables
+from idemfs.ids import ROOT_FILESET, ROOT_NUMBER, fileset_of, make_ino
+from idemfs.snapshots.usage import COMPRESSIONS, FilesetInfo
+from idemfs.vfs.paths import Paths
+from idemfs.vfs.tree import Tree
+
+
+class Fileset:
+    """One fileset of an open store. Its files are those of the file system below ``path``."""
+
+    def __init__(self, tree: Tree, record: tables.Fileset, paths: Paths) -> None:
+        self._tree = tree
+        self._record = record
+        self._paths = paths
+
+    @property
+    def name(self) -> str:
+        return self._record.name
+
+    @property
+    def path(self) -> str | None:
+        """Where it appears now; None when no directory leads to it."""
+        return path_of(self._tree, self._record)
+
+    @cached_property
+    def snapshots(self) -> Snapshots:
+        """Its own snapshots."""
+        return Snapshots(self._tree, self._record.number)
+
+    def info(self) -> FilesetInfo:
+        with self._tree.store.lock:
+            if not self._tree.store.readonly:
+                # What the open group changes is counted when it is sealed.
+                self._tree.active.settle()
+            return FilesetInfo(self._tree.store, self._record, self.path)
+
+    def rename(self, name: str) -> None:
+        """Durable on return. Raises ``BadFilesetName``, ``FilesetExists``."""
+        self._tree.rename_fileset(self._record, name)
+        self._tree.store.commit()
+
+    def attach(self, path: AnyPath) -> None:
+        """Let it appear at an empty directory, and no longer where it was; durable on return."""
+        try:
+            parent, last, _ = self._paths.entry(encode(path))
+            self._tree.attach_fileset(self._record, parent, last)
+        except OSError as error:
+            named(error, path)
+            raise
+        self._tree.store.commit()
+
+    def __repr__(self) -> str:
+        return f"<Fileset {self.name!r}>"
+
+
+class Filesets:
+    """The filesets of a store; iterating gives a ``FilesetInfo`` each, the root fileset first.
+
+    What raises ``FilesetMissing`` does so for a name that no fileset has.
+    """
+
+    def __init__(self, tree: Tree, paths: Paths) -> None:
+        self._tree = tree
+        self._store = tree.store
+        self._paths = paths
+
+    def create(self, path: AnyPath, name: str | None = None, *, compression: str = "store") -> Fileset:
+        """A new fileset that appears at ``path``: an empty directory, or one that is made; durable on return.
+
+        ``name``: the last name of the path unless given. ``compression`` of what is written there: ``none``,
+        ``zstd``, or as the ``store`` says. Raises ``BadFilesetName``, ``FilesetExists``, ``OSError``, ``ValueError``.
+        """
+        raw = encode(path)
+        if compression not in COMPRESSIONS:
+            raise ValueError(f"compression {compression!r} is none of: {', '.join(COMPRESSIONS)}")
+        try:
+            self._tree.refuse_unless_primary()
+            with self._store.lock:
+                parent, last, _ = self._paths.entry(raw)
+                record = self._tree.make_fileset(
+                    parent,
+                    last,
+                    _default_name(last) if name is None else name,
+                    os.geteuid(),
+                    os.getegid(),
+                    compression=COMPRESSIONS[compression],
+                )
+        except OSError as error:
+            named(error, path)
+            raise
+        self._tree.store.commit()
+        return Fileset(self._tree, record, self._paths)
+
+    def list(self) -> builtins.list[FilesetInfo]:
+        """All of them, with exactly what each takes now."""
+        with self._store.lock:
+            if not self._store.readonly:
+                self._tree.active.settle()
+            return [
+                FilesetInfo(self._store, record, path_of(self._tree, record))
+                for record in self._store.catalog.listed_filesets()
+            ]
+
+    def __iter__(self) -> Iterator[FilesetInfo]:
+        return iter(self.list())
+
+    def __len__(self) -> int:
+        with self._store.lock:
+            return len(self._store.catalog.listed_filesets())
+
+    def __contains__(self, name: object) -> bool:
+        with self._store.lock:
+            return isinstance(name, str) and self._store.catalog.has_fileset(name)
+
+    def __getitem__(self, name: str) -> Fileset:
+        with self._store.lock:
+            return Fileset(self._tree, self._store.catalog.fileset_named(name), self._paths)
+
+    def at(self, path: AnyPath) -> Fileset:
+        """The fileset that holds what has this path. Raises ``OSError``."""
+        try:
+            with self._store.lock:
+                ino = self._paths.find(encode(path))
+                return Fileset(self._tree, self._store.catalog.filesets[fileset_of(ino)], self._paths)
+        except OSError as error:
+            named(error, path)
+            raise
+
+
+def path_of(tree: Tree, record: tables.Fileset) -> str | None:
+    """Where a fileset appears; None when no directory leads to it."""
+    with tree.store.lock:
+        at = record
+        while at.number != ROOT_FILESET:
+            junction = tree.reader.view.inode(at.junction) if at.junction else None
+            if junction is None or not junction.nlink:
+                return None
+            at = tree.store.catalog.filesets[fileset_of(at.junction)]
+        return os.fsdecode(tree.reader.path(make_ino(record.number, ROOT_NUMBER)))
+
+
+def _default_name(last: bytes) -> str:
+    try:
+        return last.decode()
+    except UnicodeDecodeError:
+        raise BadFilesetName(f"{os.fsdecode(last)!r} is not valid Unicode; choose a name for the fileset") from None

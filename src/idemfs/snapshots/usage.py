@@ -1,0 +1,86 @@
+"""What users are told of a fileset, and what it takes.
+
+What the active state of a fileset takes is kept with each group. The root fileset of a store that was made before
+that was so is counted when somebody asks.
+
+Threads: under the store's lock.
+"""
+
+from __future__ import annotations
+
+from idemfs.format import inode as inodes
+from idemfs.format import keys
+from idemfs.format.tables import NO_COMPRESSION, SNAPSHOTS_COUNT, ZSTD_COMPRESSION, Fileset
+from idemfs.limits import SCAN_COUNT, SECTOR_SIZE
+from idemfs.store.store import Store
+
+COMPRESSIONS = {"store": 0, "none": NO_COMPRESSION, "zstd": ZSTD_COMPRESSION}
+"""How what is written to a fileset is compressed, by the names that users write."""
+
+
+class FilesetInfo:
+    """One fileset as it was when it was asked for."""
+
+    __slots__ = (
+        "active_bytes",
+        "compression",
+        "guid",
+        "inode_count",
+        "name",
+        "path",
+        "quota_bytes",
+        "quota_inodes",
+        "snapshot_bytes",
+        "snapshot_count",
+        "snapshots_count",
+    )
+
+    def __init__(self, store: Store, fileset: Fileset, path: str | None) -> None:
+        snapshots = store.catalog.snapshots(fileset.number)
+        self.name = fileset.name
+        self.path = path
+        """Where it appears; None when no directory leads to it."""
+        self.guid = fileset.guid.hex()
+        self.inode_count = fileset.inode_count
+        self.active_bytes = active_bytes(store, fileset)
+        """What its active state takes: extents in whole sectors, and records."""
+        self.snapshot_count = len(snapshots)
+        self.snapshot_bytes = sum(snapshot.owned_bytes for snapshot in store.catalog.all_snapshots(fileset.number))
+        """What its snapshots own, those that are being deleted included."""
+        self.quota_bytes = fileset.quota_bytes or None
+        self.quota_inodes = fileset.quota_inodes or None
+        self.snapshots_count = bool(fileset.flags & SNAPSHOTS_COUNT)
+        """Whether the quota of bytes counts what snapshots own."""
+        self.compression = next(name for name, number in COMPRESSIONS.items() if number == fileset.compression)
+
+    def __repr__(self) -> str:
+        return f"<FilesetInfo {self.name!r} path={self.path!r} active_bytes={self.active_bytes}>"
+
+
+def active_bytes(store: Store, fileset: Fileset) -> int:
+    """Of the last sealed group."""
+    if fileset.is_counted:
+        return fileset.active_bytes
+    sectors, record_bytes = counted(store, fileset)
+    return sectors * SECTOR_SIZE + record_bytes
+
+
+def counted(store: Store, fileset: Fileset) -> tuple[int, int]:
+    """Sectors and bytes of records of the active state, from the records themselves."""
+    sectors = record_bytes = 0
+    start, end = keys.fileset_range(fileset.number)
+    while pairs := store.active.scan(start, end, SCAN_COUNT):
+        for key, value in pairs:
+            record_bytes += len(key) + len(value)
+            if keys.kind_of(key) == keys.INODE:
+                sectors += inodes.unpack(value).sectors
+        start = pairs[-1][0] + b"\0"
+    return sectors, record_bytes
+
+
+def used_bytes(store: Store, fileset: Fileset) -> int:
+    """What counts against the quota of bytes."""
+    used = active_bytes(store, fileset)
+    if fileset.flags & SNAPSHOTS_COUNT:
+        used += sum(snapshot.owned_bytes for snapshot in store.catalog.all_snapshots(fileset.number))
+    return used

@@ -1,0 +1,131 @@
+"""Filesets: made, renamed, given another place, deleted; each is one operation of the active file system.
+
+A fileset appears at its *junction*, an empty directory of another fileset. That directory is like any other there,
+also for snapshots of that fileset, which show it empty; the fileset's own record names it, and readers of the active
+file system go on from it to the fileset's root. While a fileset appears in it, nothing can be made in it or have its
+name, and it cannot be removed; it can be renamed inside its own fileset.
+
+Threads: as in ``namespace``.
+"""
+
+from __future__ import annotations
+
+import errno
+import stat
+
+from idemfs.errors import BadFilesetName, FilesetError, FilesetExists
+from idemfs.format.inode import Inode
+from idemfs.format.tables import STORE_COMPRESSION, Fileset
+from idemfs.ids import ROOT_FILESET, ROOT_NUMBER, FilesetId, Guid, Ino, fileset_of, make_ino, number_of
+from idemfs.limits import FILESET_COUNT_MAX, FILESET_NAME_SIZE_MAX, FILESET_NUMBER_MAX, LINK_COUNT_MAX
+from idemfs.vfs.fileset_state import RECORD_SIZE, new_inode
+from idemfs.vfs.names import check_name
+from idemfs.vfs.namespace import Namespace
+from idemfs.vfs.reader import posix
+
+_ROOT_MODE = stat.S_IFDIR | 0o755
+_PATTERN = "*?["
+"""Characters that mean more than themselves where filesets are named by a pattern."""
+
+
+def check_fileset_name(name: str) -> None:
+    """Raises ``BadFilesetName``: names stand before the ``@`` of a snapshot, and are matched by patterns."""
+    try:
+        size = len(name.encode())
+    except UnicodeEncodeError:
+        raise BadFilesetName(f"fileset name {name!r} is not valid Unicode") from None
+    if not 0 < size <= FILESET_NAME_SIZE_MAX:
+        raise BadFilesetName(f"a fileset name has 1 to {FILESET_NAME_SIZE_MAX} bytes; this one has {size}")
+    if any(c in "/@" or c in _PATTERN or not c.isprintable() for c in name):
+        raise BadFilesetName(f"fileset name {name!r} has one of '/@*?[' or an unprintable character")
+    if name in (".", ".."):
+        raise BadFilesetName(f"{name!r} is reserved; choose another fileset name")
+
+
+class Junctions(Namespace):
+    """Makes filesets, and changes what they are called and where they appear."""
+
+    def make_fileset(
+        self, parent: Ino, name: bytes, fileset_name: str, uid: int, gid: int, *, compression: int = STORE_COMPRESSION
+    ) -> Fileset:
+        """A new fileset that appears as ``name`` in ``parent``: a directory that is empty, or is made.
+
+        The root of the fileset has owner and permissions of the directory. Raises ``BadFilesetName``,
+        ``FilesetExists``, ``OSError``.
+        """
+        with self.store.lock:
+            self._change(16, 3 * RECORD_SIZE)
+            self._check_new_name(fileset_name)
+            if len(self.store.catalog.filesets) >= FILESET_COUNT_MAX:
+                raise FilesetExists(f"the store has {FILESET_COUNT_MAX} filesets already; delete some first")
+            if self.store.catalog.state.next_fileset > FILESET_NUMBER_MAX:
+                raise FilesetExists(f"the store has had {FILESET_NUMBER_MAX} filesets, which is all there can be")
+            self._directory(parent)
+            found = self.names.find(parent, name)
+            junction = self._make_directory(parent, name, uid, gid) if found is None else found
+            node = self._empty_directory(junction)
+            guid = Guid(self.store.clock.random_bytes(16))
+            fileset = self.store.catalog.add_fileset(guid, fileset_name, junction, compression)
+            root = new_inode(node.mode, node.uid, node.gid, self.store.clock.now_ns())
+            root.parent = ROOT_NUMBER
+            ino = self.store.catalog.new_ino(fileset)
+            assert ino == make_ino(fileset.number, ROOT_NUMBER)
+            self.active.insert_inode(ino, root, is_new=True)
+            self.moves += 1
+            return fileset
+
+    def _make_directory(self, parent: Ino, name: bytes, uid: int, gid: int) -> Ino:
+        """As ``create``, in the operation that is under way."""
+        check_name(name)
+        if self.reader.inode(parent).nlink >= LINK_COUNT_MAX:
+            raise posix(errno.EMLINK)
+        now = self.store.clock.now_ns()
+        node = new_inode(_ROOT_MODE, uid, gid, now)
+        node.parent, node.name = number_of(parent), name
+        ino = self.store.catalog.new_ino(self.active.fileset(parent))
+        self.active.insert_inode(ino, node, is_new=True)
+        self.names.add(parent, name, ino, node.mode, now)
+        return ino
+
+    def _empty_directory(self, ino: Ino) -> Inode:
+        """Raises ``OSError``: ENOTDIR, ENOTEMPTY, and EBUSY where another fileset appears already."""
+        node = self._directory(ino)
+        if node.size:
+            raise posix(errno.ENOTEMPTY)
+        if number_of(ino) == ROOT_NUMBER:
+            raise posix(errno.EBUSY, "this is the root of a fileset")
+        return node
+
+    def _check_new_name(self, name: str) -> None:
+        check_fileset_name(name)
+        if self.store.catalog.has_fileset(name):
+            raise FilesetExists(f"a fileset named {name!r} exists; choose another name")
+
+    def rename_fileset(self, fileset: Fileset, name: str) -> None:
+        """Give a fileset another name; it stays where it is. Raises ``BadFilesetName``, ``FilesetExists``."""
+        with self.store.lock:
+            self._change(2, RECORD_SIZE)
+            self._check_new_name(name)
+            self.store.catalog.change_fileset(fileset, name=name)
+
+    def attach_fileset(self, fileset: Fileset, parent: Ino, name: bytes) -> None:
+        """Let a fileset appear as ``name`` in ``parent``, an empty directory, and no longer where it was."""
+        with self.store.lock:
+            self._change(2, RECORD_SIZE)
+            if fileset.number == ROOT_FILESET:
+                raise FilesetError("the root fileset is the root of the store, and appears nowhere else")
+            self._directory(parent)
+            junction = self.reader.named(parent, name)
+            self._empty_directory(junction)
+            if self._is_below(fileset_of(junction), fileset.number):
+                raise FilesetError(f"fileset {fileset.name!r} cannot appear inside of itself")
+            self.store.catalog.change_fileset(fileset, junction=junction)
+            self.moves += 1
+
+    def _is_below(self, number: FilesetId, ancestor: FilesetId) -> bool:
+        while number != ancestor:
+            junction = self.store.catalog.filesets[number].junction
+            if not junction:
+                return False
+            number = fileset_of(junction)
+        return True
