@@ -32,7 +32,8 @@ def test_create(store: Path) -> None:
     row = rows("snapshot", "list", store)[-1]
     assert out.split() == ["four", row["guid"], row["digest"]]
     assert "exists; choose another name" in refused("snapshot", "create", store, "four")
-    assert "'/', '@'" in refused("snapshot", "create", store, "a@b")
+    assert "no fileset named 'a'" in refused("snapshot", "create", store, "a@b")
+    assert "'/', '@'" in refused("snapshot", "create", store, "a/b")
 
 
 def test_list(store: Path) -> None:

@@ -14,7 +14,7 @@ from idemfs.format.role import Role
 from idemfs.format.tables import Snapshot
 from idemfs.ids import ROOT_FILESET, FilesetId
 from idemfs.limits import SNAPSHOT_NAME_SIZE_MAX
-from idemfs.snapshots import bring_back, delete, diff, manage, received
+from idemfs.snapshots import bring_back, choose, delete, diff, manage, received
 from idemfs.snapshots.diff import Change
 from idemfs.snapshots.info import SnapshotInfo
 from idemfs.vfs.paths import Paths
@@ -58,11 +58,15 @@ class Snapshots:
             self._tree.refuse_unless_primary()
             return self._info(manage.create(self._store, *self._place(name)))
 
-    def create_all(self, *names: str) -> builtins.list[SnapshotInfo]:
-        """Take snapshots of several filesets at one instant, all or none; durable on return. Raises as ``create``."""
+    def create_all(self, *names: str, exclude: Iterable[str] = ()) -> builtins.list[SnapshotInfo]:
+        """Take snapshots of several filesets at one instant, all or none; durable on return. Raises as ``create``.
+
+        ``"*@NAME"``: of all filesets whose names match, but those that match one of ``exclude``.
+        """
         with self._store.lock:
             self._tree.refuse_unless_primary()
-            return [self._info(made) for made in manage.create_all(self._store, [self._place(name) for name in names])]
+            places = choose.places(self._store.catalog, names, exclude, self._fileset)
+            return [self._info(made) for made in manage.create_all(self._store, places)]
 
     def list(self) -> list[SnapshotInfo]:
         """All of them, oldest first, with exactly what each owns now."""
@@ -143,11 +147,14 @@ class Snapshots:
         """Make the active state that of a snapshot; the snapshot that undoes it. Newer ones stay; durable on return.
 
         ``undo_name``: ``before-restore-NAME`` unless given. Files that are open show what the snapshot has of
-        them. Raises ``SnapshotExists``, ``NotPrimary``, ``NoSpace``, ``CommitFailed``.
+        them. Refused while a fileset appears in a directory that the snapshot has not, or not empty.
+        Raises ``SnapshotExists``, ``FilesetInUse``, ``NotPrimary``, ``NoSpace``, ``CommitFailed``.
         """
         with self._store.exclusive():
             self._tree.refuse_unless_primary()
-            undo = bring_back.restore(self._tree.active, self._find(name), undo_name)
+            snapshot = self._find(name)
+            self._tree.refuse_losing_junctions(snapshot)
+            undo = bring_back.restore(self._tree.active, snapshot, undo_name)
             self._tree.moves += 1
             return self._info(undo)
 

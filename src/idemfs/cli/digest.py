@@ -14,7 +14,12 @@ if TYPE_CHECKING:
 
 def arguments(parser: ArgumentParser) -> None:
     add_target(parser)
-    parser.add_argument("name", metavar="SNAPSHOT", nargs="?", help="the snapshot, if it is not named after the '@'")
+    parser.add_argument(
+        "name",
+        metavar="SNAPSHOT",
+        nargs="?",
+        help="the snapshot, if it is not named after the '@'; FILESET@ for what that has now",
+    )
     parser.add_argument("--recompute", action="store_true", help="work the digest out from the records, and compare")
     add_json(parser)
 
@@ -58,8 +63,9 @@ def _said(path: str, name: str | None) -> str:
     from idemfs.format.digest import to_text
     from idemfs.store.peek import read_snapshots
 
-    fileset, snapshots = read_snapshots(path)
-    if name is None:
+    where, _, name = (name or "").rpartition("@")
+    [(fileset, snapshots)] = read_snapshots(path, (lambda catalog: [catalog.fileset_named(where)]) if where else None)
+    if not name:
         return to_text(fileset.digest)
     for snapshot in snapshots:
         if snapshot.name == name:
@@ -71,16 +77,14 @@ def _recomputed(path: str, name: str | None) -> tuple[str, str]:
     """The digest as it stands in the store, and as it is."""
     from idemfs.cli.check import locked_for_reading
     from idemfs.format.digest import to_text
-    from idemfs.ids import ROOT_FILESET
     from idemfs.versions.active import Active
     from idemfs.versions.resolve import View
     from idemfs.versions.state import ActiveView, digest_of
 
     with locked_for_reading(path) as store:
         active = Active(store)
-        if name is None:
-            return to_text(store.catalog.filesets[ROOT_FILESET].digest), to_text(
-                digest_of(ActiveView(active), ROOT_FILESET)
-            )
-        snapshot = store.catalog.by_name(ROOT_FILESET, name)
-        return to_text(snapshot.digest), to_text(digest_of(View(active, snapshot.id), ROOT_FILESET))
+        fileset, snapshot_name = store.catalog.snapshot_place(name or "")
+        if not snapshot_name:
+            return to_text(store.catalog.filesets[fileset].digest), to_text(digest_of(ActiveView(active), fileset))
+        snapshot = store.catalog.by_name(fileset, snapshot_name)
+        return to_text(snapshot.digest), to_text(digest_of(View(active, snapshot.id), fileset))

@@ -28,16 +28,31 @@ class Target(NamedTuple):
 
 
 def parse_target(text: str) -> Target:
-    """``STORE`` or ``STORE@SNAPSHOT``. The last ``@`` divides if no ``/`` comes after it: a store whose own name has
-    an ``@`` is written with a ``/`` at its end, ``me@home/`` or ``me@home/@monday``."""
+    """``STORE``, ``STORE@SNAPSHOT`` or ``STORE@FILESET@SNAPSHOT``.
+
+    The last ``@`` divides if no ``/`` comes after it: a store whose own name has an ``@`` is written with a ``/`` at
+    its end, ``me@home/`` or ``me@home/@monday``.
+    """
     store, at, snapshot = text.rpartition("@")
     if not at or "/" in snapshot:
         store, snapshot = text, ""
     elif not snapshot:
         raise UsageError(f"{text!r} names no snapshot after the '@'; write STORE or STORE@SNAPSHOT")
+    elif "@" in store:
+        store, snapshot = _with_fileset(store, snapshot)
     if not store:
         raise UsageError(f"{text!r} names no store; write STORE or STORE@SNAPSHOT")
     return Target(store, snapshot or None)
+
+
+def _with_fileset(store: str, snapshot: str) -> tuple[str, str]:
+    """``STORE@FILESET`` and a snapshot, where ``STORE`` is a store and the whole of it is none."""
+    from idemfs.store.peek import is_store
+
+    above, _, fileset = store.rpartition("@")
+    if "/" in fileset or is_store(store) or not is_store(above):
+        return store, snapshot
+    return above, f"{fileset}@{snapshot}"
 
 
 def parse_size(text: str) -> int:

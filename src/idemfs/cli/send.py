@@ -7,6 +7,11 @@ from argparse import ArgumentParser, Namespace
 
 from idemfs.cli.parser import add_store
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from idemfs.format.tables import Snapshot
+    from idemfs.vfs.tree import Tree
+
 
 def arguments(parser: ArgumentParser) -> None:
     add_store(parser)
@@ -16,6 +21,15 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--resume", metavar="CURSOR", default="", help="go on where 'idemfs receive --cursor' says; empty: the start"
     )
+
+
+def _refuse_other_filesets(tree: Tree, *snapshots: Snapshot | None) -> None:
+    from idemfs.cli.failures import Refused
+
+    for snapshot in snapshots:
+        if snapshot is not None and snapshot.fileset != tree.fileset:
+            name = tree.store.catalog.filesets[snapshot.fileset].name
+            raise Refused(f"fileset {name!r} cannot be sent yet: the root fileset alone is")
 
 
 def run(options: Namespace) -> None:
@@ -35,8 +49,9 @@ def run(options: Namespace) -> None:
     try:
         tree = Tree(store)
         catalog = store.catalog
-        target = catalog.by_name(tree.fileset, options.snapshot)
-        base = catalog.by_name(tree.fileset, options.base) if options.base is not None else None
+        target = catalog.by_name(*catalog.snapshot_place(options.snapshot))
+        base = catalog.by_name(*catalog.snapshot_place(options.base)) if options.base is not None else None
+        _refuse_other_filesets(tree, target, base)
         send(tree, base, target, sys.stdout.buffer.write, after=after, compress=options.compress)
         sys.stdout.buffer.flush()
     finally:

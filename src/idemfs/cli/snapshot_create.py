@@ -1,4 +1,4 @@
-"""``idemfs snapshot create STORE NAME``."""
+"""``idemfs snapshot create STORE NAME…``."""
 
 from __future__ import annotations
 
@@ -11,7 +11,16 @@ if TYPE_CHECKING:
 
 def arguments(parser: ArgumentParser) -> None:
     add_store(parser)
-    parser.add_argument("name", metavar="NAME", help="up to 200 bytes, without '/' and '@'")
+    parser.add_argument(
+        "names",
+        metavar="NAME",
+        nargs="+",
+        help="up to 200 bytes, without '/' and '@'; FILESET@NAME of another fileset than the root, '*@NAME' of all "
+        "that match. Several are taken at one instant, all or none",
+    )
+    parser.add_argument(
+        "--exclude", metavar="PATTERN", action="append", default=[], help="leave out filesets that a pattern would name"
+    )
 
 
 def run(options: Namespace) -> None:
@@ -19,5 +28,6 @@ def run(options: Namespace) -> None:
     from idemfs.cli.names import show_name
 
     with api.open(options.store) as fs:
-        info = fs.snapshots.create(options.name)
-    print(f"{show_name(info.name)}  {info.guid}  {info.digest}")
+        infos = fs.snapshots.create_all(*options.names, exclude=options.exclude)
+    for info in infos:
+        print(f"{show_name(info.operand)}  {info.guid}  {info.digest}")

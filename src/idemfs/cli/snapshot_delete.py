@@ -15,7 +15,12 @@ if TYPE_CHECKING:
 
 def arguments(parser: ArgumentParser) -> None:
     add_store(parser)
-    parser.add_argument("names", metavar="NAME", nargs="+", help="snapshots; all of them are deleted, or none")
+    parser.add_argument(
+        "names",
+        metavar="NAME",
+        nargs="+",
+        help="or FILESET@NAME; all of them are deleted, or none",
+    )
     add_dry_run(parser)
     parser.add_argument("--yes", action="store_true", help="do not ask; without a terminal nobody is asked")
 

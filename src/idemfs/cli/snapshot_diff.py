@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def arguments(parser: ArgumentParser) -> None:
     add_store(parser)
-    parser.add_argument("base", metavar="BASE", help="the older snapshot")
+    parser.add_argument("base", metavar="BASE", help="the older snapshot; FILESET@NAME of another fileset")
     parser.add_argument("target", metavar="TARGET", nargs="?", help="the newer one (default: the active state)")
     add_json(parser)
 

@@ -1,4 +1,4 @@
-"""``idemfs snapshot list STORE``: reads the last committed group, and takes no lock."""
+"""``idemfs snapshot list STORE [FILESET]``: reads the last committed group, and takes no lock."""
 
 from __future__ import annotations
 
@@ -8,13 +8,19 @@ from idemfs.cli.render import Column, format_time_ns, listing, show_size
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
+    from collections.abc import Callable
 
     from idemfs.cli.render import Json
+    from idemfs.format.tables import Fileset
     from idemfs.snapshots.info import SnapshotInfo
+    from idemfs.store.catalog import Catalog
 
 
 def arguments(parser: ArgumentParser) -> None:
     add_store(parser)
+    parser.add_argument(
+        "fileset", metavar="FILESET", nargs="?", help="a fileset, or '*' and other patterns (default: the root fileset)"
+    )
     add_json(parser)
 
 
@@ -22,15 +28,24 @@ def run(options: Namespace) -> None:
     from idemfs.snapshots.info import SnapshotInfo
     from idemfs.store.peek import read_snapshots
 
-    fileset, snapshots = read_snapshots(options.store)
+    found = read_snapshots(options.store, None if options.fileset is None else _chooser(options.fileset))
     columns = [
+        *([] if options.fileset is None else [Column("fileset")]),
         Column("name"),
         Column("created"),
         Column("owned_bytes", "OWNED", show_size, right=True),
         Column("id", right=True),
         Column("digest"),
     ]
-    listing([row(SnapshotInfo(each, fileset)) for each in snapshots], columns, json=options.json)
+    infos = [SnapshotInfo(each, fileset) for fileset, snapshots in found for each in snapshots]
+    infos.sort(key=lambda info: info.id)
+    listing([row(info) for info in infos], columns, json=options.json)
+
+
+def _chooser(pattern: str) -> Callable[[Catalog], list[Fileset]]:
+    from idemfs.snapshots.choose import filesets
+
+    return lambda catalog: filesets(catalog, pattern)
 
 
 def row(info: SnapshotInfo) -> dict[str, Json]:

@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
 def arguments(parser: ArgumentParser) -> None:
     add_store(parser)
-    parser.add_argument("name", metavar="NAME", help="the snapshot")
+    parser.add_argument("name", metavar="NAME", help="the snapshot; FILESET@NAME of another fileset")
     parser.add_argument("new_name", metavar="NEW", help="its new name; its guid stays")
 
 

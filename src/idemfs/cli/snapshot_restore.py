@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 def arguments(parser: ArgumentParser) -> None:
     add_store(parser)
-    parser.add_argument("name", metavar="NAME", help="the snapshot; newer ones stay")
+    parser.add_argument("name", metavar="NAME", help="the snapshot, FILESET@NAME of another fileset; newer ones stay")
     parser.add_argument(
         "--undo-name", metavar="NAME", help="of the snapshot taken first (default: before-restore-NAME)"
     )
@@ -32,11 +32,11 @@ def run(options: Namespace) -> None:
             return
         fs.snapshots.info(options.name)
         confirm(
-            f"Bring the active file system back to {options.name}? A snapshot of its present state is taken first.",
+            f"Bring its fileset back to {options.name}? A snapshot of its present state is taken first.",
             yes=options.yes,
         )
         undo = fs.snapshots.restore(options.name, options.undo_name)
-    print(f"restored; '{show_name(undo.name)}' is the state before, and restoring it undoes this")
+    print(f"restored; '{show_name(undo.operand)}' is the state before, and restoring it undoes this")
 
 
 def _changes(fs: FileSystem, name: str) -> str:

@@ -32,7 +32,7 @@ def observe(tree: Tree, path: str) -> Side:
             role=tree.role,
             members=records.order(store),
             snapshots=tuple(held(snapshot) for snapshot in store.catalog.snapshots(tree.fileset)),
-            digest=pending.digest if pending else fileset.digest,
+            digest=pending.digest if pending and pending.fileset == tree.fileset else fileset.digest,
             base=base.guid if base else None,
             half_received=partial.get(store) is not None,
             frozen=records.unpack_frozen(store.small.get(records.FROZEN)),

@@ -38,6 +38,8 @@ class StoreStatus:
     behind_bytes: int | None = None
     diverged_snapshots: int | None = None
     diverged_changes: bool | None = None
+    other_filesets: int | None = None
+    """Beside the root fileset, which alone is replicated."""
 
 
 def status(stage: Stage) -> list[StoreStatus]:
@@ -71,6 +73,7 @@ def _row(stage: Stage, peer: Side | Unreachable, primary: Side | None) -> StoreS
         has_changed=None if peer.is_standby else peer.has_changed,
         half_received=peer.half_received,
         switchover_begun=peer.frozen is not None,
+        other_filesets=len(stage.tree(peer.guid).store.catalog.listed_filesets()) - 1,
     )
     if primary is None or primary.guid == peer.guid:
         return row

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from idemfs.format.tables import Fileset, Snapshot
+from idemfs.ids import ROOT_FILESET
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -12,11 +13,13 @@ if TYPE_CHECKING:
 class SnapshotInfo:
     """One snapshot as it was when it was asked for; what it owns changes later."""
 
-    __slots__ = ("created_ns", "digest", "file_count", "fileset", "guid", "id", "name", "owned_bytes")
+    __slots__ = ("created_ns", "digest", "file_count", "fileset", "guid", "id", "name", "operand", "owned_bytes")
 
     def __init__(self, snapshot: Snapshot, fileset: Fileset) -> None:
         self.name = snapshot.name
         self.fileset = fileset.name
+        self.operand = snapshot.name if snapshot.fileset == ROOT_FILESET else f"{fileset.name}@{snapshot.name}"
+        """What names it in this store: ``NAME`` in the root fileset, else ``FILESET@NAME``."""
         self.id = int(snapshot.id)
         self.guid = snapshot.guid.hex()
         """Names the snapshot in every store that holds it."""

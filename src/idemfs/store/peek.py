@@ -19,6 +19,8 @@ from idemfs.store.records import Records
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from idemfs.format.tables import Fileset, Snapshot
 
 
@@ -61,12 +63,18 @@ def refuse_inside(path: str) -> None:
         at = above
 
 
-def read_snapshots(path: str) -> tuple[Fileset, list[Snapshot]]:
-    """The root fileset and its complete snapshots, oldest first. Raises as ``read_superblock``, and ``OSError``."""
+def read_snapshots(
+    path: str, choose: Callable[[Catalog], list[Fileset]] | None = None
+) -> list[tuple[Fileset, list[Snapshot]]]:
+    """Filesets, the root fileset unless others are chosen, with their complete snapshots, oldest first.
+
+    Raises as ``read_superblock``, ``OSError``, and what ``choose`` raises.
+    """
     read_superblock(path)
     kv = LmdbKV(os.path.join(path, "meta"), readonly=True)
     try:
         catalog = Catalog(Records(kv, Table.SMALL))
-        return catalog.filesets[ROOT_FILESET], catalog.snapshots(ROOT_FILESET)
+        chosen = [catalog.filesets[ROOT_FILESET]] if choose is None else choose(catalog)
+        return [(fileset, catalog.snapshots(fileset.number)) for fileset in chosen]
     finally:
         kv.close()

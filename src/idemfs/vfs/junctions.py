@@ -13,19 +13,19 @@ from __future__ import annotations
 import errno
 import stat
 
-from idemfs.errors import BadFilesetName, FilesetError, FilesetExists
+from idemfs.errors import BadFilesetName, FilesetError, FilesetExists, FilesetInUse
 from idemfs.format.inode import Inode
-from idemfs.format.tables import STORE_COMPRESSION, Fileset
+from idemfs.format.tables import STORE_COMPRESSION, Fileset, Snapshot
 from idemfs.ids import ROOT_FILESET, ROOT_NUMBER, FilesetId, Guid, Ino, fileset_of, make_ino, number_of
 from idemfs.limits import FILESET_COUNT_MAX, FILESET_NAME_SIZE_MAX, FILESET_NUMBER_MAX, LINK_COUNT_MAX
+from idemfs.snapshots.choose import PATTERN
+from idemfs.versions.resolve import View
 from idemfs.vfs.fileset_state import RECORD_SIZE, new_inode
 from idemfs.vfs.names import check_name
 from idemfs.vfs.namespace import Namespace
 from idemfs.vfs.reader import posix
 
 _ROOT_MODE = stat.S_IFDIR | 0o755
-_PATTERN = "*?["
-"""Characters that mean more than themselves where filesets are named by a pattern."""
 
 
 def check_fileset_name(name: str) -> None:
@@ -36,7 +36,7 @@ def check_fileset_name(name: str) -> None:
         raise BadFilesetName(f"fileset name {name!r} is not valid Unicode") from None
     if not 0 < size <= FILESET_NAME_SIZE_MAX:
         raise BadFilesetName(f"a fileset name has 1 to {FILESET_NAME_SIZE_MAX} bytes; this one has {size}")
-    if any(c in "/@" or c in _PATTERN or not c.isprintable() for c in name):
+    if any(c in "/@" or c in PATTERN or not c.isprintable() for c in name):
         raise BadFilesetName(f"fileset name {name!r} has one of '/@*?[' or an unprintable character")
     if name in (".", ".."):
         raise BadFilesetName(f"{name!r} is reserved; choose another fileset name")
@@ -129,3 +129,17 @@ class Junctions(Namespace):
                 return False
             number = fileset_of(junction)
         return True
+
+    def refuse_losing_junctions(self, snapshot: Snapshot) -> None:
+        """Before the active state becomes that of ``snapshot``, where a fileset may have no place to appear.
+
+        Raises ``FilesetInUse``.
+        """
+        view = View(self.active, snapshot.id)
+        for fileset in self.store.catalog.children(snapshot.fileset):
+            node = view.inode(fileset.junction)
+            if node is None or not node.nlink or node.size:
+                raise FilesetInUse(
+                    f"snapshot {snapshot.name!r} has no empty directory where fileset {fileset.name!r} appears; let it "
+                    "appear elsewhere ('idemfs fileset attach'), in another fileset or where the snapshot has one"
+                )

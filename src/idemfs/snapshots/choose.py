@@ -1,0 +1,54 @@
+"""Which snapshots are meant by ``FILESET@NAME``, where the fileset may be a pattern.
+
+Threads: under the store's lock.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from idemfs.errors import FilesetMissing
+from idemfs.format.tables import Fileset
+from idemfs.ids import ROOT_FILESET, FilesetId
+from idemfs.store.catalog import Catalog
+
+PATTERN = "*?["
+"""Characters that mean more than themselves in a pattern; no fileset has them in its name."""
+
+
+def filesets(catalog: Catalog, pattern: str, excluded: Iterable[str] = ()) -> list[Fileset]:
+    """Those whose names match, as file names do in a shell, without those that match one of ``excluded``.
+
+    Raises ``FilesetMissing`` when nothing matches.
+    """
+    from fnmatch import fnmatchcase
+
+    if not any(char in PATTERN for char in pattern):
+        return [catalog.fileset_named(pattern)]
+    left_out = list(excluded)
+    found = [
+        fileset
+        for fileset in catalog.listed_filesets()
+        if fnmatchcase(fileset.name, pattern) and not any(fnmatchcase(fileset.name, each) for each in left_out)
+    ]
+    if not found:
+        raise FilesetMissing(f"no fileset matches {pattern!r}; 'idemfs fileset list STORE' shows those there are")
+    return found
+
+
+def places(
+    catalog: Catalog, operands: Iterable[str], excluded: Iterable[str] = (), fileset: FilesetId = ROOT_FILESET
+) -> list[tuple[FilesetId, str]]:
+    """Fileset and name of each snapshot that is meant, each once.
+
+    ``NAME`` is one of ``fileset``, ``@NAME`` one of the root fileset. Raises ``FilesetMissing``.
+    """
+    left_out = list(excluded)
+    found: dict[tuple[FilesetId, str], None] = {}
+    for operand in operands:
+        pattern, _, name = operand.rpartition("@")
+        if any(char in PATTERN for char in pattern):
+            found |= {(each.number, name): None for each in filesets(catalog, pattern, left_out)}
+        else:
+            found[catalog.snapshot_place(operand, fileset)] = None
+    return list(found)

@@ -1,0 +1,92 @@
+"""The fileset commands as processes, and snapshots named with their filesets."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import idemfs as library
+from tests.e2e.program import done, refused, rows
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    """Filesets ``home`` at /home and ``tmp`` at /home/tmp, with a file in each."""
+    path = tmp_path / "store"
+    library.create(path, block_size=4096).close()
+    assert done("fileset", "create", path, "/home").split() == ["home", "/home"]
+    done("fileset", "create", path, "/home/scratch", "--name", "tmp", "--compression", "none")
+    with library.open(path) as fs:
+        for where in ("", "/home", "/home/scratch"):
+            fs.write_bytes(f"{where}/f", (where or "root").encode() * 2000)
+    return path
+
+
+def test_list(store: Path) -> None:
+    found = rows("fileset", "list", store)
+    assert [(row["name"], row["path"], row["inodes"]) for row in found] == [
+        ("root", "/", 3),
+        ("home", "/home", 3),
+        ("tmp", "/home/scratch", 2),
+    ]
+    assert [row["compression"] for row in found] == ["store", "store", "none"]
+    assert all(row["active_bytes"] > 8000 and not row["snapshots"] for row in found)
+    lines = done("fileset", "list", store).splitlines()
+    assert lines[0].split()[:3] == ["NAME", "PATH", "INODES"] and len(lines) == 4
+
+
+def test_rename_and_attach(store: Path) -> None:
+    done("fileset", "rename", store, "tmp", "scratch")
+    assert "a fileset named 'home' exists" in refused("fileset", "rename", store, "scratch", "home")
+    assert "no fileset named 'tmp'" in refused("fileset", "attach", store, "tmp", "/x")
+    with library.open(store) as fs:
+        fs.mkdir("/x")
+    done("fileset", "attach", store, "scratch", "/x")
+    assert [row["path"] for row in rows("fileset", "list", store)] == ["/", "/home", "/x"]
+
+
+def test_snapshots_of_several_filesets(store: Path) -> None:
+    out = done("snapshot", "create", store, "home@x", "y").splitlines()
+    assert [line.split()[0] for line in out] == ["home@x", "y"]
+    done("snapshot", "create", store, "*@all", "--exclude", "t*")
+    assert [row["name"] for row in rows("snapshot", "list", store)] == ["y", "all"]
+    assert [row["name"] for row in rows("snapshot", "list", store, "home")] == ["x", "all"]
+    every = [(row["fileset"], row["name"]) for row in rows("snapshot", "list", store, "*")]
+    assert every == [("home", "x"), ("root", "y"), ("root", "all"), ("home", "all")]
+    assert done("snapshot", "list", store, "*").splitlines()[0].split()[:2] == ["FILESET", "NAME"]
+    assert done("cat", f"{store}@home@x", "/f") == "/home" * 2000
+    assert done("ls", f"{store}@home@x", "/").split() == ["f", "scratch"]
+    digest = rows("snapshot", "list", store, "home")[0]["digest"]
+    assert done("digest", f"{store}@home@x").strip() == digest
+    assert done("digest", store, "home@x", "--recompute").strip() == digest
+    assert done("digest", store, "home@", "--recompute").strip() == digest
+    done("snapshot", "hold", store, "home@x", "me")
+    assert "held by me" in refused("snapshot", "delete", store, "home@x", "y")
+    done("snapshot", "release", store, "home@x", "me")
+    done("snapshot", "rename", store, "home@x", "z")
+    assert "restored; 'home@before-restore-z'" in done("snapshot", "restore", store, "home@z", "--yes")
+    done("snapshot", "delete", store, "home@z", "y")
+    assert [row["name"] for row in rows("snapshot", "list", store, "home")] == ["all", "before-restore-z"]
+    assert done("check", store, "--data").startswith("clean")
+
+
+def test_other_filesets_are_not_sent(store: Path, tmp_path: Path) -> None:
+    done("snapshot", "create", store, "*@x")
+    assert "cannot be sent yet" in refused("send", store, "home@x")
+    assert "root fileset alone is replicated, not yet: home, tmp" in done("standby", "add", store, tmp_path / "peer")
+    done("replicate", store)
+    first, second = rows("status", store)
+    assert (first["other_filesets"], second["other_filesets"]) == (2, 0)
+    assert "not replicated: 2" in done("status", store).splitlines()[1]
+    assert [row["digest"] for row in rows("snapshot", "list", tmp_path / "peer")] == [
+        row["digest"] for row in rows("snapshot", "list", store)
+    ]
+    # The junction is the empty directory there that snapshots show.
+    assert done("ls", tmp_path / "peer", "/").split() == ["f", "home"]
+    assert done("ls", tmp_path / "peer", "/home") == ""
+    done("switchover", store, "--yes")
+    assert done("check", store).startswith("clean") and done("check", tmp_path / "peer").startswith("clean")
+    assert "standby" in refused("fileset", "create", store, "/more")
+    done("switchover", tmp_path / "peer", "--yes")
+    assert done("cat", store, "/home/f") == "/home" * 2000
