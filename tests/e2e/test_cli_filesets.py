@@ -90,3 +90,17 @@ def test_other_filesets_are_not_sent(store: Path, tmp_path: Path) -> None:
     assert "standby" in refused("fileset", "create", store, "/more")
     done("switchover", tmp_path / "peer", "--yes")
     assert done("cat", store, "/home/f") == "/home" * 2000
+
+
+def test_delete(store: Path) -> None:
+    assert "appear others, tmp" in refused("fileset", "delete", store, "home", "--yes")
+    would = done("fileset", "delete", store, "tmp", "--dry-run")
+    assert would.startswith("would delete fileset tmp at /home/scratch: 2 inodes, 0 snapshots, ")
+    assert "repeat with --yes" in refused("fileset", "delete", store, "tmp")
+    done("fileset", "delete", store, "tmp", "--yes")
+    done("snapshot", "create", store, "home@x")
+    done("snapshot", "hold", store, "home@x", "me")
+    assert "are held: x" in refused("fileset", "delete", store, "home", "--yes")
+    done("fileset", "delete", store, "home", "--yes", "--held")
+    assert [row["name"] for row in rows("fileset", "list", store)] == ["root"]
+    assert done("ls", store, "/").split() == ["f"] and done("check", store).startswith("clean")

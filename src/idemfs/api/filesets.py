@@ -64,6 +64,18 @@ class Fileset:
             raise
         self._tree.store.commit()
 
+    def delete(self, *, held: bool = False) -> None:
+        """Delete it with its snapshots, and the directory where it appears; durable on return.
+
+        ``held``: also when somebody holds a snapshot of it. Raises ``FilesetInUse``, ``NoSpace``, ``CommitFailed``.
+        """
+        self._tree.refuse_unless_primary()
+        self._tree.delete_fileset(self._record, held=held)
+
+    def check_deletable(self, *, held: bool = False) -> None:
+        """Raises what ``delete`` would raise."""
+        self._tree.refuse_deleting(self._record, held=held)
+
     def __repr__(self) -> str:
         return f"<Fileset {self.name!r}>"
 

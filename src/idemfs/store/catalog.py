@@ -13,7 +13,7 @@ from bisect import bisect_left, bisect_right
 
 from idemfs.errors import SnapshotMissing
 from idemfs.format import keys, tables
-from idemfs.format.tables import COMPLETE, DELETING, SNAPSHOTS_DELETING, Snapshot
+from idemfs.format.tables import COMPLETE, DELETING, SNAPSHOTS_DELETING, Fileset, Snapshot
 from idemfs.ids import NO_SNAPSHOT, ROOT_FILESET, FilesetId, Guid, SnapshotId
 from idemfs.limits import SCAN_COUNT
 from idemfs.store.fileset_table import FilesetTable
@@ -107,6 +107,11 @@ class Catalog(FilesetTable):
         self.filesets[snapshot.fileset].newest = snapshot.id
         self.changed_fileset(snapshot.fileset)
         self.changed(snapshot)
+
+    def remove_fileset(self, fileset: Fileset) -> None:
+        super().remove_fileset(fileset)
+        self._snapshots.pop(fileset.number, None)
+        self._order.pop(fileset.number, None)
 
     def end_snapshot(self, snapshot: Snapshot) -> None:
         """Let it be one that is being deleted."""

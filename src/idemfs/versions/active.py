@@ -154,6 +154,20 @@ class Active:
         self.fileset(ino).inode_count -= 1
         self.shadows.drop_absent(key)
 
+    def drop_record(self, key: bytes) -> None:
+        """A record of a fileset goes that goes whole, and has no snapshots any more. ``settle`` came before."""
+        ino = keys.ino_of(key)
+        if keys.kind_of(key) == keys.BLOCK:
+            fileset = self.fileset(ino)
+            for _, address, _ in self.map(ino, keys.index_of(key)).real_entries():
+                fileset.sectors -= sector_count_of(address)
+                self.store.free(address)
+            self._maps.pop((ino, keys.index_of(key)), None)
+        elif keys.kind_of(key) == keys.INODE:
+            self._inodes.pop(ino, None)
+            self.fileset(ino).inode_count -= 1
+        self.records.put(key, None)
+
     # -- entries, links, extended attributes ---------------------------------------------------------
 
     def add_record(self, key: bytes, value: bytes, node: Inode) -> None:

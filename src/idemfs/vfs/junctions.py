@@ -13,14 +13,15 @@ from __future__ import annotations
 import errno
 import stat
 
-from idemfs.errors import BadFilesetName, FilesetError, FilesetExists, FilesetInUse
+from idemfs.errors import BadFilesetName, FilesetError, FilesetExists, FilesetInUse, FilesetMissing
 from idemfs.format.inode import Inode
-from idemfs.format.tables import STORE_COMPRESSION, Fileset, Snapshot
+from idemfs.format.tables import COMPLETE, STORE_COMPRESSION, Fileset, Snapshot
 from idemfs.ids import ROOT_FILESET, ROOT_NUMBER, FilesetId, Guid, Ino, fileset_of, make_ino, number_of
 from idemfs.limits import FILESET_COUNT_MAX, FILESET_NAME_SIZE_MAX, FILESET_NUMBER_MAX, LINK_COUNT_MAX
+from idemfs.snapshots import drop
 from idemfs.snapshots.choose import PATTERN
 from idemfs.versions.resolve import View
-from idemfs.vfs.fileset_state import RECORD_SIZE, new_inode
+from idemfs.vfs.fileset_state import RECORD_SIZE, REMOVAL_SIZE, new_inode
 from idemfs.vfs.names import check_name
 from idemfs.vfs.namespace import Namespace
 from idemfs.vfs.reader import posix
@@ -105,6 +106,7 @@ class Junctions(Namespace):
         """Give a fileset another name; it stays where it is. Raises ``BadFilesetName``, ``FilesetExists``."""
         with self.store.lock:
             self._change(2, RECORD_SIZE)
+            self._refuse_gone(fileset)
             self._check_new_name(name)
             self.store.catalog.change_fileset(fileset, name=name)
 
@@ -112,6 +114,7 @@ class Junctions(Namespace):
         """Let a fileset appear as ``name`` in ``parent``, an empty directory, and no longer where it was."""
         with self.store.lock:
             self._change(2, RECORD_SIZE)
+            self._refuse_gone(fileset)
             if fileset.number == ROOT_FILESET:
                 raise FilesetError("the root fileset is the root of the store, and appears nowhere else")
             self._directory(parent)
@@ -129,6 +132,56 @@ class Junctions(Namespace):
                 return False
             number = fileset_of(junction)
         return True
+
+    def delete_fileset(self, fileset: Fileset, *, held: bool = False) -> None:
+        """Delete a fileset with its snapshots, and the directory where it appears. ``held``: also held snapshots.
+
+        On return it is durable that it goes; what it gives back comes with the next group. Raises ``FilesetInUse``,
+        ``FilesetError``, ``NoSpace``, ``CommitFailed``.
+        """
+        with self.store.lock:
+            self._change(16, REMOVAL_SIZE, frees=True)
+            self.refuse_deleting(fileset, held=held)
+            if fileset.junction:
+                self._drop_junction(fileset.junction)
+            self.store.catalog.end_fileset(fileset)
+            self.moves += 1
+            # crash: from here on the deletion happens, now or when the store is opened again.
+            self.store.commit()
+        drop.finish(self.active, fileset)
+
+    def refuse_deleting(self, fileset: Fileset, *, held: bool = False) -> None:
+        """Raises what ``delete_fileset`` would raise."""
+        with self.store.lock:
+            if fileset.number == ROOT_FILESET:
+                raise FilesetError("the root fileset goes with the store")
+            self._refuse_gone(fileset)
+            children = [child.name for child in self.store.catalog.children(fileset.number)]
+            if children:
+                raise FilesetInUse(
+                    f"in fileset {fileset.name!r} appear others, {', '.join(sorted(children))}: delete them first, or "
+                    "let them appear elsewhere ('idemfs fileset attach')"
+                )
+            names = [] if held else drop.held_snapshots(self.store, fileset)
+            if names:
+                raise FilesetInUse(
+                    f"snapshots of fileset {fileset.name!r} are held: {', '.join(names)}; 'idemfs snapshot "
+                    "release' lets them go, --held deletes them all the same"
+                )
+
+    def _refuse_gone(self, fileset: Fileset) -> None:
+        if fileset.state != COMPLETE:
+            raise FilesetMissing("the fileset was deleted")
+
+    def _drop_junction(self, junction: Ino) -> None:
+        """The directory goes with the fileset, unless it has been removed, or filled, by going back to a snapshot."""
+        node = self.active.inode(junction)
+        if node is None or not node.nlink or node.size:
+            return
+        parent = make_ino(fileset_of(junction), node.parent)
+        now = self.store.clock.now_ns()
+        self.names.remove(parent, node.name, node.mode, now)
+        self._drop_directory(junction, now)
 
     def refuse_losing_junctions(self, snapshot: Snapshot) -> None:
         """Before the active state becomes that of ``snapshot``, where a fileset may have no place to appear.

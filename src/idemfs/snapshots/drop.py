@@ -1,0 +1,91 @@
+"""Delete a fileset: its snapshots, oldest first, which hand nothing down, then its active records.
+
+The work goes in steps, each atomic. A fileset that is being deleted has neither a name nor a place where it appears;
+what is left of it is found by its number, so that a crash between two steps loses nothing.
+
+Threads: the store's lock is held for one step at a time.
+"""
+
+from __future__ import annotations
+
+from idemfs.errors import NoSpace
+from idemfs.format import keys
+from idemfs.format.tables import COMPLETE, DELETING, Fileset
+from idemfs.limits import FREEING_BYTES, FREEING_RECORD_COUNT
+from idemfs.snapshots import delete, manage
+from idemfs.store.store import Store
+from idemfs.versions.active import Active
+
+_STEP_RECORD_COUNT = 1024
+_STEP_BLOCK_COUNT = 32
+"""Indirect blocks, each of which frees up to 512 extents."""
+_STEP_BYTES = 2 << 20
+_SMALL_STEP_RECORD_COUNT = FREEING_RECORD_COUNT // 5
+_SMALL_STEP_BYTES = FREEING_BYTES * 3 // 4
+
+
+def resume(active: Active) -> None:
+    """Finish the deletions that a crash interrupted."""
+    for fileset in list(active.store.catalog.filesets.values()):
+        if fileset.state == DELETING:
+            finish(active, fileset)
+
+
+def finish(active: Active, fileset: Fileset) -> None:
+    """Carry a deletion that has begun to its end; what it gives back comes with the next group.
+
+    Raises ``NoSpace``, ``CommitFailed``; then it has freed what it could, and goes on when the store is opened again.
+    """
+    store = active.store
+    for snapshot in store.catalog.all_snapshots(fileset.number):
+        with store.lock:
+            store.admit(4, 2000, frees=True)
+            for key, _ in store.small.scan(*keys.hold_range(snapshot.id), 1000):
+                store.small.put(key, None)
+            if snapshot.state == COMPLETE:
+                store.catalog.end_snapshot(snapshot)
+        delete.finish(active, snapshot)
+    while _step(active, fileset):
+        pass
+    with store.lock:
+        # The digest of the last records is taken off before the record that has it goes.
+        store.commit(wait=False)
+        store.admit(4, 2000, frees=True)
+        store.catalog.remove_fileset(fileset)
+
+
+def _step(active: Active, fileset: Fileset) -> bool:
+    """Free some active records; whether there were any."""
+    store = active.store
+    with store.lock:
+        count = _admit_step(store)
+        # Both may let others in, who may still have files open there.
+        while active.settle():
+            count = _admit_step(store)
+        pairs = store.active.scan(*keys.fileset_range(fileset.number), count)
+        blocks = 0
+        for key, _ in pairs:
+            blocks += keys.kind_of(key) == keys.BLOCK
+            active.drop_record(key)
+            if blocks == _STEP_BLOCK_COUNT:
+                break
+        if not pairs:
+            for key, _ in store.small.scan(*keys.orphan_range(fileset.number), count):
+                store.small.put(key, None)
+                pairs.append((key, b""))
+        return bool(pairs)
+
+
+def _admit_step(store: Store) -> int:
+    """How many records the next step may free: fewer on a host that is full."""
+    try:
+        store.admit(2 * _STEP_RECORD_COUNT, _STEP_BYTES, frees=True)
+        return _STEP_RECORD_COUNT
+    except NoSpace:
+        store.admit(2 * _SMALL_STEP_RECORD_COUNT, _SMALL_STEP_BYTES, frees=True)
+        return _SMALL_STEP_RECORD_COUNT
+
+
+def held_snapshots(store: Store, fileset: Fileset) -> list[str]:
+    """Names of its snapshots that somebody holds."""
+    return [each.name for each in store.catalog.snapshots(fileset.number) if manage.holders(store, each)]

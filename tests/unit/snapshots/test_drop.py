@@ -1,0 +1,151 @@
+"""Deleting filesets: everything goes, nothing else does, and what is open there answers that it is gone."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from idemfs import FileSystem
+from idemfs.engines.kv.api import Table
+from idemfs.errors import FilesetError, FilesetInUse, FilesetMissing
+from idemfs.ids import FilesetId
+from idemfs.snapshots import delete, drop
+from idemfs.testing.builders import assert_clean, memory_store, reopened
+from idemfs.vfs.tree import Tree
+
+
+@pytest.fixture
+def fs() -> Iterator[FileSystem]:
+    """Fileset ``home`` at /srv/home with files of every kind and snapshots, ``other`` beside it."""
+    with FileSystem(Tree(memory_store())) as fs:
+        fs.mkdir("/srv")
+        fs.filesets.create("/srv/home")
+        fs.filesets.create("/srv/other")
+        fill(fs, "/srv/other")
+        fill(fs, "/srv/home")
+        yield fs
+        fs.sync()
+        assert_clean(fs.tree)
+
+
+def fill(fs: FileSystem, path: str) -> None:
+    name = path.rpartition("/")[2]
+    fs.makedirs(f"{path}/d/e")
+    for number in range(30):
+        fs.write_bytes(f"{path}/d/f{number}", os.urandom(number * 700))
+    fs.link(f"{path}/d/f1", f"{path}/d/e/second")
+    fs.setxattr(f"{path}/d/f2", "user.note", b"x" * 5000)
+    fs.symlink("d", f"{path}/s")
+    fs.snapshots.create(f"{name}@one")
+    for number in range(0, 30, 3):
+        fs.write_bytes(f"{path}/d/f{number}", os.urandom(9000))
+    fs.snapshots.create(f"{name}@two")
+    fs.rmtree(f"{path}/d/e")
+    fs.truncate(f"{path}/d/f29", 100)
+
+
+def records_of(fs: FileSystem, number: int) -> int:
+    """How many records there are of a fileset, in all tables."""
+    kv = fs.tree.store.kv
+    prefix = number.to_bytes(2, "big")
+    places = ((Table.ACTIVE, 0), (Table.SHADOW, 0), (Table.OWNED, 8))
+    count = sum(
+        key[at : at + 2] == prefix for table, at in places for key, _ in kv.scan(table, b"", b"\xff" * 300, 1 << 20)
+    )
+    return count + sum(
+        key[1:3] == prefix and key[:1] in b"FUSO" for key, _ in kv.scan(Table.SMALL, b"", b"\xff" * 20, 1 << 20)
+    )
+
+
+def test_everything_of_it_goes_and_nothing_else(fs: FileSystem) -> None:
+    fs.sync()
+    used = fs.tree.store.space.sector_count - fs.tree.store.space.free_sectors()
+    other = fs.filesets["other"].info()
+    assert records_of(fs, 1) > 100
+    sectors = (fs.filesets["home"].info().active_bytes + fs.filesets["home"].info().snapshot_bytes) // 4096
+    fs.filesets["home"].delete()
+    fs.sync()
+    assert records_of(fs, 1) == 0 and "home" not in fs.filesets and fs.listdir("/srv") == ["other"]
+    assert fs.tree.store.space.sector_count - fs.tree.store.space.free_sectors() < used - sectors * 9 // 10
+    after = fs.filesets["other"].info()
+    assert (after.active_bytes, after.snapshot_bytes) == (other.active_bytes, other.snapshot_bytes)
+    assert fs.filesets.create("/srv/home").path == "/srv/home"
+    # Numbers are never given again.
+    assert fs.stat("/srv/home").st_ino >> 48 == 3
+
+
+def test_in_small_steps(fs: FileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drop, "_STEP_RECORD_COUNT", 5)
+    monkeypatch.setattr(drop, "_STEP_BLOCK_COUNT", 1)
+    monkeypatch.setattr(delete, "_STEP_RECORD_COUNT", 3)
+    fs.filesets["home"].delete()
+    fs.sync()
+    assert records_of(fs, 1) == 0
+
+
+def test_what_keeps_it(fs: FileSystem) -> None:
+    fs.filesets.create("/srv/home/inner")
+    with pytest.raises(FilesetInUse, match="inner"):
+        fs.filesets["home"].delete()
+    fs.filesets["inner"].delete()
+    fs.snapshots.hold("home@one", "backup")
+    with pytest.raises(FilesetInUse, match="one"):
+        fs.filesets["home"].check_deletable()
+    with pytest.raises(FilesetError):
+        fs.filesets["root"].delete()
+    home = fs.filesets["home"]
+    home.delete(held=True)
+    with pytest.raises(FilesetMissing):
+        home.delete()
+    with pytest.raises(FilesetMissing):
+        home.rename("x")
+    with pytest.raises(FilesetMissing):
+        home.attach("/srv/other/d")
+    assert len(fs.filesets) == 2
+
+
+def test_what_is_open_there_is_gone(fs: FileSystem) -> None:
+    file = fs.open("/srv/home/d/f5", "r+b", buffering=0)
+    orphan = fs.open("/srv/home/d/f6", "r+b", buffering=0)
+    orphan.write(b"waits in memory")
+    fs.unlink("/srv/home/d/f6")
+    directory = fs.tree.reader.lookup(fs.tree.reader.root, b"srv")
+    root = fs.tree.reader.lookup(directory, b"home")
+    snapshot = fs.snapshots["home@one"]
+    file.write(b"waits in memory too")
+    fs.filesets["home"].delete()
+    for call in (lambda: file.write(b"1"), lambda: orphan.read(1), lambda: fs.tree.create(root, b"x", 0o100644, 0, 0)):
+        with pytest.raises(OSError) as caught:
+            call()
+        assert caught.value.errno == errno.ENOENT
+    with pytest.raises(OSError) as caught:
+        snapshot.read_bytes("/d/f5")
+    assert caught.value.errno == errno.ESTALE
+    file.close()
+    orphan.close()
+    fs.sync()
+    assert records_of(fs, 1) == 0
+
+
+def test_a_large_file(fs: FileSystem) -> None:
+    with fs.open("/srv/home/large", "wb") as file:
+        for _ in range(40):
+            file.write(os.urandom(4096 * 100))
+    fs.filesets["home"].delete()
+    fs.sync()
+    assert records_of(fs, 1) == 0
+
+
+def test_it_goes_on_when_the_store_is_opened_again(fs: FileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(drop, "finish", lambda active, fileset: None)
+    fs.filesets["home"].delete()
+    assert "home" not in fs.filesets and records_of(fs, 1) > 100
+    assert_clean(fs.tree)
+    monkeypatch.undo()
+    again = FileSystem(reopened(fs.tree, committed=False))
+    again.sync()
+    assert records_of(again, 1) == 0 and FilesetId(1) not in again.tree.store.catalog.filesets
+    assert_clean(again.tree)
