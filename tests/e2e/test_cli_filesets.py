@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,19 @@ def test_delete(store: Path) -> None:
     done("fileset", "delete", store, "home", "--yes", "--held")
     assert [row["name"] for row in rows("fileset", "list", store)] == ["root"]
     assert done("ls", store, "/").split() == ["f"] and done("check", store).startswith("clean")
+
+
+def test_quota(store: Path) -> None:
+    assert "no limit" in done("fileset", "quota", store, "home")
+    assert "home: " in done("fileset", "quota", store, "home", "--bytes", "100KiB", "--inodes", "10")
+    assert "of 100 KiB" in done("fileset", "quota", store, "home", "--snapshots", "count")
+    row = rows("fileset", "list", store)[1]
+    assert (row["quota_bytes"], row["quota_inodes"], row["quota_counts_snapshots"]) == (102400, 10, True)
+    large = store.parent / "large"
+    large.mkdir()
+    (large / "file").write_bytes(os.urandom(200_000))
+    assert "bytes left of its quota" in refused("put", store, large, "/home/large")
+    assert "a quota is a number" in refused("fileset", "quota", store, "home", "--inodes", "-1", status=2)
+    done("fileset", "quota", store, "home", "--bytes", "0", "--inodes", "0")
+    done("put", store, large, "/home/large")
+    assert done("check", store).startswith("clean")

@@ -54,6 +54,17 @@ class Fileset:
         self._tree.rename_fileset(self._record, name)
         self._tree.store.commit()
 
+    def set_quota(
+        self, size: int | None = None, inodes: int | None = None, *, counts_snapshots: bool | None = None
+    ) -> None:
+        """Limit the bytes and the inodes that it holds; 0 is no limit, None leaves what is there. Durable on return.
+
+        ``counts_snapshots``: whether the bytes are those of its active state and of its snapshots, or of the active
+        state alone. What would exceed a quota fails with ``QuotaExceeded``, an ``OSError`` with EDQUOT.
+        """
+        self._tree.set_quota(self._record, quota_bytes=size, quota_inodes=inodes, counts_snapshots=counts_snapshots)
+        self._tree.store.commit()
+
     def attach(self, path: AnyPath) -> None:
         """Let it appear at an empty directory, and no longer where it was; durable on return."""
         try:

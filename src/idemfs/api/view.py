@@ -16,6 +16,7 @@ from idemfs.api.files import Mode, RawFile, parse_mode, read_all, touch, wrapped
 from idemfs.api.names import AnyPath, StrPath, attribute_name, encode, named, naming
 from idemfs.api.status import status
 from idemfs.format.inode import Inode
+from idemfs.ids import Ino
 from idemfs.limits import CALL_BYTES_MAX
 from idemfs.vfs.paths import Paths
 from idemfs.vfs.reader import Reader, posix
@@ -258,9 +259,8 @@ class TreeView:
             return list(reader.data_ranges(ino))
 
     def statvfs(self, path: AnyPath = "/") -> os.statvfs_result:
-        """The host's free space, seen through the store."""
-        self.stat(path)
-        return self.tree.statfs()
+        """The host's free space, seen through the store, and through the quota of the fileset that holds ``path``."""
+        return self.tree.statfs(Ino(self.stat(path).st_ino))
 
 
 def check_regular(node: Inode) -> None:

@@ -28,6 +28,7 @@ COMMANDS: dict[tuple[str, ...], str] = {
     ("fileset", "create"): "make a fileset: a subtree with inode numbers, snapshots and a quota of its own",
     ("fileset", "list"): "list the filesets, with where they appear and what they take",
     ("fileset", "delete"): "delete a fileset with its snapshots",
+    ("fileset", "quota"): "limit the bytes and inodes that a fileset holds",
     ("fileset", "rename"): "give a fileset another name",
     ("fileset", "attach"): "let a fileset appear at another directory",
     ("link", "create"): "make a link that leads to a file in the newest snapshot",

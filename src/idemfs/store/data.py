@@ -45,14 +45,20 @@ class Data:
         """What the open group wrote; it must be synced before the group commits."""
 
     def write(
-        self, content: bytes | memoryview, extent: tuple[int, int] | None = None, *, frees: bool = False
+        self,
+        content: bytes | memoryview,
+        extent: tuple[int, int] | None = None,
+        *,
+        frees: bool = False,
+        compress: bool | None = None,
     ) -> tuple[Address, int]:
         """Store the content of one block; its address and checksum. Trailing zeros are not stored.
 
         ``extent`` (sector, count) was allocated for it before, in this group; what is not needed of it
         is given back, unless this fails. Raises ``OSError``, and ``NoSpace`` only without one.
-        ``frees``: as for ``Space.allocate``. A ``memoryview``, of bytes that nobody can change, is written from
-        where it lies, and not kept in the cache: so are whole blocks of files that are written in order.
+        ``frees``: as for ``Space.allocate``. ``compress``: None for what the store does. A ``memoryview``, of bytes
+        that nobody can change, is written from where it lies, and not kept in the cache: so are whole blocks of files
+        that are written in order.
         """
         payload = content if len(content) and content[-1] else bytes(content).rstrip(b"\0")
         if not payload:
@@ -60,7 +66,7 @@ class Data:
                 self._space.give_back(*extent, 0)
             return HOLE, 0
         checksum = xxh3_64_intdigest(payload)
-        stored = self._compressed(payload) if self._compress else None
+        stored = self._compressed(payload) if (self._compress if compress is None else compress) else None
         data = payload if stored is None else stored
         count = (len(data) + SECTOR_SIZE - 1) // SECTOR_SIZE
         sector = self._place(extent, count, frees)

@@ -30,6 +30,10 @@ class FilesetTable:
         """The directories where filesets appear."""
         self._numbers: dict[str, FilesetId] = {}
         """Of filesets, by their names."""
+        self.limited: set[FilesetId] = set()
+        """Those with a quota."""
+        self.left_bytes: dict[FilesetId, int] = {}
+        """What operations may still add to filesets with a quota, until the group is sealed and tells exactly."""
         for key, value in small.scan(*keys.prefix_range(b"F"), 1 << 16):
             number = FilesetId(int.from_bytes(key[1:], "big"))
             self.filesets[number] = tables.unpack_fileset(number, value)
@@ -45,11 +49,15 @@ class FilesetTable:
             self._numbers[fileset.name] = fileset.number
         if fileset.junction:
             self.junctions[fileset.junction] = fileset.number
+        if fileset.quota_bytes or fileset.quota_inodes:
+            self.limited.add(fileset.number)
 
     def _forget(self, fileset: Fileset) -> None:
         if self._numbers.get(fileset.name) == fileset.number:
             del self._numbers[fileset.name]
         self.junctions.pop(fileset.junction, None)
+        self.limited.discard(fileset.number)
+        self.left_bytes.pop(fileset.number, None)
 
     def fileset_named(self, name: str) -> Fileset:
         """Raises ``FilesetMissing``."""
@@ -89,6 +97,13 @@ class FilesetTable:
         self._learn(fileset)
         self.changed_fileset(fileset.number)
 
+    def limit_fileset(self, fileset: Fileset, quota_bytes: int, quota_inodes: int, flags: int) -> None:
+        """Another quota; 0 is none."""
+        self._forget(fileset)
+        fileset.quota_bytes, fileset.quota_inodes, fileset.flags = quota_bytes, quota_inodes, flags
+        self._learn(fileset)
+        self.changed_fileset(fileset.number)
+
     def end_fileset(self, fileset: Fileset) -> None:
         """Let it be one that is being deleted."""
         self._forget(fileset)
@@ -120,6 +135,7 @@ class FilesetTable:
             if fileset.is_counted:
                 self._put_if_changed(keys.usage(number), fileset.pack_usage())
         self._changed_filesets.clear()
+        self.left_bytes.clear()
 
     def _put_if_changed(self, key: bytes, value: bytes) -> None:
         if self._small.get(key) != value:

@@ -35,6 +35,7 @@ _PICK_COUNT = 30
 """Inode numbers that are tried before a change is made to something else."""
 _REFUSALS = frozenset(
     {
+        errno.EBUSY,
         errno.EEXIST,
         errno.ENOTEMPTY,
         errno.EINVAL,

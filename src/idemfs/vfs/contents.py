@@ -15,6 +15,7 @@ from collections.abc import Callable
 from idemfs.errors import DamagedBlock, NoSpace
 from idemfs.format.address import HOLE
 from idemfs.format.inode import INLINE, Inode
+from idemfs.format.tables import STORE_COMPRESSION, ZSTD_COMPRESSION
 from idemfs.ids import Ino
 from idemfs.limits import DIRTY_DATA_BYTES_MAX, FILE_SIZE_MAX, SECTOR_SIZE
 from idemfs.versions.active import Active
@@ -94,7 +95,9 @@ class Contents:
 
     def _write_piece(self, ino: Ino, node: Inode, number: int, start: int, piece: memoryview) -> None:
         if start == 0 and len(piece) == self.block_size:
-            address, checksum = self.store.data.write(piece if piece.readonly else bytes(piece))
+            address, checksum = self.store.data.write(
+                piece if piece.readonly else bytes(piece), compress=self._compresses(ino)
+            )
             self._forget(ino, number)
             self.active.set_block(ino, node, number, address, checksum, number * self.block_size)
             return
@@ -119,6 +122,10 @@ class Contents:
             self._add(ino, 0, _Waiting(bytearray(node.data), extent, 0))
         node.flags &= ~INLINE
         node.data = b""
+
+    def _compresses(self, ino: Ino) -> bool | None:
+        compression = self.active.fileset(ino).compression
+        return None if compression == STORE_COMPRESSION else compression == ZSTD_COMPRESSION
 
     def _allocate(self, frees: bool = False) -> tuple[int, int]:
         count = self.block_size // SECTOR_SIZE
@@ -164,7 +171,8 @@ class Contents:
         start = number * self.block_size
         inside = min(len(block.content), max(0, node.size - start))
         # It waits until it is written: when this fails, nothing is lost that can be tried again.
-        address, checksum = self.store.data.write(bytes(memoryview(block.content)[:inside]), block.extent)
+        content = bytes(memoryview(block.content)[:inside])
+        address, checksum = self.store.data.write(content, block.extent, compress=self._compresses(ino))
         self._pop(ino, number)
         self.active.set_block(ino, node, number, address, checksum, start + block.first)
 

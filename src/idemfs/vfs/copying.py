@@ -13,7 +13,7 @@ import stat
 from collections.abc import Collection
 from typing import Protocol
 
-from idemfs.errors import Fenced, NoSpace, NotPrimary
+from idemfs.errors import Fenced, NoSpace, NotPrimary, QuotaExceeded
 from idemfs.ids import Ino
 from idemfs.vfs.paths import Paths
 from idemfs.vfs.reader import Reader
@@ -86,7 +86,7 @@ class Copy:
 
     def failed(self, path: bytes, error: OSError) -> None:
         """Report ``error``, or raise it when it ends the copy."""
-        if error.errno in self._ends or isinstance(error, NoSpace | NotPrimary | Fenced):
+        if error.errno in self._ends or isinstance(error, NoSpace | QuotaExceeded | NotPrimary | Fenced):
             if error.filename is None:
                 error.filename = path
             raise error

@@ -16,9 +16,9 @@ from idemfs.format import keys, role
 from idemfs.format.inode import INLINE, Inode
 from idemfs.format.role import Role, RoleRecord
 from idemfs.format.tables import Snapshot
-from idemfs.ids import NO_SNAPSHOT, ROOT_FILESET, ROOT_NUMBER, FilesetId, Ino, make_ino
+from idemfs.ids import NO_SNAPSHOT, ROOT_FILESET, ROOT_NUMBER, FilesetId, Ino, fileset_of, make_ino
 from idemfs.limits import INDIRECT_ENTRY_COUNT, SECTOR_SIZE
-from idemfs.snapshots import bring_back, delete, drop, received
+from idemfs.snapshots import bring_back, delete, drop, quota, received, usage
 from idemfs.store.store import Store
 from idemfs.versions.active import Active
 from idemfs.versions.resolve import View
@@ -63,6 +63,7 @@ class FilesetState:
             crosses=True,
         )
         self.contents.name_damage = self.reader.damaged
+        self._limited = store.catalog.limited
         self._open_counts: dict[Ino, int] = {}
         self.moves = 0
         """Grows when a directory is renamed, removed or restored, or the role is: paths may lead elsewhere then."""
@@ -105,11 +106,24 @@ class FilesetState:
         # As a standby the active file system may have become any other one.
         self.moves += 1
 
-    def _change(self, records: int, size: int, *, frees: bool = False) -> None:
-        """Called by every operation first. Raises ``NotPrimary``, ``Fenced``, ``NoSpace``, ``CommitFailed``."""
+    def _change(
+        self, records: int, size: int, *, frees: bool = False, grows: Ino | None = None, data: int = 0, inodes: int = 0
+    ) -> None:
+        """Called by every operation first. Raises ``NotPrimary``, ``Fenced``, ``NoSpace``, ``CommitFailed``.
+
+        ``grows``: the fileset of this inode does, by so many bytes of ``data`` and new ``inodes`` beside the records.
+        Then ``QuotaExceeded`` is raised too.
+        """
         if self.role.role is not _PRIMARY:
             self.refuse_unless_primary()
         self.store.admit(records, size, frees=frees)
+        if grows is not None and self._limited and fileset_of(grows) in self._limited:
+            fileset = self.store.catalog.filesets[fileset_of(grows)]
+            if not quota.has_room(self.store, fileset, size + data, inodes):
+                # What was estimated, and what was given up since, is known when the group is sealed.
+                self.store.commit(wait=False)
+                self.store.admit(records, size, frees=frees)
+                quota.take_room(self.store, fileset, size + data)
         # Again, since admitting may have waited while the role was taken away.
         if self.role.role is not _PRIMARY:
             self.refuse_unless_primary()
@@ -207,14 +221,20 @@ class FilesetState:
         """Everything that was changed before is durable on return."""
         self.store.commit()
 
-    def statfs(self) -> os.statvfs_result:
-        """The host's free space, seen through the store."""
+    def statfs(self, ino: Ino | None = None) -> os.statvfs_result:
+        """The host's free space, seen through the store, and through the quota of the fileset that ``ino`` is in."""
         with self.store.lock:
             free = self.store.space.free_sectors() + self.store.blocks.free_bytes() // SECTOR_SIZE
             used = self.store.space.sector_count - self.store.space.free_sectors()
-            inode_count = self.active.fileset(self.root).inode_count
-        inodes_free = 1 << 40
-        total = used + free
+            fileset = self.active.fileset(self.root if ino is None else ino)
+            inode_count = fileset.inode_count
+            total, inodes_free = used + free, 1 << 40
+            if fileset.quota_inodes:
+                inodes_free = max(0, fileset.quota_inodes - inode_count)
+            if fileset.quota_bytes:
+                total = fileset.quota_bytes // SECTOR_SIZE
+                left = fileset.quota_bytes - usage.used_bytes(self.store, fileset)
+                free = max(0, min(free, left // SECTOR_SIZE))
         return os.statvfs_result(
             (
                 self.store.block_size,

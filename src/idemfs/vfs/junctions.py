@@ -15,10 +15,10 @@ import stat
 
 from idemfs.errors import BadFilesetName, FilesetError, FilesetExists, FilesetInUse, FilesetMissing
 from idemfs.format.inode import Inode
-from idemfs.format.tables import COMPLETE, STORE_COMPRESSION, Fileset, Snapshot
+from idemfs.format.tables import COMPLETE, SNAPSHOTS_COUNT, STORE_COMPRESSION, Fileset, Snapshot
 from idemfs.ids import ROOT_FILESET, ROOT_NUMBER, FilesetId, Guid, Ino, fileset_of, make_ino, number_of
 from idemfs.limits import FILESET_COUNT_MAX, FILESET_NAME_SIZE_MAX, FILESET_NUMBER_MAX, LINK_COUNT_MAX
-from idemfs.snapshots import drop
+from idemfs.snapshots import drop, usage
 from idemfs.snapshots.choose import PATTERN
 from idemfs.versions.resolve import View
 from idemfs.vfs.fileset_state import RECORD_SIZE, REMOVAL_SIZE, new_inode
@@ -132,6 +132,40 @@ class Junctions(Namespace):
                 return False
             number = fileset_of(junction)
         return True
+
+    def set_quota(
+        self,
+        fileset: Fileset,
+        *,
+        quota_bytes: int | None = None,
+        quota_inodes: int | None = None,
+        counts_snapshots: bool | None = None,
+    ) -> None:
+        """Limit what a fileset holds; 0 is no limit, None leaves what is there. It may hold more already."""
+        with self.store.lock:
+            self._change(2, RECORD_SIZE)
+            self._refuse_gone(fileset)
+            for number in (quota_bytes, quota_inodes):
+                if number is not None and not 0 <= number < 1 << 63:
+                    raise ValueError(f"a quota is a number from 0 on, not {number}")
+            if not fileset.is_counted:
+                self._count(fileset)
+            flags = fileset.flags
+            if counts_snapshots is not None:
+                flags = flags | SNAPSHOTS_COUNT if counts_snapshots else flags & ~SNAPSHOTS_COUNT
+            self.store.catalog.limit_fileset(
+                fileset,
+                fileset.quota_bytes if quota_bytes is None else quota_bytes,
+                fileset.quota_inodes if quota_inodes is None else quota_inodes,
+                flags,
+            )
+
+    def _count(self, fileset: Fileset) -> None:
+        """What the root fileset of an old store holds: from now on it is kept."""
+        self.store.commit(wait=False)
+        fileset.sectors, fileset.record_bytes = usage.counted(self.store, fileset)
+        fileset.is_counted = True
+        self.store.admit(2, RECORD_SIZE)
 
     def delete_fileset(self, fileset: Fileset, *, held: bool = False) -> None:
         """Delete a fileset with its snapshots, and the directory where it appears. ``held``: also held snapshots.

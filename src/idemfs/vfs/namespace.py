@@ -80,7 +80,7 @@ class Namespace(FilesetState):
             if umask is not None:
                 mode, lists = self._inherit(parent, mode, umask)
             size = sum(map(len, lists.values())) if lists else 0
-            self._change(8 + len(lists), RECORD_SIZE + len(data) + size)
+            self._change(8 + len(lists), RECORD_SIZE + len(data) + size, grows=parent, inodes=1)
             directory = self._directory(parent)
             check_name(name)
             kind = mode & 0o170000
@@ -128,7 +128,7 @@ class Namespace(FilesetState):
     def link(self, ino: Ino, parent: Ino, name: bytes) -> None:
         """A further name for a file."""
         with self.store.lock:
-            self._change(8, RECORD_SIZE)
+            self._change(8, RECORD_SIZE, grows=parent)
             node = self.reader.inode(ino)
             self._directory(parent)
             check_name(name)

@@ -20,6 +20,7 @@ from idemfs.ids import Ino
 from idemfs.limits import (
     FILE_SIZE_MAX,
     INDIRECT_ENTRY_COUNT,
+    SECTOR_SIZE,
     TIME_NS_MAX,
     TIME_NS_MIN,
     XATTR_NAME_SIZE_MAX,
@@ -137,7 +138,7 @@ class Tree(Junctions):
         """Set the access control list; the mode follows it, and what the mode alone can say is not kept twice."""
         with self.store.lock:
             entries = acl.unpack(value)
-            self._change(8, RECORD_SIZE + 2 * len(value) + self.store.superblock.inline_size)
+            self._change(8, RECORD_SIZE + 2 * len(value) + self.store.superblock.inline_size, grows=ino)
             self.reader.inode(ino)
             node = self.active.change_inode(ino)
             node.mode = acl.mode_of(entries, node.mode)
@@ -165,7 +166,7 @@ class Tree(Junctions):
 
     def set_xattr(self, ino: Ino, name: bytes, value: bytes, flags: XattrFlag = XattrFlag.NONE) -> None:
         with self.store.lock:
-            self._change(6, RECORD_SIZE + 2 * len(value) + self.store.superblock.inline_size)
+            self._change(6, RECORD_SIZE + 2 * len(value) + self.store.superblock.inline_size, grows=ino)
             self.reader.inode(ino)
             if not name or b"\0" in name:
                 raise posix(errno.EINVAL)
@@ -194,15 +195,34 @@ class Tree(Junctions):
 
     # -- content -------------------------------------------------------------------------------------
 
-    def _changing_file(self, ino: Ino, size: int, *, frees: bool = False) -> Inode:
-        """Admit a change of ``size`` bytes of content, and return the inode to be changed."""
+    def _changing_file(self, ino: Ino, size: int, *, frees: bool = False, at: int | None = None) -> Inode:
+        """Admit a change of ``size`` bytes of content, and return the inode to be changed.
+
+        ``at``: the offset of bytes that are written; without it, nothing is added.
+        """
         block_count = size // self.store.block_size + 2
         records = RECORD_SIZE + 40 * block_count + 4 * self.store.superblock.inline_size
-        self._change(3 * block_count + 6, records, frees=frees)
+        if at is None or not self._limited:
+            self._change(3 * block_count + 6, records, frees=frees)
+        else:
+            self._change(3 * block_count + 6, records, grows=ino, data=self._added_bytes(ino, at, size))
         node = self.reader.inode(ino)
         if not node.is_file:
             raise posix(errno.EISDIR if node.is_dir else errno.EINVAL)
         return self.active.change_inode(ino)
+
+    def _added_bytes(self, ino: Ino, offset: int, size: int) -> int:
+        """The most that extents of what is written may take, beside those that waiting blocks have already."""
+        node = self.active.inode(ino)
+        end = offset + size
+        if node is None or not size or (node.is_inline and end <= self.store.superblock.inline_size):
+            return 0
+        block_size = self.store.block_size
+        first, last = (0 if node.is_inline else offset // block_size), -(-end // block_size)
+        stop = min(max(node.size, end), last * block_size)
+        waiting = self.contents.waiting(ino, first)
+        counted = 0 if waiting is None else -(-len(waiting) // SECTOR_SIZE) * SECTOR_SIZE
+        return max(0, -(-(stop - first * block_size) // SECTOR_SIZE) * SECTOR_SIZE - counted)
 
     def _with_room(self, change: Callable[[], _T]) -> _T:
         """Do ``change``, which does all or nothing; once more, when space was freed that waits for its group."""
@@ -217,7 +237,7 @@ class Tree(Junctions):
 
     def write(self, ino: Ino, offset: int, data: bytes | bytearray | memoryview) -> int:
         """Write at ``offset``; how many bytes were written: fewer than given when space ran out after some."""
-        return self._with_room(lambda: self._write(ino, self._changing_file(ino, len(data)), offset, data))
+        return self._with_room(lambda: self._write(ino, self._changing_file(ino, len(data), at=offset), offset, data))
 
     def _write(self, ino: Ino, node: Inode, offset: int, data: bytes | bytearray | memoryview) -> int:
         if not data:
@@ -230,7 +250,8 @@ class Tree(Junctions):
         """Write at the end of the file, wherever that is now; the offset behind what was written, and its size."""
 
         def change() -> tuple[int, int]:
-            node = self._changing_file(ino, len(data))
+            known = self.active.inode(ino)
+            node = self._changing_file(ino, len(data), at=0 if known is None else known.size)
             count = self._write(ino, node, node.size, data)
             return node.size, count
 
