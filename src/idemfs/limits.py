@@ -26,8 +26,9 @@ SNAPSHOT_NAME_SIZE_MAX = 200
 SNAPSHOT_COUNT_MAX = 1 << 20
 FILESET_NAME_SIZE_MAX = 200
 FILESET_COUNT_MAX = 10_000
-FILESET_NUMBER_MAX = (1 << 16) - 1
-"""Numbers of filesets are never used again, so this is how many a store can have seen."""
+FILESET_NUMBER_MAX = (1 << 15) - 1
+"""Numbers of filesets are never used again, so this is how many a store can have seen. A mount has the top bit of
+an inode number for inodes in snapshots."""
 
 GROUP_SECONDS = 5.0
 GROUP_RECORD_COUNT_MAX = 60_000

@@ -11,6 +11,7 @@ from idemfs.cli.parser import add_store
 
 _CHANGES_FILES = {("put",), ("receive",), ("failover",), ("failback",), ("switchover",)}
 _CHANGES_SNAPSHOTS = {("snapshot", "restore"), ("snapshot", "delete")}
+_CHANGES_FILESETS = {("fileset", "create"), ("fileset", "attach"), ("fileset", "delete")}
 """Commands after which the kernel's names and contents may be old."""
 _OF_FSTAB = frozenset(("auto", "noauto", "user", "nouser", "users", "defaults", "nofail", "_netdev"))
 _DEFAULTS = frozenset(("rw", "suid", "dev", "exec", "atime", "async", "relatime", "norelatime", "strictatime"))
@@ -25,7 +26,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--foreground", action="store_true", help="stay until it is unmounted; log to standard error")
     parser.add_argument("--allow-other", action="store_true", help="let other users in (for root: the default)")
     parser.add_argument("--read-only", action="store_true", help="refuse changes")
-    parser.add_argument("--snapshot", metavar="NAME", help="show this snapshot, and nothing else")
+    parser.add_argument("--snapshot", metavar="NAME", help="show this snapshot, or FILESET@NAME, and nothing else")
     parser.add_argument("-o", metavar="OPTIONS", default="", help="as for mount(8), and snapshot=NAME")
 
 
@@ -78,7 +79,7 @@ def _run_command(command: list[str]) -> int:
 
 
 def _stales(command: list[str]) -> bool:
-    return tuple(command[:1]) in _CHANGES_FILES or tuple(command[:2]) in _CHANGES_SNAPSHOTS
+    return tuple(command[:1]) in _CHANGES_FILES or tuple(command[:2]) in _CHANGES_SNAPSHOTS | _CHANGES_FILESETS
 
 
 def helper() -> int:

@@ -113,7 +113,8 @@ class AttributeRequests:
         return b""
 
     def statfs(self, request: Request) -> Reply:
-        found = self._tree.statfs()
+        is_active = self._nodes.shows_active and request.node not in MADE_UP
+        found = self._tree.statfs(self._nodes.place(request.node)[1] if is_active else None)
         return wire.STATFS_OUT.pack(
             found.f_blocks,
             found.f_bfree,

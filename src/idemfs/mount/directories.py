@@ -17,7 +17,7 @@ import itertools
 import zlib
 from threading import Lock
 
-from idemfs.ids import Ino, make_ino, number_of
+from idemfs.ids import ROOT_NUMBER, Ino, fileset_of, make_ino, number_of
 from idemfs.ids import Number as NumberType
 from idemfs.mount import wire
 from idemfs.mount.contents import OpenInodes
@@ -192,7 +192,12 @@ class DirectoryRequests:
         name = self._after(node, handle, cookie)
         if name is not None:
             return name
-        ino = make_ino(reader.fileset, NumberType(cookie & (1 << _NUMBER_BITS) - 1))
+        ino = make_ino(fileset_of(directory), NumberType(cookie & (1 << _NUMBER_BITS) - 1))
+        if number_of(ino) == ROOT_NUMBER:
+            # The root of another fileset, which has no name there.
+            for name, root, _ in reader.all_entries(directory):
+                if cookie_of(name, number_of(root)) == cookie:
+                    return name
         for parent, name in reader.links(ino):
             if parent == number_of(directory) and cookie_of(name, number_of(ino)) == cookie:
                 return name

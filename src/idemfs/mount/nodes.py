@@ -2,7 +2,7 @@
 
 ::
 
-    number of an active inode (fileset · number)           the active file system; 1 is the root
+    number of an active inode (fileset · number)           the active file system; 1 is the root of the root fileset
     1 · snapshot id (20 bits) · number (43 bits)            an inode as a snapshot sees it
     1 · 0 (20 bits) · 1, 2, 3                               .snapshots, .snapshots/latest, .snapshots/NAME/.snapshots
 
@@ -21,7 +21,7 @@ from idemfs.errors import SnapshotMissing
 from idemfs.format.inode import Inode
 from idemfs.format.role import Role
 from idemfs.format.tables import Snapshot
-from idemfs.ids import ROOT_INO, Ino, SnapshotId, fileset_of, make_ino, number_of
+from idemfs.ids import ROOT_INO, ROOT_NUMBER, Ino, SnapshotId, fileset_of, make_ino, number_of
 from idemfs.mount import wire
 from idemfs.vfs.fileset_state import new_inode
 from idemfs.vfs.reader import Reader, posix
@@ -55,6 +55,8 @@ class Nodes:
         self.tree = tree
         self.active = tree.reader
         self.snapshot = snapshot
+        self.fileset = tree.fileset if snapshot is None else snapshot.fileset
+        """Whose snapshots are shown."""
         self.seconds = LONG_SECONDS
         self._block_size = min(tree.store.block_size, wire.WRITE_SIZE_MAX)
         self._readers: dict[int, Reader] = {}
@@ -73,7 +75,7 @@ class Nodes:
             reader = self.shown_reader()
             return reader, reader.root
         return self.snapshot_reader(node >> NUMBER_BITS & (1 << ID_BITS) - 1), make_ino(
-            self.tree.fileset, number_of(Ino(node & _NUMBER_MASK))
+            self.fileset, number_of(Ino(node & _NUMBER_MASK))
         )
 
     def shown_reader(self) -> Reader:
@@ -88,7 +90,7 @@ class Nodes:
         if reader is None:
             with self.tree.store.lock:
                 try:
-                    snapshot = self.tree.store.catalog.snapshot(self.tree.fileset, SnapshotId(number))
+                    snapshot = self.tree.store.catalog.snapshot(self.fileset, SnapshotId(number))
                 except SnapshotMissing:
                     raise posix(errno.ESTALE) from None
                 if len(self._readers) >= _READER_COUNT_MAX:
@@ -109,7 +111,7 @@ class Nodes:
         if reader.snapshot is None:
             return int(ino)
         number = int(number_of(ino))
-        if reader.snapshot.id >> ID_BITS or number >> NUMBER_BITS or fileset_of(ino) != self.tree.fileset:
+        if reader.snapshot.id >> ID_BITS or number >> NUMBER_BITS or fileset_of(ino) != self.fileset:
             raise posix(errno.EOVERFLOW, "this snapshot or inode has a number that the mount cannot show")
         return SNAPSHOT_BIT | reader.snapshot.id << NUMBER_BITS | number
 
@@ -128,15 +130,15 @@ class Nodes:
     def _made_up(self, node: int) -> Inode:
         """``.snapshots`` belongs to the store's owner: who may write there takes and deletes snapshots."""
         with self.tree.store.lock:
-            snapshots = self.tree.store.catalog.snapshots(self.tree.fileset)
-            root = self.tree.reader.view.inode(self.tree.root)
+            snapshots = self.tree.store.catalog.snapshots(self.fileset)
+            root = self.tree.reader.view.inode(make_ino(self.fileset, ROOT_NUMBER))
         time = max((each.created_ns for each in snapshots), default=self.tree.store.superblock.created_ns)
         mode = stat.S_IFDIR | 0o755 if node == FOLDER else stat.S_IFLNK | 0o777
         made = new_inode(mode, root.uid if root else 0, root.gid if root else 0, time)
         if node == FOLDER:
             made.size = len(snapshots)
         else:
-            newest = None if node == UP else self.tree.newest_snapshot()
+            newest = None if node == UP else self.tree.newest_snapshot(self.fileset)
             made.size = len(newest.name.encode()) if newest is not None else len(UP_TARGET)
         made.nlink = 2 + len(snapshots) if node == FOLDER else 1
         return made

@@ -49,7 +49,7 @@ def serve_store(
                 # The store is ours, so whoever mounted it there is gone; the kernel may still answer from its cache.
                 channel.unmount(where, detach=True)
         tree = Tree(store)
-        shown = None if snapshot is None else store.catalog.by_name(tree.fileset, snapshot)
+        shown = None if snapshot is None else store.catalog.by_name(*store.catalog.snapshot_place(snapshot))
         with lending(path, tree):
             session = Session(tree, path, directory, options, shown)
 

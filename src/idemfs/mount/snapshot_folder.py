@@ -53,13 +53,13 @@ class SnapshotFolder:
 
     def _find(self, name: bytes) -> Snapshot:
         try:
-            return self._store.catalog.by_name(self._tree.fileset, name.decode())
+            return self._store.catalog.by_name(self._nodes.fileset, name.decode())
         except (SnapshotMissing, UnicodeDecodeError):
             raise posix(errno.ENOENT) from None
 
     def _newest(self) -> Snapshot:
         """Raises ``OSError`` (ENOENT)."""
-        found = self._tree.newest_snapshot()
+        found = self._tree.newest_snapshot(self._nodes.fileset)
         if found is None:
             raise posix(errno.ENOENT)
         return found
@@ -88,7 +88,7 @@ class SnapshotFolder:
     def entries(self) -> list[tuple[bytes, int, int]]:
         """Name, the kernel's number, type; in order of names."""
         with self._store.lock:
-            snapshots = self._store.catalog.snapshots(self._tree.fileset)
+            snapshots = self._store.catalog.snapshots(self._nodes.fileset)
             found = [(each.name.encode(), self._number(each), _DIRECTORY) for each in snapshots]
             if snapshots:
                 found.append((LATEST_NAME, LATEST, _SYMLINK))
@@ -102,7 +102,7 @@ class SnapshotFolder:
         """Take a snapshot; durable on return."""
         self._tree.refuse_unless_primary()
         try:
-            return self._folder(manage.create(self._store, self._tree.fileset, name.decode()))
+            return self._folder(manage.create(self._store, self._nodes.fileset, name.decode()))
         except SnapshotError as error:
             raise _as_posix(error) from error
         except UnicodeDecodeError:
