@@ -74,10 +74,21 @@ def _restore_all(active: Active, snapshot: Snapshot) -> None:
     view = View(active, snapshot.id)
     for ino, changed in changed_inodes(store, snapshot.fileset, snapshot.id, None):
         bring_back_inode(active, view, ino, changed)
+    _detach(active, snapshot.fileset)
     store.admit(2, 200)
     store.small.put(_RESTORE, None)
     store.small.put(_UNDO, None)
     store.commit()
+
+
+def _detach(active: Active, parent: FilesetId) -> None:
+    """Filesets whose junction is there no more appear nowhere: the inode number may come back as something else."""
+    catalog = active.store.catalog
+    for fileset in catalog.children(parent):
+        node = active.inode(fileset.junction)
+        if node is None or not node.is_dir or not node.nlink or node.size:
+            active.store.admit(1, 500)
+            catalog.change_fileset(fileset, junction=Ino(0))
 
 
 def _give_up(active: Active, undo: Snapshot) -> None:

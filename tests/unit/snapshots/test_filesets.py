@@ -9,9 +9,12 @@ from collections.abc import Iterator
 import pytest
 
 from idemfs import FileSystem
+from idemfs.check import find
 from idemfs.engines.blocks.memory import MemoryBlocks
 from idemfs.engines.kv.memory import MemoryKV
 from idemfs.errors import FilesetInUse, FilesetMissing, SnapshotError, SnapshotExists, SnapshotMissing
+from idemfs.ids import ROOT_FILESET
+from idemfs.snapshots import bring_back
 from idemfs.store.files import first_records, new_superblock
 from idemfs.store.store import Store
 from idemfs.testing.builders import assert_clean, memory_store
@@ -110,6 +113,22 @@ def test_a_restore_leaves_no_fileset_without_a_place(fs: FileSystem) -> None:
     with pytest.raises(OSError, match="busy") as caught:
         fs.rmdir("/b/inner")
     assert caught.value.errno == errno.EBUSY
+
+
+def test_going_back_all_the_same_leaves_it_without_a_place(fs: FileSystem) -> None:
+    early = fs.snapshots.create("early")
+    fs.makedirs("/late/place")
+    fs.filesets.create("/late/place")
+    fs.write_bytes("/late/place/f", b"1")
+    fs.snapshots.create("place@x")
+    bring_back.go_back(fs.tree.active, fs.tree.store.catalog.by_name(ROOT_FILESET, early.name))
+    fs.tree.moves += 1
+    assert fs.filesets["place"].path is None and not fs.exists("/late") and fs.filesets["a"].path == "/a"
+    assert fs.snapshots["place@x"].read_bytes("/f") == b"1"
+    assert ["appears nowhere" in finding.what for finding in find(fs.tree)] == [True]
+    fs.mkdir("/again")
+    fs.filesets["place"].attach("/again")
+    assert fs.read_bytes("/again/f") == b"1"
 
 
 def chain(fs: FileSystem, names: list[str], count: int) -> None:
