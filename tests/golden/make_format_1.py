@@ -12,6 +12,7 @@ import os
 import shutil
 import stat
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from random import Random
 
@@ -168,22 +169,29 @@ def last_sector(store: Store) -> int:
     return max(ends)
 
 
-def main() -> None:
-    shutil.rmtree(STORE, ignore_errors=True)
+def copy_small(
+    store: Path, listing: Path, make: Callable[[str], Tree], tell: Callable[[Tree], dict[str, dict[str, object]]]
+) -> None:
+    """The store that ``make`` makes, in as few bytes as it takes, and the list of what is in it."""
+    shutil.rmtree(store, ignore_errors=True)
     with tempfile.TemporaryDirectory() as scratch:
         path = os.path.join(scratch, "store")
-        tree = build(path)
-        LIST.write_text(json.dumps(states(tree), indent=1) + "\n")
+        tree = make(path)
+        listing.write_text(json.dumps(tell(tree), indent=1) + "\n")
         end = last_sector(tree.store) * SECTOR_SIZE
-        # Not closed in order: the orphan stays, as after a crash.
+        # Not closed in order: what is under way stays, as after a crash.
         tree.store.abandon()
-        (STORE / "meta").mkdir(parents=True)
-        (STORE / "blocks").mkdir()
-        shutil.copy(os.path.join(path, "superblock"), STORE)
+        (store / "meta").mkdir(parents=True)
+        (store / "blocks").mkdir()
+        shutil.copy(os.path.join(path, "superblock"), store)
         with lmdb.open(os.path.join(path, "meta"), readonly=True, max_dbs=4) as env:
-            env.copy(str(STORE / "meta"), compact=True)
+            env.copy(str(store / "meta"), compact=True)
         with open(os.path.join(path, "blocks", "00000000.seg"), "rb") as file:
-            (STORE / "blocks" / "00000000.seg").write_bytes(file.read(end))
+            (store / "blocks" / "00000000.seg").write_bytes(file.read(end))
+
+
+def main() -> None:
+    copy_small(STORE, LIST, build, states)
 
 
 if __name__ == "__main__":

@@ -200,3 +200,33 @@ class StoreReader:
         for key in self.keys():
             if key.startswith(start) and (value := self.record(key, snapshot)) is not None:
                 yield key[9:], value
+
+    def filesets(self) -> dict[str, dict[str, object]]:
+        """Of each fileset that is not being deleted, what its records say, and what its active records are."""
+        found = {}
+        for key, value in self.tables["small"].items():
+            if key[:1] != b"F":
+                continue
+            guid, _, _, digest, _ = struct.unpack_from("<16sQQ16sQ", value)
+            state, flags, compression, junction, size, inodes, sectors, record_bytes = struct.unpack(
+                "<BBBQQQqq", self.tables["small"][b"U" + key[1:]]
+            )
+            if state:
+                continue
+            records = {k: v for k, v in self.tables["active"].items() if k[:2] == key[1:]}
+            assert record_bytes == sum(len(k) + len(v) for k, v in records.items())
+            assert sectors == sum(int.from_bytes(v[24:32], "little") for k, v in records.items() if k[8:] == b"i")
+            if junction:
+                mode, nlink, length = struct.unpack_from(
+                    "<I8xI8xQ", self.tables["active"][junction.to_bytes(8, "big") + b"i"], 40
+                )
+                assert mode & 0o170000 == DIRECTORY and (nlink, length) == (2, 0)
+            found[value[56:].decode()] = {
+                "number": int.from_bytes(key[1:], "big"),
+                "guid": guid.hex(),
+                "digest": f"{int.from_bytes(digest, 'little'):032x}",
+                "junction": junction,
+                "quota": [size, inodes, flags, compression],
+                "used": [sectors, record_bytes],
+            }
+        return found
