@@ -256,29 +256,34 @@ class Active:
         self._new_keys.clear()
 
     def _update_digests(self, changes: Iterable[tuple[bytes, bytes | None]]) -> None:
-        deltas: dict[bytes, int] = {}
-        sizes: dict[bytes, int] = {}
         new_keys = self._new_keys
         contribution = digest.contribution
         before_group = self.records.before_group
+        # Most changes in a row are of one fileset, so its sums are kept here until another one comes.
+        fileset = b""
+        delta = size = 0
         for key, value in changes:
-            delta = size = 0
+            if key[:2] != fileset:
+                self._add_to_sums(fileset, delta, size)
+                fileset = key[:2]
+                delta = size = 0
             if value is not None:
-                delta = contribution(key, value)
-                size = len(key) + len(value)
+                delta += contribution(key, value)
+                size += len(key) + len(value)
             if key not in new_keys:
                 old = before_group(key)
                 if old is not None:
                     delta -= contribution(key, old)
                     size -= len(key) + len(old)
-            fileset = key[:2]
-            deltas[fileset] = deltas.get(fileset, 0) + delta
-            sizes[fileset] = sizes.get(fileset, 0) + size
-        for number, delta in deltas.items():
-            fileset_record = self._filesets[int.from_bytes(number, "big")]  # type: ignore[index]
-            fileset_record.digest = (fileset_record.digest + delta) & digest.MASK
-            fileset_record.record_bytes += sizes[number]
-            self.store.catalog.changed_fileset(fileset_record.number)
+        self._add_to_sums(fileset, delta, size)
+
+    def _add_to_sums(self, number: bytes, delta: int, size: int) -> None:
+        """What is kept of the active state of a fileset: its digest, and the bytes of its records."""
+        if number:
+            fileset = self._filesets[int.from_bytes(number, "big")]  # type: ignore[index]
+            fileset.digest = (fileset.digest + delta) & digest.MASK
+            fileset.record_bytes += size
+            self.store.catalog.changed_fileset(fileset.number)
 
     def settle(self) -> bool:
         """Seal the open group if objects are changed, so that the tables alone tell the state; whether it did.

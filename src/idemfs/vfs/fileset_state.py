@@ -64,6 +64,7 @@ class FilesetState:
         )
         self.contents.name_damage = self.reader.damaged
         self._limited = store.catalog.limited
+        self._junctions = store.catalog.junctions
         self._open_counts: dict[Ino, int] = {}
         self.moves = 0
         """Grows when a directory is renamed, removed or restored, or the role is: paths may lead elsewhere then."""

@@ -46,13 +46,13 @@ class Namespace(FilesetState):
             raise posix(errno.ENOTDIR)
         if not node.nlink:
             raise posix(errno.ENOENT, "the directory was removed")
-        if ino in self.store.catalog.junctions:
+        if ino in self._junctions:
             raise posix(errno.EBUSY, "a fileset appears in the place of this directory")
         return node
 
     def refuse_junction(self, ino: Ino) -> None:
         """Before a directory is removed or replaced. Raises ``OSError`` (EBUSY)."""
-        number = self.store.catalog.junctions.get(ino)
+        number = self._junctions.get(ino)
         if number is not None:
             name = self.store.catalog.filesets[number].name
             raise posix(errno.EBUSY, f"fileset {name!r} appears here; 'idemfs fileset delete' removes it")
