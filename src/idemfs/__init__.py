@@ -17,13 +17,25 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from idemfs import errors as errors
-    from idemfs.api import Change, ChangeKind, FileSystem, SnapshotInfo, SnapshotView, create, open
+    from idemfs.api import (
+        Change,
+        ChangeKind,
+        Fileset,
+        FilesetInfo,
+        FileSystem,
+        SnapshotInfo,
+        SnapshotView,
+        create,
+        open,
+    )
     from idemfs.errors import IdemfsError
 
 __all__ = [
     "Change",
     "ChangeKind",
     "FileSystem",
+    "Fileset",
+    "FilesetInfo",
     "IdemfsError",
     "SnapshotInfo",
     "SnapshotView",

@@ -1,0 +1,192 @@
+"""A store of many filesets beside plain dictionaries, and random steps for both.
+
+The files themselves are simple here, since ``test_model`` has all that one fileset can do: what is looked for
+is that one fileset's changes show in another, or are lost when another goes.
+"""
+
+from __future__ import annotations
+
+from contextlib import suppress
+from random import Random
+
+import pytest
+
+from idemfs import FileSystem
+from idemfs.errors import FilesetInUse, QuotaExceeded
+from idemfs.format.role import Role
+from idemfs.ids import Guid
+from idemfs.testing.builders import assert_clean
+from idemfs.testing.clock import Simulated
+from tests.property.machine import Machine
+
+Files = dict[str, bytes]
+QUOTA = 100_000
+COMPARE_EVERY = 25
+
+
+class Twin:
+    """What one fileset should be: where it is, its files, its snapshots."""
+
+    def __init__(self, path: str) -> None:
+        self.path = path
+        self.files: Files = {}
+        self.snapshots: dict[str, Files] = {}
+
+    def copied(self) -> Twin:
+        twin = Twin(self.path)
+        twin.files = dict(self.files)
+        twin.snapshots = {name: dict(files) for name, files in self.snapshots.items()}
+        return twin
+
+
+class Filesets:
+    """A store and its twins. ``durable`` is what a crash must leave, at least."""
+
+    def __init__(self, seed: int, compression: str) -> None:
+        self.rng = Random(seed)
+        self.machine = Machine(Simulated(), compression, Guid(bytes(16)), Role.PRIMARY)
+        self.fs = FileSystem(self.machine.tree)
+        self.twins = {"root": Twin("")}
+        self.durable = {"root": Twin("")}
+        self.count = 0
+
+    def keep(self) -> None:
+        self.durable = {name: twin.copied() for name, twin in self.twins.items()}
+
+    def pick(self) -> tuple[str, Twin]:
+        name = self.rng.choice(sorted(self.twins))
+        return name, self.twins[name]
+
+    def step(self) -> None:
+        self.count += 1
+        steps = (self.write, self.unlink, self.snapshot, self.create, self.restore, self.drop, self.delete, self.again)
+        self.rng.choices(steps, (40, 10, 10, 6, 4, 5, 3, 3))[0]()
+
+    # -- what is done --------------------------------------------------------------------------------
+
+    def write(self) -> None:
+        name, twin = self.pick()
+        file = f"f{self.rng.randrange(6)}"
+        data = self.rng.randbytes(self.rng.choice((0, 10, 1500, 4096, 9000, 40_000)))
+        try:
+            self.fs.write_bytes(f"{twin.path}/{file}", data)
+        except QuotaExceeded:
+            # It was emptied before, if it was there, and may have been written in part.
+            assert name != "root"
+            with suppress(FileNotFoundError):
+                self.fs.unlink(f"{twin.path}/{file}")
+            twin.files.pop(file, None)
+            return
+        twin.files[file] = data
+
+    def unlink(self) -> None:
+        _, twin = self.pick()
+        if twin.files:
+            file = self.rng.choice(sorted(twin.files))
+            self.fs.unlink(f"{twin.path}/{file}")
+            del twin.files[file]
+
+    def snapshot(self) -> None:
+        names = self.rng.sample(sorted(self.twins), self.rng.randint(1, len(self.twins)))
+        self.fs.snapshots.create_all(*(f"{name}@s{self.count}" for name in names))
+        for name in names:
+            self.twins[name].snapshots[f"s{self.count}"] = dict(self.twins[name].files)
+        self.keep()
+
+    def create(self) -> None:
+        if len(self.twins) > 6:
+            return
+        _, parent = self.pick()
+        name = f"n{self.count}"
+        fileset = self.fs.filesets.create(f"{parent.path}/{name}")
+        if self.rng.random() < 0.5:
+            fileset.set_quota(QUOTA, counts_snapshots=self.rng.random() < 0.5)
+        self.twins[name] = Twin(f"{parent.path}/{name}")
+        self.keep()
+
+    def restore(self) -> None:
+        name, twin = self.pick()
+        if not twin.snapshots:
+            return
+        snapshot = self.rng.choice(sorted(twin.snapshots))
+        try:
+            undo = self.fs.snapshots.restore(f"{name}@{snapshot}", f"undo{self.count}")
+        except FilesetInUse:
+            # One that was made in it since then would have no place.
+            assert any(other.path.startswith(twin.path + "/") for other in self.twins.values())
+            return
+        twin.snapshots[undo.name] = dict(twin.files)
+        # Filesets that were there then and were deleted left an empty directory.
+        twin.files = dict(twin.snapshots[snapshot])
+        self.keep()
+
+    def drop(self) -> None:
+        name, twin = self.pick()
+        if twin.snapshots:
+            snapshot = self.rng.choice(sorted(twin.snapshots))
+            self.fs.snapshots.delete(f"{name}@{snapshot}")
+            del twin.snapshots[snapshot]
+            self.keep()
+
+    def delete(self) -> None:
+        name, twin = self.pick()
+        if name == "root":
+            return
+        if any(other.path.startswith(twin.path + "/") for other in self.twins.values()):
+            with pytest.raises(FilesetInUse):
+                self.fs.filesets[name].delete()
+            return
+        self.fs.filesets[name].delete()
+        del self.twins[name]
+        self.keep()
+
+    def again(self) -> None:
+        """The process ends, or the power goes."""
+        if self.rng.random() < 0.5:
+            self.machine.reopen()
+        else:
+            self.machine.crash()
+            self.twins = {name: twin.copied() for name, twin in self.durable.items()}
+            self.settle_files()
+        self.fs = FileSystem(self.machine.tree)
+        self.keep()
+        self.compare()
+
+    def settle_files(self) -> None:
+        """What was written since the last durable step may be there: files are then as they are."""
+        fs = FileSystem(self.machine.tree)
+        for twin in self.twins.values():
+            names = [entry.name for entry in fs.scandir(twin.path or "/") if entry.is_file()]
+            twin.files = {name: fs.read_bytes(f"{twin.path}/{name}") for name in names}
+
+    # -- what is -------------------------------------------------------------------------------------
+
+    def compare(self) -> None:
+        fs = self.fs
+        assert {info.name: info.path for info in fs.filesets} == {
+            name: twin.path or "/" for name, twin in self.twins.items()
+        }
+        for name, twin in self.twins.items():
+            found = {entry.name for entry in fs.scandir(twin.path or "/") if entry.is_file()}
+            assert found == set(twin.files), name
+            assert {file: fs.read_bytes(f"{twin.path}/{file}") for file in found} == twin.files
+            assert {info.name for info in fs.filesets[name].snapshots} == set(twin.snapshots)
+            for snapshot, files in twin.snapshots.items():
+                view = fs.snapshots[f"{name}@{snapshot}"]
+                assert {e.name: view.read_bytes(f"/{e.name}") for e in view.scandir("/") if e.is_file()} == files
+        assert_clean(fs.tree)
+        for info in fs.filesets:
+            used = info.active_bytes + (info.snapshot_bytes if info.snapshots_count else 0)
+            # A restore is let through.
+            restored = any(name.startswith("undo") for name in self.twins[info.name].snapshots)
+            assert info.quota_bytes is None or used <= info.quota_bytes + 20_000 or restored
+
+
+def run(seed: int, step_count: int, compression: str = "none") -> None:
+    """Random steps, compared now and then. Raises ``AssertionError`` and what idemfs raises."""
+    filesets = Filesets(seed, compression)
+    for turn in range(step_count):
+        filesets.step()
+        if turn % COMPARE_EVERY == COMPARE_EVERY - 1:
+            filesets.compare()
+    filesets.compare()
