@@ -12,8 +12,10 @@ from random import Random
 import pytest
 
 from idemfs import FileSystem
+from idemfs.check import find
 from idemfs.engines.kv.api import Table
 from idemfs.snapshots import drop
+from idemfs.store.store import Store
 from idemfs.testing.builders import assert_clean
 from tests.crash.disk import Disk, Witness, new_disk, tighten
 
@@ -87,6 +89,9 @@ def test_each_step_is_done_or_not(compression: str, seed: int, monkeypatch: pyte
     states.append(state_of(fs))
     assert len(images) > 60 and set(states[-1]) == {"root", "/", "/a"}
     for number, image in images:
+        # What is under way is no finding, also for who only looks.
+        looked = list(find(Store(image.superblock, image.kv, image.blocks, image.clock, readonly=True)))
+        assert looked == [], (number, looked)
         tree = image.open()
         again = FileSystem(tree)
         found = state_of(again)

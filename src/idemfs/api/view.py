@@ -16,7 +16,7 @@ from idemfs.api.files import Mode, RawFile, parse_mode, read_all, touch, wrapped
 from idemfs.api.names import AnyPath, StrPath, attribute_name, encode, named, naming
 from idemfs.api.status import status
 from idemfs.format.inode import Inode
-from idemfs.ids import Ino
+from idemfs.ids import ROOT_NUMBER, Ino, fileset_of, make_ino
 from idemfs.limits import CALL_BYTES_MAX
 from idemfs.vfs.paths import Paths
 from idemfs.vfs.reader import Reader, posix
@@ -260,7 +260,8 @@ class TreeView:
 
     def statvfs(self, path: AnyPath = "/") -> os.statvfs_result:
         """The host's free space, seen through the store, and through the quota of the fileset that holds ``path``."""
-        return self.tree.statfs(Ino(self.stat(path).st_ino))
+        ino = Ino(self.stat(path).st_ino)
+        return self.tree.statfs(make_ino(fileset_of(ino), ROOT_NUMBER))
 
 
 def check_regular(node: Inode) -> None:

@@ -93,6 +93,8 @@ class ActiveRecords:
         self._sectors, self._last_block = 0, -1
         self._node = self._context.inode(self._ino)
         if self._node is None:
+            if self._context.is_going(fileset_of(self._ino)):
+                return
             if self._context.store.active.get(keys.inode(self._ino)) is None:
                 what = "is missing, and other records of it exist"
                 yield Finding(Kind.INODE, self._context.number(self._ino), what)
@@ -128,6 +130,8 @@ class ActiveRecords:
         if node is None:
             return
         self._node = None
+        if self._context.is_going(fileset_of(self._ino)):
+            return
         if node.sectors != self._sectors:
             what = f"says that it has {node.sectors} sectors of data; it has {self._sectors}"
             yield Finding(Kind.SECTORS, self._context.path(self._ino), what)

@@ -68,6 +68,10 @@ class Context:
         self.unreadable: set[FilesetId] = set()
         """Filesets with a snapshot whose record is damaged: what it owns cannot be judged."""
 
+    def is_going(self, fileset: FilesetId) -> bool:
+        """Whether it is being deleted: some of its records have gone already."""
+        return self.filesets[fileset].state == DELETING
+
     def inode(self, ino: Ino) -> Inode | None:
         """The active inode; None when it is missing, or damaged, which is reported elsewhere."""
         return decoded(self.store.active.get(keys.inode(ino)))

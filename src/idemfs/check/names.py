@@ -21,7 +21,7 @@ from idemfs.check.scans import merged, pairs
 from idemfs.errors import Damaged
 from idemfs.format import entry, keys
 from idemfs.format.inode import Inode
-from idemfs.ids import ROOT_NUMBER, FilesetId, Ino, Number, SnapshotId, make_ino, number_of
+from idemfs.ids import ROOT_NUMBER, FilesetId, Ino, Number, SnapshotId, fileset_of, make_ino, number_of
 
 _DIRECTORY = 4
 """The type of a directory in an entry."""
@@ -233,5 +233,7 @@ def check_orphans(context: Context) -> Iterator[Finding]:
     """Each orphan is an inode."""
     for key, _ in pairs(context.store.small, *keys.prefix_range(b"O")):
         ino = Ino(int.from_bytes(key[1:], "big"))
+        if fileset_of(ino) in context.filesets and context.is_going(fileset_of(ino)):
+            continue
         if context.store.active.get(keys.inode(ino)) is None:
             yield Finding(Kind.ORPHAN, context.number(ino), "is an orphan, and the inode is missing")

@@ -43,6 +43,8 @@ def find(store_or_tree: Store | Tree, *, read_data: bool = False) -> Iterator[Fi
         yield from shadows.ShadowRecords(context, extents).check()
         yield from shadows.check_owned(context)
         for number in context.filesets:
+            if context.is_going(number):
+                continue
             if number not in between:
                 yield from names.Names(context, number, names.ActiveState(context, number)).check()
             elif (base := between[number]) is not None:

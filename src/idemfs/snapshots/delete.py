@@ -66,6 +66,9 @@ def finish(active: Active, snapshot: Snapshot) -> None:
             # Both may let others in, whose changes must be settled before records are moved.
             while active.settle():
                 record_count, size_max = _admit_step(store)
+            if not store.catalog.has_snapshot(snapshot):
+                # Its fileset was deleted meanwhile, and it went with it.
+                return
             if not _step(active, snapshot, record_count, size_max):
                 drop_holds(store, snapshot)
                 store.catalog.remove_snapshot(snapshot)

@@ -8,9 +8,9 @@ Threads: each call takes the store's lock for its time.
 
 from __future__ import annotations
 
-from idemfs.errors import BadSnapshotName, SnapshotExists, SnapshotHeld
+from idemfs.errors import BadSnapshotName, FilesetMissing, SnapshotExists, SnapshotHeld
 from idemfs.format import keys
-from idemfs.format.tables import Snapshot
+from idemfs.format.tables import COMPLETE, Snapshot
 from idemfs.ids import FilesetId, Guid
 from idemfs.limits import SCAN_COUNT, SNAPSHOT_COUNT_MAX, SNAPSHOT_NAME_SIZE_MAX
 from idemfs.store.store import Store
@@ -58,6 +58,8 @@ def create_all(
         store.admit(4 * len(places), 4 * SNAPSHOT_NAME_SIZE_MAX * len(places))
         if len(dict.fromkeys(places)) < len(places):
             raise SnapshotExists("the same snapshot is named twice; name each once")
+        if any(not _is_there(store, fileset) for fileset, _ in places):
+            raise FilesetMissing("the fileset was deleted")
         for fileset, name in places:
             if _has(store, fileset, name):
                 raise SnapshotExists(f"a snapshot named {name!r} exists; choose another name, or delete it first")
@@ -67,7 +69,7 @@ def create_all(
 
         def add() -> None:
             # Again: until the group before it was durable, others may have been let in.
-            if any(fileset not in store.catalog.filesets or _has(store, fileset, name) for fileset, name in places):
+            if any(not _is_there(store, fileset) or _has(store, fileset, name) for fileset, name in places):
                 return
             now = store.clock.now_ns() if created_ns is None else created_ns
             for fileset, name in places:
@@ -87,8 +89,13 @@ def create_all(
         store.commit(last=add)
         if places and not made:
             names = ", ".join(repr(name) for _, name in places)
-            raise SnapshotExists(f"a snapshot named {names} was taken meanwhile; choose another name")
+            raise SnapshotExists(f"a snapshot named {names} was taken meanwhile, or its fileset deleted")
         return made
+
+
+def _is_there(store: Store, fileset: FilesetId) -> bool:
+    record = store.catalog.filesets.get(fileset)
+    return record is not None and record.state == COMPLETE
 
 
 def _has(store: Store, fileset: FilesetId, name: str) -> bool:

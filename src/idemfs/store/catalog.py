@@ -113,6 +113,9 @@ class Catalog(FilesetTable):
         self._snapshots.pop(fileset.number, None)
         self._order.pop(fileset.number, None)
 
+    def has_snapshot(self, snapshot: Snapshot) -> bool:
+        return snapshot.fileset in self.filesets and snapshot.id in self._load(snapshot.fileset)
+
     def end_snapshot(self, snapshot: Snapshot) -> None:
         """Let it be one that is being deleted."""
         snapshot.state = DELETING

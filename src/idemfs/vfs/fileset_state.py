@@ -7,6 +7,7 @@ Threads: each call takes the store's lock.
 
 from __future__ import annotations
 
+import errno
 import os
 import stat
 from contextlib import suppress
@@ -25,7 +26,7 @@ from idemfs.versions.resolve import View
 from idemfs.versions.state import ActiveView
 from idemfs.vfs.contents import Contents
 from idemfs.vfs.names import Names
-from idemfs.vfs.reader import Reader
+from idemfs.vfs.reader import Reader, posix
 
 _PRIMARY = Role.PRIMARY
 """Looked up once: a member of an enum costs as much as a short function."""
@@ -227,7 +228,9 @@ class FilesetState:
         with self.store.lock:
             free = self.store.space.free_sectors() + self.store.blocks.free_bytes() // SECTOR_SIZE
             used = self.store.space.sector_count - self.store.space.free_sectors()
-            fileset = self.active.fileset(self.root if ino is None else ino)
+            fileset = self.store.catalog.filesets.get(self.fileset if ino is None else fileset_of(ino))
+            if fileset is None:
+                raise posix(errno.ENOENT, "the fileset was deleted")
             inode_count = fileset.inode_count
             total, inodes_free = used + free, 1 << 40
             if fileset.quota_inodes:

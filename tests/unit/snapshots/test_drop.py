@@ -11,9 +11,11 @@ import pytest
 from idemfs import FileSystem
 from idemfs.engines.kv.api import Table
 from idemfs.errors import FilesetError, FilesetInUse, FilesetMissing
+from idemfs.format.tables import Fileset
 from idemfs.ids import FilesetId
 from idemfs.snapshots import delete, drop
 from idemfs.testing.builders import assert_clean, memory_store, reopened
+from idemfs.versions.active import Active
 from idemfs.vfs.tree import Tree
 
 
@@ -149,3 +151,24 @@ def test_it_goes_on_when_the_store_is_opened_again(fs: FileSystem, monkeypatch: 
     again.sync()
     assert records_of(again, 1) == 0 and FilesetId(1) not in again.tree.store.catalog.filesets
     assert_clean(again.tree)
+
+
+def test_a_snapshot_that_is_taken_or_deleted_meanwhile(fs: FileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    snapshots = fs.filesets["home"].snapshots
+    gone = fs.tree.store.catalog.by_name(FilesetId(1), "one")
+    finish = drop.finish
+
+    def meanwhile(active: Active, fileset: Fileset) -> None:
+        with pytest.raises(FilesetMissing):
+            snapshots.create("late")
+        finish(active, fileset)
+        # Somebody had begun to delete it, and comes to the next step now.
+        delete.finish(active, gone)
+
+    monkeypatch.setattr(drop, "finish", meanwhile)
+    fs.filesets["home"].delete()
+    with pytest.raises(FilesetMissing):
+        snapshots.create("late")
+    assert snapshots.list() == [] and len(snapshots) == 0
+    fs.sync()
+    assert records_of(fs, 1) == 0
