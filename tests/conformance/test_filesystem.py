@@ -1,4 +1,7 @@
-"""The Python interface on memory and on real files, compressed and not; after each test the store is checked."""
+"""The Python interface on memory and on real files, compressed and not, in the root fileset and in another one.
+
+After each test the store is checked.
+"""
 
 from __future__ import annotations
 
@@ -9,14 +12,15 @@ import pytest
 
 from idemfs import FileSystem
 from idemfs.clock import System
+from idemfs.ids import ROOT_NUMBER, make_ino
 from idemfs.testing.builders import assert_clean, file_store, memory_store
 from idemfs.vfs.tree import Tree
 from tests.conformance.filesystem import attributes, contents, names, renames
 
 
-@pytest.fixture(params=["memory", "files", "compressed"])
+@pytest.fixture(params=["memory", "files", "compressed", "fileset"])
 def fs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FileSystem]:
-    if request.param == "memory":
+    if request.param in ("memory", "fileset"):
         store = memory_store(clock=System())
     elif request.param == "files":
         store = file_store(str(tmp_path / "store"), block_size=128 << 10, clock=System())
@@ -24,9 +28,18 @@ def fs(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FileSystem]:
         store = memory_store(compression="zstd", clock=System())
     with FileSystem(Tree(store)) as fs:
         fs.umask = 0o022
+        if request.param == "fileset":
+            enter(fs, fs.filesets.create("/inner").name)
         yield fs
         fs.sync()
         assert_clean(fs.tree)
+
+
+def enter(fs: FileSystem, name: str) -> None:
+    """As if the root of this fileset were the root of all."""
+    fileset = fs.tree.store.catalog.fileset_named(name)
+    fs.tree.root = fs.tree.reader.root = make_ino(fileset.number, ROOT_NUMBER)
+    fs.tree.reader._crosses = False
 
 
 class TestDirectories(names.Directories):

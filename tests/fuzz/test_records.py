@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from idemfs.errors import FormatError
 from idemfs.format import address, entry, indirect, inode, keys, role, superblock, tables
 from idemfs.format.digest import contribution
-from idemfs.ids import FilesetId, Ino, SnapshotId
+from idemfs.ids import FilesetId, Guid, Ino, SnapshotId
 from idemfs.replication import partial
 
 UNPACK: dict[str, Callable[[bytes], object]] = {
@@ -24,6 +24,7 @@ UNPACK: dict[str, Callable[[bytes], object]] = {
     "entry": entry.unpack,
     "store state": tables.unpack_state,
     "fileset": lambda value: tables.unpack_fileset(FilesetId(0), value),
+    "usage": lambda value: tables.unpack_usage(tables.Fileset(FilesetId(0), Guid(bytes(16)), ""), value),
     "snapshot": lambda value: tables.unpack_snapshot(FilesetId(0), SnapshotId(1), value),
     "role": role.unpack,
     "superblock": superblock.unpack,

@@ -13,6 +13,7 @@
              'O' · ino(8)                       orphan               'R' · sector(8)               free extent
              'S' · fileset(2) · snapshot(8)     snapshot             'T'                           store state
              'P' · text                         replication state    'H' · snapshot(8) · owner     hold
+             'U' · fileset(2)                   usage of a fileset
 
 Values of link and xattr records start with ``PRESENT``, since in the shadow table
 an empty value is ``ABSENT``. A shadow key cannot be taken for the key of a longer name: snapshot ids start

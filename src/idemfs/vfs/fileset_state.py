@@ -1,4 +1,4 @@
-"""The root fileset of an open store: its role, readers of its states, its orphans, its open files.
+"""An open store as one file system: its role, readers of its states, orphans, open files.
 
 ``namespace.Namespace`` adds changes of names, ``tree.Tree`` changes of attributes and content.
 
@@ -42,7 +42,7 @@ REMOVAL_SIZE = 2 * RECORD_SIZE + 20_000
 
 
 class FilesetState:
-    """What every operation on a fileset needs."""
+    """What every operation needs. ``fileset`` and ``root`` are the root fileset's; others appear in it."""
 
     def __init__(self, store: Store, fileset: FilesetId = ROOT_FILESET) -> None:
         if isinstance(store.lent_by, FilesetState):

@@ -1,4 +1,4 @@
-"""The root fileset's active file system: attributes and content, on top of names.
+"""The active file system of all filesets: attributes and content, on top of names.
 
 Threads: as in ``namespace``.
 """
