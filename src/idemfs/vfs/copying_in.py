@@ -17,7 +17,7 @@ import stat
 from collections.abc import Collection
 from itertools import chain
 
-from idemfs.ids import Ino
+from idemfs.ids import FilesetId, Ino, fileset_of
 from idemfs.vfs.copying import STEP_BYTES, Copy, Outcome, Watcher, is_same
 from idemfs.vfs.paths import Paths, check_absolute
 from idemfs.vfs.reader import posix
@@ -69,7 +69,7 @@ class _Put:
         self._copy = Copy(watcher, (errno.EROFS,))
         self._inline_size = tree.store.superblock.inline_size
         self._step = max(STEP_BYTES, tree.store.block_size)
-        self._made: dict[HostKey, Ino] = {}
+        self._made: dict[tuple[int, int, FilesetId], Ino] = {}
         """Host files of several names, and the inodes they have become."""
         self._taken: set[Ino] = set()
         """The same inodes."""
@@ -93,8 +93,13 @@ class _Put:
             head, _, name = target.rpartition(b"/")
             parent = self._directory(paths, head or b"/")
         # What is named on the command line is followed, what is found in a directory is not.
-        self._file(parent, name, os.path.realpath(source), status, self._tree.names.find(parent, name))
+        self._file(parent, name, os.path.realpath(source), status, self._present(parent, name))
         return self._copy.outcome
+
+    def _present(self, parent: Ino, name: bytes) -> Ino | None:
+        """What the name leads to in the store."""
+        ino = self._tree.names.find(parent, name)
+        return None if ino is None else self._tree.reader.through(ino)
 
     def _directory(self, paths: Paths, target: bytes) -> Ino:
         """The directory at ``target``, made with those above it if need be."""
@@ -143,7 +148,14 @@ class _Put:
             names = {entry.name for entry in level.rest}
             for name, _, _ in list(self._tree.reader.all_entries(level.ino)):
                 if name not in names:
-                    self._copy.outcome.removed_count += remove_tree(self._tree, level.ino, name)
+                    self._remove(level.ino, name)
+
+    def _remove(self, parent: Ino, name: bytes) -> None:
+        try:
+            self._copy.outcome.removed_count += remove_tree(self._tree, parent, name)
+        except OSError as error:
+            # Most often a fileset, which is not emptied.
+            self._copy.failed(self._tree.reader.path(parent).rstrip(b"/") + b"/" + name, error)
 
     def _leave(self, level: _Level) -> None:
         """The directory's own attributes, last, since what is done in it changes its times."""
@@ -159,7 +171,7 @@ class _Put:
         if (status.st_dev, status.st_ino) in self._leave_out:
             self._copy.warn("the store itself is", entry.path, OSError(errno.ELOOP, "it would be copied into itself"))
             return None
-        present = None if level.is_new else self._tree.names.find(level.ino, entry.name)
+        present = None if level.is_new else self._present(level.ino, entry.name)
         if not stat.S_ISDIR(status.st_mode):
             self._file(level.ino, entry.name, entry.path, status, present)
             return None
@@ -184,7 +196,8 @@ class _Put:
         if present is not None and self._tree.reader.inode(present).is_dir:
             self._make_way(parent, name, errno.EISDIR)
             present = None
-        key = (status.st_dev, status.st_ino)
+        # Names of one file outside that lie in two filesets become two files.
+        key = (status.st_dev, status.st_ino, fileset_of(parent))
         if status.st_nlink > 1 and key in self._made:
             self._link(self._made[key], parent, name, present)
             self._copy.done()

@@ -67,7 +67,7 @@ class NameReader:
         A junction has that of the root of the fileset that appears there.
         """
         with self.store.lock:
-            return self._through(self.named(directory, name))
+            return self.through(self.named(directory, name))
 
     def named(self, directory: Ino, name: bytes) -> Ino:
         """As ``lookup``, of what has the name itself: of a junction, the directory in its own fileset."""
@@ -97,7 +97,8 @@ class NameReader:
         fileset = self.store.catalog.filesets.get(fileset_of(ino))
         return fileset.junction or None if fileset is not None else None
 
-    def _through(self, ino: Ino) -> Ino:
+    def through(self, ino: Ino) -> Ino:
+        """What a name leads to that has ``ino`` in its directory."""
         fileset = self._junctions.get(ino)
         return ino if fileset is None else make_ino(fileset, ROOT_NUMBER)
 
@@ -116,7 +117,7 @@ class NameReader:
                     found.append((key[keys.NAME_AT :], make_ino(fileset, number), kind))
             del found[limit:]
             if self._junctions:
-                found = [(name, self._through(ino), kind) for name, ino, kind in found]
+                found = [(name, self.through(ino), kind) for name, ino, kind in found]
             return found
 
     def all_entries(self, directory: Ino) -> Iterator[tuple[bytes, Ino, int]]:
