@@ -131,11 +131,11 @@ def test_going_back_all_the_same_leaves_it_without_a_place(fs: FileSystem) -> No
     assert fs.read_bytes("/again/f") == b"1"
 
 
-def chain(fs: FileSystem, names: list[str], count: int) -> None:
+def chain(fs: FileSystem, names: list[str], file: str, count: int) -> None:
     """Counters: each is written after the one that it is copied from."""
     for number in range(1, count + 1):
         for name in names:
-            fs.write_bytes(f"/{name}/counter", b"%d" % number + b" " * (number % 3 * 4000))
+            fs.write_bytes(f"/{name}/{file}", b"%d" % number + b" " * (number % 3 * 4000))
 
 
 def test_no_counter_is_ahead_of_the_one_that_it_was_copied_from() -> None:
@@ -144,25 +144,33 @@ def test_no_counter_is_ahead_of_the_one_that_it_was_copied_from() -> None:
     first_records(kv, superblock.guid)
     fs = FileSystem(Tree(Store(superblock, kv, MemoryBlocks(), clock, background=True)))
     names = [f"f{number}" for number in range(5)]
+    files = ["a", "b", "c"]
     for name in names:
         fs.filesets.create(f"/{name}")
-        fs.write_bytes(f"/{name}/counter", b"0")
-    writers = [threading.Thread(target=chain, args=(fs, names, 400))]
+        for file in files:
+            fs.write_bytes(f"/{name}/{file}", b"0")
+    # Each through all filesets, and not all of them in the same order.
+    orders = [names, names[::-1], names[2:] + names[:2]]
+    writers = [
+        threading.Thread(target=chain, args=(fs, order, file, 150)) for order, file in zip(orders, files, strict=True)
+    ]
     for writer in writers:
         writer.start()
     taken = 0
-    while writers[0].is_alive() or taken < 3:
-        fs.snapshots.create_all(*(f"{name}@{taken}" for name in reversed(names)))
+    while any(writer.is_alive() for writer in writers) or taken < 3:
+        fs.snapshots.create_all(f"*@{taken}", exclude=["root"])
         taken += 1
     for writer in writers:
         writer.join()
     seen = set()
     for number in range(taken):
-        counters = [int(fs.snapshots[f"{name}@{number}"].read_bytes("/counter") or b"-1") for name in names]
-        # One of them may just have been emptied, to be written.
-        written = [counter for counter in counters if counter >= 0]
-        assert written == sorted(written, reverse=True) and written[0] - written[-1] <= 1, counters
-        seen.add(written[0])
+        for order, file in zip(orders, files, strict=True):
+            counters = [int(fs.snapshots[f"{name}@{number}"].read_bytes(f"/{file}") or b"-1") for name in order]
+            # One of them may just have been emptied, to be written.
+            written = [counter for counter in counters if counter >= 0]
+            assert len(written) >= len(counters) - 1
+            assert written == sorted(written, reverse=True) and written[0] - written[-1] <= 1, counters
+            seen.add(written[0])
     assert len(seen) > 1
     fs.sync()
     assert_clean(fs.tree)
