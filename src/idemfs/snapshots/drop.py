@@ -8,7 +8,7 @@ Threads: the store's lock is held for one step at a time.
 
 from __future__ import annotations
 
-from idemfs.errors import NoSpace
+from idemfs.errors import NoSpace, SnapshotHeld
 from idemfs.format import keys
 from idemfs.format.tables import COMPLETE, DELETING, Fileset
 from idemfs.limits import FREEING_BYTES, FREEING_RECORD_COUNT
@@ -40,8 +40,6 @@ def finish(active: Active, fileset: Fileset) -> None:
     for snapshot in store.catalog.all_snapshots(fileset.number):
         with store.lock:
             store.admit(4, 2000, frees=True)
-            for key, _ in store.small.scan(*keys.hold_range(snapshot.id), 1000):
-                store.small.put(key, None)
             if snapshot.state == COMPLETE:
                 store.catalog.end_snapshot(snapshot)
         delete.finish(active, snapshot)
@@ -87,5 +85,11 @@ def _admit_step(store: Store) -> int:
 
 
 def held_snapshots(store: Store, fileset: Fileset) -> list[str]:
-    """Names of its snapshots that somebody holds."""
-    return [each.name for each in store.catalog.snapshots(fileset.number) if manage.holders(store, each)]
+    """Names of its snapshots that cannot be deleted."""
+    names = []
+    for snapshot in store.catalog.snapshots(fileset.number):
+        try:
+            manage.refuse_if_held(store, snapshot)
+        except SnapshotHeld:
+            names.append(snapshot.name)
+    return names
