@@ -8,6 +8,8 @@ from pathlib import Path
 from random import Random
 from typing import Any
 
+import pytest
+
 from idemfs import FileSystem
 from idemfs.check import find
 from idemfs.format.tables import DELETING
@@ -21,20 +23,26 @@ from tests.golden.test_format_1 import content
 EXPECTED: dict[str, dict[str, Any]] = json.loads(LIST.read_text())
 
 
+@pytest.fixture
+def store(tmp_path: Path) -> str:
+    """A copy, since LMDB writes beside what it only reads."""
+    return str(shutil.copytree(STORE, tmp_path / "store"))
+
+
 def test_it_is_small() -> None:
     assert sum(len(data) for data in content(STORE).values()) < 100_000
 
 
-def test_every_state_reads_as_it_was_made_and_nothing_is_wrong() -> None:
-    opened = open_files(str(STORE), readonly=True)
+def test_every_state_reads_as_it_was_made_and_nothing_is_wrong(store: str) -> None:
+    opened = open_files(store, readonly=True)
     assert states(Tree(opened)) == EXPECTED
     assert list(find(opened, read_data=True)) == []
     assert [fileset.state for fileset in opened.catalog.filesets.values()].count(DELETING) == 1
     opened.close()
 
 
-def test_it_can_be_changed_and_its_deletion_goes_on(tmp_path: Path) -> None:
-    fs = FileSystem(Tree(open_files(str(shutil.copytree(STORE, tmp_path / "store")), background=False)))
+def test_it_can_be_changed_and_its_deletion_goes_on(store: str) -> None:
+    fs = FileSystem(Tree(open_files(store, background=False)))
     assert len(fs.tree.store.catalog.filesets) == 3 and fs.listdir("/srv") == ["home"]
     random_changes(fs.tree, Random(1), 200)
     fs.snapshots.create_all("*@today")
