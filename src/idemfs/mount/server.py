@@ -33,7 +33,6 @@ _LONG = frozenset((Opcode.FSYNC, Opcode.FSYNCDIR, Opcode.SYNCFS, Opcode.FALLOCAT
 _FOLDER_CHANGES = frozenset((Opcode.MKDIR, Opcode.RMDIR))
 _MADE_UP = 1 << 63
 """From here on numbers are of snapshots, and of their folder: a directory made or removed there is a snapshot."""
-_LONG_SIZE = 1 << 16
 _UNMOUNTED = (errno.ENODEV, errno.EBADF)
 _WANTED = (
     Feature.ASYNC_READ
@@ -156,15 +155,13 @@ class Server:
 
 
 def _is_long(request: Request) -> bool:
-    """Whether others should be served meanwhile."""
-    if request.opcode == Opcode.READ:
-        return bool(wire.READ_IN.unpack_from(request.body)[2] > _LONG_SIZE)
+    """Whether others should be served meanwhile. Reading and writing hold the store's lock, so nobody could be."""
     if request.opcode == Opcode.SETATTR:
         # A file that becomes shorter may give up much.
         return bool(wire.SETATTR_IN.unpack_from(request.body)[0] & Valid.SIZE)
     if request.opcode in _FOLDER_CHANGES:
         return request.node >= _MADE_UP
-    return request.opcode in _LONG or len(request.body) > _LONG_SIZE
+    return request.opcode in _LONG
 
 
 def _name(opcode: int) -> str:
