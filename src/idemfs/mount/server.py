@@ -5,7 +5,7 @@ operation and answered with EIO, and the mount lives on.
 
 Threads: one leads: it takes a request, answers it, and takes the next, which spares waking another one for each.
 Before a request that may take long, as ``fsync`` does, it hands the lead to another thread. Each has a buffer of its
-own. Who answers holds no lock of the store.
+own. Who answers holds no lock of the store. Where the leading thread runs, ``placement`` says.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping
 
 from idemfs.mount import wire
 from idemfs.mount.channel import Channel
+from idemfs.mount.placement import Placement
 from idemfs.mount.wire import Feature, Opcode, Request, Valid
 
 Reply = bytes | memoryview | None
@@ -108,13 +109,17 @@ class Server:
         buffer = bytearray(wire.BUFFER_SIZE)
         view = memoryview(buffer)
         request = Request()
+        placement = Placement()
         try:
             while True:
                 self._lead.acquire()
                 is_leading = True
+                self.channel.look(not placement.follows)
                 try:
                     while is_leading:
                         request.parse(view, self.channel.receive(buffer))
+                        if placement.saw(request.pid):
+                            self.channel.look(not placement.follows)
                         if _is_long(request):
                             self._lead.release()
                             is_leading = False
