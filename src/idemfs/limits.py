@@ -50,3 +50,6 @@ FRAME_SIZE_MAX = 8 << 20
 STREAM_BATCH_BYTES = 1 << 20
 SCAN_COUNT = 1000
 """Records fetched from an engine in one range call."""
+SCHEDULE_SECONDS_MAX = 4_000_000_000
+"""More than a century: for how long a period of a schedule, a hold or a lock may be."""
+SCHEDULE_TEXT_SIZE_MAX = 1000
