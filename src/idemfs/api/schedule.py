@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from datetime import UTC, datetime
 
-from idemfs.snapshots import automatic, policy
+from idemfs.snapshots import automatic, policy, schedule
 from idemfs.snapshots.automatic import Run
 from idemfs.snapshots.policy import Policy
 from idemfs.snapshots.retention import Candidate, Verdict
@@ -49,7 +49,7 @@ class Schedule:
     def plan(self, rules: Policy | None = None) -> list[Verdict]:
         """What ``prune`` would do with each snapshot, oldest first; or what it would do by other ``rules``."""
         if rules is not None:
-            policy.check(rules)
+            schedule.check_policy(rules)
         return automatic.plan_retention(self._tree.active, self._tree.fileset, rules)
 
     def bytes_freed(self, verdicts: list[Verdict]) -> int:

@@ -50,7 +50,7 @@ def policy_of(store: Store, fileset: FilesetId) -> Policy:
 
 def set_policy(store: Store, fileset: FilesetId, wanted: Policy) -> None:
     """Durable on return; nothing is due that was so before. Raises ``BadPolicy``, ``NoSpace``, ``CommitFailed``."""
-    policy.check(wanted)
+    schedule.check_policy(wanted)
     with store.lock:
         store.admit(2, _RECORD_SIZE)
         has_rules = wanted != Policy()

@@ -12,11 +12,9 @@ Threads: any; everything here is values.
 
 from __future__ import annotations
 
-import re
 from typing import NamedTuple
 
 from idemfs.errors import BadPolicy, Damaged, FormatTooNew
-from idemfs.limits import SCHEDULE_SECONDS_MAX, SCHEDULE_TEXT_SIZE_MAX, TIME_NS_MAX
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -100,27 +98,3 @@ def zone_of(name: str) -> tzinfo:
             f"this machine's tz database has no time zone {name!r}; write for example UTC or Europe/Berlin "
             "(no zone at all: install tzdata)"
         ) from None
-
-
-def check(policy: Policy) -> None:
-    """Raises ``BadPolicy`` with what is wrong, and what would be right."""
-    from idemfs.snapshots import schedule
-
-    for name, value in policy._asdict().items():
-        if isinstance(value, str):
-            if len(value.encode(errors="replace")) > SCHEDULE_TEXT_SIZE_MAX or not value.isprintable():
-                raise BadPolicy(f"{_shown(name)} has up to {SCHEDULE_TEXT_SIZE_MAX} bytes, all printable")
-        elif not 0 <= value <= (SCHEDULE_SECONDS_MAX if name.endswith("_seconds") else TIME_NS_MAX):
-            raise BadPolicy(f"{_shown(name)} cannot be {value}")
-    for name, expression in (("keep_matching", policy.keep_matching), ("prune_matching", policy.prune_matching)):
-        try:
-            re.compile(expression)
-        except (re.error, RecursionError, OverflowError) as wrong:
-            raise BadPolicy(f"{_shown(name)}: {expression!r} is no regular expression: {wrong}") from None
-    zone = zone_of(policy.zone)
-    if policy.cron:
-        schedule.check_cron(policy.cron, zone)
-
-
-def _shown(name: str) -> str:
-    return name.replace("_", " ")

@@ -12,13 +12,15 @@ Threads: any; everything here is values.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, tzinfo
 from typing import NamedTuple
 
 from cronsim import CronSim, CronSimError
 
 from idemfs.errors import BadPolicy
-from idemfs.snapshots.policy import Policy
+from idemfs.limits import SCHEDULE_SECONDS_MAX, SCHEDULE_TEXT_SIZE_MAX, TIME_NS_MAX
+from idemfs.snapshots.policy import Policy, zone_of
 
 SECOND_NS = 1_000_000_000
 BACK_NS_MAX = 600 * SECOND_NS
@@ -75,6 +77,28 @@ def due(policy: Policy, done_ns: int, now_ns: int, zone: tzinfo, *, is_full: boo
     if policy.after_bytes and is_full:
         found.append(Due(now_ns // SECOND_NS * SECOND_NS, f"{policy.after_bytes} bytes changed"))
     return max((each for each in found if each.at_ns > done_ns), default=None)
+
+
+def check_policy(policy: Policy) -> None:
+    """Raises ``BadPolicy`` with what is wrong, and what would be right."""
+    for name, value in policy._asdict().items():
+        if isinstance(value, str):
+            if len(value.encode(errors="replace")) > SCHEDULE_TEXT_SIZE_MAX or not value.isprintable():
+                raise BadPolicy(f"{_shown(name)} has up to {SCHEDULE_TEXT_SIZE_MAX} bytes, all printable")
+        elif not 0 <= value <= (SCHEDULE_SECONDS_MAX if name.endswith("_seconds") else TIME_NS_MAX):
+            raise BadPolicy(f"{_shown(name)} cannot be {value}")
+    for name, expression in (("keep_matching", policy.keep_matching), ("prune_matching", policy.prune_matching)):
+        try:
+            re.compile(expression)
+        except (re.error, RecursionError, OverflowError) as wrong:
+            raise BadPolicy(f"{_shown(name)}: {expression!r} is no regular expression: {wrong}") from None
+    zone = zone_of(policy.zone)
+    if policy.cron:
+        check_cron(policy.cron, zone)
+
+
+def _shown(name: str) -> str:
+    return name.replace("_", " ")
 
 
 def check_cron(expression: str, zone: tzinfo) -> None:
