@@ -73,6 +73,7 @@ def test_a_time_that_a_change_of_the_clocks_repeats_comes_once() -> None:
         assert following(berlin(cron), "2026-10-25T00:00+02:00", 1) == ["10-25 02:30+0200"]
         assert following(berlin(cron), "2026-10-25T02:30+02:00", 1) != ["10-25 02:30+0100"]
         assert due(berlin(cron), "2026-10-25T02:30+02:00", "2026-10-25T03:30+01:00") is None
+    assert following(berlin("30 2 * * *"), "2026-10-25T02:10+01:00", 1) == ["10-26 02:30+0100"]
     assert following(berlin("*/30 2 * * *"), "2026-10-25T02:29+02:00", 2) == ["10-25 02:30+0200", "10-26 02:00+0100"]
 
 
