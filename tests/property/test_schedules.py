@@ -162,9 +162,10 @@ def test_cron_is_due_when_trying_every_minute_says_so(cron: str, zone: str, year
     policy, there = Policy(cron=cron, zone=zone), zone_of(zone)
     expected = referee(cron, start.astimezone(there), end.astimezone(there), there)
     found = []
-    at_ns: int | None = int(start.timestamp()) * SECOND_NS
-    while (at_ns := schedule.next_due_ns(policy, at_ns, there)) is not None and at_ns <= end.timestamp() * SECOND_NS:
+    at_ns = schedule.next_due_ns(policy, int(start.timestamp()) * SECOND_NS, there)
+    while at_ns is not None and at_ns <= end.timestamp() * SECOND_NS:
         found.append(at_ns // SECOND_NS)
+        at_ns = schedule.next_due_ns(policy, at_ns, there)
     assert found == expected
     caught_up = schedule.due(
         policy, int(start.timestamp()) * SECOND_NS, int(end.timestamp()) * SECOND_NS, there, is_full=False

@@ -15,7 +15,7 @@ from idemfs.errors import BadPolicy, Damaged, FormatTooNew, NoSpace, SnapshotHel
 from idemfs.format import keys, role
 from idemfs.format.role import Role, RoleRecord
 from idemfs.ids import ROOT_FILESET
-from idemfs.snapshots import automatic, policy, received
+from idemfs.snapshots import automatic, manage, policy, received
 from idemfs.store.store import Store
 from idemfs.testing.builders import assert_clean, memory_store, reopened
 from idemfs.testing.clock import Simulated
@@ -311,14 +311,14 @@ def test_without_room_it_prunes_first(fs: FileSystem, clock: Simulated, monkeypa
         taken(fs)
     fs.snapshots.schedule.set(Policy(every_seconds=HOUR, keep_last=1))
     clock.advance(HOUR)
-    create = automatic.manage.create
+    create = manage.create
 
     def only_when_there_is_one(*given: object, **named: object) -> object:
         if len(names(fs)) > 1:
             raise NoSpace("full")
         return create(*given, **named)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(automatic.manage, "create", only_when_there_is_one)
+    monkeypatch.setattr(manage, "create", only_when_there_is_one)
     run = fs.snapshots.schedule.run_due()
     assert run.taken is not None and len(run.deleted) == 3 and names(fs) == [run.taken.name]
 
