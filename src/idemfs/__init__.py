@@ -17,7 +17,7 @@ from __future__ import annotations
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from idemfs import errors as errors
-    from idemfs.api import Change, ChangeKind, FileSystem, SnapshotInfo, SnapshotView, create, open
+    from idemfs.api import Change, ChangeKind, FileSystem, Policy, SnapshotInfo, SnapshotView, create, open
     from idemfs.errors import IdemfsError
 
 __all__ = [
@@ -25,6 +25,7 @@ __all__ = [
     "ChangeKind",
     "FileSystem",
     "IdemfsError",
+    "Policy",
     "SnapshotInfo",
     "SnapshotView",
     "create",

@@ -17,10 +17,21 @@ from idemfs.api.snapshots import Snapshots, SnapshotView
 from idemfs.limits import BLOCK_SIZE_DEFAULT
 from idemfs.snapshots.diff import Change, ChangeKind
 from idemfs.snapshots.info import SnapshotInfo
+from idemfs.snapshots.policy import Policy
 from idemfs.store.files import create_files, discard_files, open_files
 from idemfs.vfs.tree import Tree
 
-__all__ = ["Change", "ChangeKind", "FileSystem", "SnapshotInfo", "SnapshotView", "Snapshots", "create", "open"]
+__all__ = [
+    "Change",
+    "ChangeKind",
+    "FileSystem",
+    "Policy",
+    "SnapshotInfo",
+    "SnapshotView",
+    "Snapshots",
+    "create",
+    "open",
+]
 
 
 def open(path: str | os.PathLike[str], *, readonly: bool = False) -> FileSystem:

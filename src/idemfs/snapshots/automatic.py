@@ -14,7 +14,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import NamedTuple
 
-from idemfs.errors import NoSpace, SnapshotError, SnapshotExists
+from idemfs.errors import FormatError, NoSpace, SnapshotError, SnapshotExists
 from idemfs.format import keys, role
 from idemfs.format.role import Role
 from idemfs.format.tables import Snapshot
@@ -45,22 +45,33 @@ class Run(NamedTuple):
 
 def policy_of(store: Store, fileset: FilesetId) -> Policy:
     """What the fileset has, or rules that do nothing. Raises ``FormatTooNew``, ``Damaged``."""
-    return policy.unpack(store.small.get(keys.policy(fileset)))
+    with store.lock:
+        return policy.unpack(store.small.get(keys.policy(fileset)))
 
 
 def set_policy(store: Store, fileset: FilesetId, wanted: Policy) -> None:
-    """Durable on return; nothing is due that was so before. Raises ``BadPolicy``, ``NoSpace``, ``CommitFailed``."""
+    """Durable on return. Rules of when to take one begin anew if they are others than before: nothing is due then.
+
+    Raises ``BadPolicy``, ``NoSpace``, ``CommitFailed``. What was there before need not be readable.
+    """
     schedule.check_policy(wanted)
     with store.lock:
         store.admit(2, _RECORD_SIZE)
-        has_rules = wanted != Policy()
-        takes = schedule.takes(wanted)
-        if takes and not schedule.takes(policy_of(store, fileset)):
-            _put_done(store, fileset, store.clock.now_ns())
-        elif not takes and store.small.get(keys.schedule_state(fileset)) is not None:
+        if not schedule.takes(wanted):
             store.small.put(keys.schedule_state(fileset), None)
-        store.small.put(keys.policy(fileset), policy.pack(wanted) if has_rules else None)
+        elif not _takes_at_same_times(store, fileset, wanted):
+            _put_done(store, fileset, store.clock.now_ns())
+        store.small.put(keys.policy(fileset), None if wanted == Policy() else policy.pack(wanted))
         store.commit()
+
+
+def _takes_at_same_times(store: Store, fileset: FilesetId, wanted: Policy) -> bool:
+    if store.small.get(keys.schedule_state(fileset)) is None:
+        return False
+    try:
+        return schedule.when(policy_of(store, fileset)) == schedule.when(wanted)
+    except FormatError:
+        return False
 
 
 def _done_ns(store: Store, fileset: FilesetId) -> int:
@@ -109,7 +120,8 @@ def take_due(active: Active, fileset: FilesetId) -> tuple[Snapshot | None, str]:
     due = find_due(active, fileset)
     if due is None:
         return None, ""
-    name = manage.unique_name(store, fileset, schedule.name_of(due.at_ns))
+    with store.lock:
+        name = manage.unique_name(store, fileset, schedule.name_of(due.at_ns))
 
     def joined(snapshot: Snapshot) -> bool:
         rules = policy_of(store, fileset)
@@ -145,7 +157,8 @@ def _follow_clock(store: Store, fileset: FilesetId) -> None:
 
 
 def _role(store: Store) -> Role:
-    return role.unpack(store.small.get(role.KEY)).role
+    with store.lock:
+        return role.unpack(store.small.get(role.KEY)).role
 
 
 # -- retention ---------------------------------------------------------------------------------------

@@ -41,6 +41,11 @@ def takes(policy: Policy) -> bool:
     return bool(policy.every_seconds or policy.cron or policy.after_bytes)
 
 
+def when(policy: Policy) -> tuple[int, str, str, int]:
+    """The part of a policy that says when a snapshot is taken."""
+    return policy.every_seconds, policy.cron, policy.zone, policy.after_bytes
+
+
 def name_of(at_ns: int) -> str:
     """The name of the snapshot of this due time."""
     return NAME_PREFIX + datetime.fromtimestamp(at_ns // SECOND_NS, UTC).strftime("%Y-%m-%dT%H%M%SZ")

@@ -335,6 +335,30 @@ def test_clearing_ends_it(fs: FileSystem, clock: Simulated) -> None:
     assert taken(fs) is None
 
 
+def test_other_times_begin_anew_and_the_same_do_not(fs: FileSystem, clock: Simulated) -> None:
+    fs.snapshots.schedule.set(Policy(cron="0 0 1 1 *"))
+    clock.advance(100 * DAY)
+    fs.snapshots.schedule.run_due()
+    fs.snapshots.schedule.set(HOURLY)
+    assert taken(fs) is None
+    clock.advance(HOUR)
+    fs.snapshots.schedule.set(HOURLY._replace(keep_last=5))
+    assert taken(fs) is not None
+
+
+def test_what_cannot_be_read_can_be_replaced(fs: FileSystem) -> None:
+    store = fs.tree.store
+    fs.snapshots.schedule.set(HOURLY)
+    with store.lock:
+        store.admit(1, 100)
+        store.small.put(keys.policy(ROOT_FILESET), b'{"keep_lunar": 3}')
+        store.commit()
+    with pytest.raises(FormatTooNew):
+        fs.snapshots.schedule.run_due()
+    fs.snapshots.schedule.clear()
+    assert fs.snapshots.schedule.policy == Policy()
+
+
 def test_bad_rules_change_nothing(fs: FileSystem) -> None:
     fs.snapshots.schedule.set(HOURLY)
     with pytest.raises(BadPolicy):
