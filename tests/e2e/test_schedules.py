@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import json
+import re
+import shutil
+import subprocess
+import sys
 import time
 from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
@@ -18,6 +22,7 @@ from tests.e2e.ending import kill
 from tests.e2e.program import done, idemfs, on_terminal, refused, rows
 
 WAIT_SECONDS = 60
+DOCUMENT = Path(__file__).parents[2] / "docs/SCHEDULES.md"
 needs_mount = pytest.mark.skipif(missing() is not None, reason=missing() or "")
 
 
@@ -155,6 +160,20 @@ def test_a_lock_cannot_be_taken_back(store: Path) -> None:
     assert "held by me" in refused("snapshot", "delete", store, "two")
     assert "say the same" in refused("snapshot", "hold", store, "two", "x", "--until", day, "--seconds", "3", status=2)
     done("check", store)
+
+
+@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="not installed here: systemd")
+def test_systemd_takes_the_units(tmp_path: Path) -> None:
+    text = re.search(r"^# /etc/systemd/system.*?(?=^```)", DOCUMENT.read_text(), re.M | re.S)
+    assert text is not None
+    paths = []
+    for part in re.split(r"^# /etc/systemd/system/", text[0], flags=re.M)[1:]:
+        name, _, unit = part.partition("\n")
+        paths.append(tmp_path / name)
+        paths[-1].write_text(unit.replace("/usr/local/bin/idemfs", str(Path(sys.executable).with_name("idemfs"))))
+    assert [path.suffix for path in paths] == [".service", ".timer"]
+    ended = subprocess.run(["systemd-analyze", "verify", *map(str, paths)], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stderr) == (0, "")
 
 
 @needs_mount

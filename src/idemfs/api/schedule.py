@@ -7,15 +7,25 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 from idemfs.snapshots import automatic, policy, schedule
-from idemfs.snapshots.automatic import Run
+from idemfs.snapshots.info import SnapshotInfo
 from idemfs.snapshots.policy import Policy
 from idemfs.snapshots.retention import Candidate, Verdict
 from idemfs.snapshots.schedule import SECOND_NS
 from idemfs.vfs.tree import Tree
 
-__all__ = ["Candidate", "Policy", "Run", "Schedule", "Verdict"]
+__all__ = ["Candidate", "Outcome", "Policy", "Schedule", "Verdict"]
+
+
+class Outcome(NamedTuple):
+    """What one step of a schedule did."""
+
+    taken: SnapshotInfo | None
+    reason: str
+    """Why it was taken, or the empty text."""
+    deleted: list[Verdict]
 
 
 class Schedule:
@@ -60,6 +70,8 @@ class Schedule:
         """Delete what no rule keeps, oldest first; what was deleted. Raises ``NoSpace``, ``CommitFailed``."""
         return automatic.prune(self._tree.active, self._tree.fileset, stops)
 
-    def run_due(self) -> Run:
+    def run_due(self) -> Outcome:
         """Take the snapshot that is due, if one is, and prune. Raises ``NoSpace``, ``CommitFailed``."""
-        return automatic.run_due_of(self._tree.active, self._tree.fileset)
+        run = automatic.run_due_of(self._tree.active, self._tree.fileset)
+        info = SnapshotInfo(run.taken, self._store.catalog.filesets[run.fileset]) if run.taken else None
+        return Outcome(info, run.reason, run.deleted)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
+from random import Random
 
 import pytest
 
@@ -17,8 +18,11 @@ from idemfs.format.role import Role, RoleRecord
 from idemfs.ids import ROOT_FILESET
 from idemfs.snapshots import automatic, manage, policy, received
 from idemfs.store.store import Store
+from idemfs.testing.blocks import CrashingBlocks
 from idemfs.testing.builders import assert_clean, memory_store, reopened
 from idemfs.testing.clock import Simulated
+from idemfs.testing.faults import Cut, PowerCut
+from idemfs.testing.kv import CrashingKV
 from idemfs.vfs.tree import Tree
 
 HOUR, DAY = 3600, 86_400
@@ -90,6 +94,48 @@ def test_a_snapshot_and_that_it_was_taken_are_one_group(clock: Simulated) -> Non
     with_snapshot = [batch for batch in batches if any(key[:1] == b"S" for key in batch)]
     assert len(with_snapshot) == 1 and keys.schedule_state(ROOT_FILESET) in with_snapshot[0]
     assert any(key[:1] == b"L" for key in with_snapshot[0])
+
+
+def test_wherever_the_power_goes_each_due_time_has_one_snapshot() -> None:
+    rules = Policy(every_seconds=HOUR, keep_last=2, lock_seconds=60)
+    outcomes = set()
+    count = 0
+    while "done" not in outcomes:
+        count += 1
+        kv, blocks = CrashingKV(), CrashingBlocks()
+        clock = Simulated()
+        fs = FileSystem(Tree(memory_store(clock=clock, kv=kv, blocks=blocks)))
+        fs.snapshots.schedule.set(rules)
+        for turn in range(3):
+            fs.write_bytes("/f", bytes([turn + 1]) * 20_000)
+            clock.advance(HOUR)
+            due = taken(fs)
+        fs.write_bytes("/f", b"last" * 5000)
+        fs.close()
+        before = names(fs)
+        clock.advance(HOUR)
+        cut = Cut(count)
+        crashing, sectors = kv.crash(Random(count), cut), blocks.crash(Random(count), cut)
+        superblock = fs.tree.store.superblock
+        fs = FileSystem(Tree(Store(superblock, crashing, sectors, clock)))
+        try:
+            due = taken(fs)
+            fs.sync()
+            outcomes.add("done")
+        except PowerCut:
+            fs.tree.store.abandon()
+            fs = FileSystem(Tree(Store(superblock, crashing.crash(Random(3)), sectors.crash(Random(3)), clock)))
+            is_there = names(fs) != before
+            outcomes.add("taken" if is_there else "not taken")
+            again = taken(fs)
+            # What was taken is not taken again, and what was not is not forgotten.
+            assert (again is None) == is_there
+        assert len(names(fs)) == 2 and names(fs)[0] == before[-1] and due not in before[:-1]
+        assert fs.snapshots.locked_until(names(fs)[-1]) is not None
+        fs.sync()
+        assert_clean(fs.tree)
+        fs.close()
+    assert outcomes == {"done", "taken", "not taken"}
 
 
 def test_a_clock_that_was_ahead_does_not_stop_the_schedule(fs: FileSystem, clock: Simulated) -> None:
