@@ -23,8 +23,8 @@ MEASURE_SECONDS = 5.0
 """How often it is measured what has changed, for policies that ask for it."""
 RETRY_SECONDS = 60.0
 _PAUSE_SECONDS = 0.01
-_SHARE_MAX = 20
-"""It rests this many times as long as it worked."""
+_MEASURE_SHARE = 20
+"""Between two such measurements it rests this many times as long as one takes."""
 
 log = logging.getLogger("idemfs.schedule")
 
@@ -60,11 +60,7 @@ class Scheduler:
 
     def _run(self) -> None:
         while True:
-            begun = self._store.clock.monotonic_seconds()
             seconds = self._turn()
-            if seconds is not None:
-                worked = self._store.clock.monotonic_seconds() - begun
-                seconds = max(seconds, min(worked * _SHARE_MAX, RETRY_SECONDS) if worked > 1 else 0)
             with self._changed:
                 self._changed.wait_for(lambda: self._is_woken or self._is_closing, seconds)
                 self._is_woken = False
@@ -81,6 +77,7 @@ class Scheduler:
             return RETRY_SECONDS
 
     def _turn_of(self, fileset: FilesetId) -> float:
+        begun = self._store.clock.monotonic_seconds()
         try:
             run = automatic.run_due_of(self._tree.active, fileset, lambda: self._is_closing)
             if run.taken is not None:
@@ -89,19 +86,19 @@ class Scheduler:
                 log.info("deleted snapshot %s: %s", verdict.snapshot.name, verdict.reason)
             if run.deleted:
                 self._deleted()
-            return self._rest(fileset)
+            return self._rest(fileset, self._store.clock.monotonic_seconds() - begun)
         except (IdemfsError, OSError) as error:
             log.error("the schedule of fileset %d failed, and is tried again: %s", fileset, error)
         except Exception:
             log.exception("the schedule of fileset %d failed, and is tried again", fileset)
         return RETRY_SECONDS
 
-    def _rest(self, fileset: FilesetId) -> float:
-        """Seconds until there may be something to do for a fileset."""
+    def _rest(self, fileset: FilesetId, worked: float) -> float:
+        """Seconds until there may be something to do for a fileset, after so many seconds of work."""
         seconds = CHECK_SECONDS
         rules = automatic.policy_of(self._store, fileset)
         if rules.after_bytes and schedule.takes(rules):
-            seconds = MEASURE_SECONDS
+            seconds = max(MEASURE_SECONDS, min(worked * _MEASURE_SHARE, CHECK_SECONDS))
         at_ns = automatic.next_due_ns(self._store, fileset)
         if at_ns is not None:
             seconds = min(seconds, max(_PAUSE_SECONDS, (at_ns - self._store.clock.now_ns()) / 1e9))

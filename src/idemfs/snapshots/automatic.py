@@ -104,13 +104,19 @@ def find_due(active: Active, fileset: FilesetId) -> Due | None:
         if not schedule.takes(rules) or _role(store) is not Role.PRIMARY:
             return None
         newest = store.catalog.newest(fileset)
-    is_full = bool(rules.after_bytes) and measure.reaches(
-        active, fileset, newest.id if newest else None, rules.after_bytes
-    )
+        found = _due_now(store, fileset, rules, is_full=False)
+    if found is not None or not rules.after_bytes:
+        return found
+    # Measuring may take long, so it is done only when the clock does not ask for a snapshot anyway.
+    is_full = measure.reaches(active, fileset, newest.id if newest else None, rules.after_bytes)
     with store.lock:
-        now_ns = store.clock.now_ns()
-        done_ns = schedule.settled(_done_ns(store, fileset), now_ns)
-        return schedule.due(rules, done_ns, now_ns, policy.zone_of(rules.zone), is_full=is_full)
+        return _due_now(store, fileset, rules, is_full=is_full)
+
+
+def _due_now(store: Store, fileset: FilesetId, rules: Policy, *, is_full: bool) -> Due | None:
+    now_ns = store.clock.now_ns()
+    done_ns = schedule.settled(_done_ns(store, fileset), now_ns)
+    return schedule.due(rules, done_ns, now_ns, policy.zone_of(rules.zone), is_full=is_full)
 
 
 def take_due(active: Active, fileset: FilesetId) -> tuple[Snapshot | None, str]:

@@ -73,6 +73,8 @@ def unpack(value: bytes | None) -> Policy:
         raise FormatTooNew(f"a newer idemfs wrote the schedule; this one does not know {', '.join(sorted(unknown))}")
     if any(type(given) is not type(Policy._field_defaults[name]) for name, given in fields.items()):
         raise Damaged("the record of a schedule is damaged")
+    if any(isinstance(given, int) and given < 0 for given in fields.values()):
+        raise Damaged("the record of a schedule is damaged")
     return Policy(**fields)
 
 

@@ -111,17 +111,17 @@ def check_cron(expression: str, zone: tzinfo) -> None:
     example = "write for example '0 3 * * *' for each day at 3, or '*/15 8-18 * * MON-FRI'"
     if len(expression.split()) != 5:
         raise BadPolicy(f"cron {expression!r} has not five fields; {example}")
-    try:
-        found = _next_cron_ns(expression, 0, zone)
-    except (CronSimError, ValueError, AssertionError) as wrong:
-        raise BadPolicy(f"cron {expression!r}: {str(wrong) or 'not understood'}; {example}") from None
-    if found is None:
+    if _next_cron_ns(expression, 0, zone) is None:
         raise BadPolicy(f"cron {expression!r} names no time that ever comes; {example}")
 
 
 def _next_cron_ns(expression: str, after_ns: int, zone: tzinfo) -> int | None:
     start = datetime.fromtimestamp(after_ns // SECOND_NS, zone)
-    for found in CronSim(_by_the_clock(expression), start):
+    try:
+        times = CronSim(_by_the_clock(expression), start)
+    except (CronSimError, ValueError, AssertionError) as wrong:
+        raise BadPolicy(f"cron {expression!r}: {str(wrong) or 'not understood'}") from None
+    for found in times:
         # In an hour that comes a second time, it names times of the first.
         at_ns = int(found.timestamp()) * SECOND_NS
         if at_ns > after_ns:

@@ -420,7 +420,15 @@ def test_records_of_policies() -> None:
     assert policy.unpack(None) == Policy()
     with pytest.raises(FormatTooNew, match="keep_lunar"):
         policy.unpack(b'{"keep_lunar": 3}')
-    for bad in (b"", b"[]", b"\xff", b'{"keep_last": "3"}', b'{"keep_last": true}', b'{"cron": 3}'):
+    for bad in (
+        b"",
+        b"[]",
+        b"\xff",
+        b'{"keep_last": "3"}',
+        b'{"keep_last": true}',
+        b'{"cron": 3}',
+        b'{"keep_last": -1}',
+    ):
         with pytest.raises(Damaged):
             policy.unpack(bad)
     assert policy.unpack_done(policy.pack_done(-5)) == -5
