@@ -112,7 +112,7 @@ def aged(tmp_path: Path) -> Path:
 
 def test_prune_says_what_would_go_and_why_and_how_much_comes_back(aged: Path) -> None:
     before = names(aged)
-    assert before[0] == "auto-2025-02-01T000000Z"
+    assert before[0] == "auto-2025-02-01T00-00-00Z"
     done("snapshot", "hold", aged, before[2], "me")
     out = done("fileset", "schedule", aged, "--dry-run", "--keep-last", "2", "--keep-yearly", "2")
     assert out.endswith("these rules would keep 3 of 12 snapshots; 360 KiB come back\n")
@@ -122,7 +122,7 @@ def test_prune_says_what_would_go_and_why_and_how_much_comes_back(aged: Path) ->
     assert [row["name"] for row in found] == before
     assert [row["action"] for row in found] == [*["delete"] * 2, "keep", *["delete"] * 7, "keep", "keep"]
     assert found[2]["reason"] == "held by me" and found[0]["reason"] == "no rule keeps it"
-    assert "the newest of the schedule, last 1 of 2, yearly 2026" in found[-1]["reason"]
+    assert "the newest automatic one, last 1 of 2, yearly 2026" in found[-1]["reason"]
     lines = done("snapshot", "prune", aged, "--dry-run").splitlines()
     assert lines[-1] == "would delete 9 of 12 snapshots; 360 KiB come back"
     status, seen = on_terminal("snapshot", "prune", aged, answer="n\n")

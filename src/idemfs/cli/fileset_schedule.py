@@ -30,7 +30,7 @@ def arguments(parser: ArgumentParser) -> None:
     _add(when.add_argument, "cron", "FIELDS", "minute hour day month weekday, as in crontab(5)", str)
     _add(when.add_argument, "zone", "NAME", "time zone of --cron, and of days and weeks (default: UTC)", str)
     _add(when.add_argument, "after-bytes", "SIZE", "as soon as so much has changed", parse_size)
-    keep = parser.add_argument_group("which are kept, of those that the schedule took")
+    keep = parser.add_argument_group("which are kept, of those taken automatically")
     _add(keep.add_argument, "keep-last", "COUNT", "the newest", _count)
     for rule, periods in _PERIODS.items():
         _add(keep.add_argument, f"keep-{rule}", "COUNT", f"the newest of each of so many {periods}", _count)

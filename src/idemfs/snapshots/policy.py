@@ -44,7 +44,7 @@ class Policy(NamedTuple):
     keep_free_bytes: int = 0
     """Below so much free space on the host the oldest go, though a count keeps them."""
     prune_matching: str = ""
-    """A regular expression: not only snapshots that the schedule took are subject to these rules, also these."""
+    """A regular expression: not only automatic snapshots are subject to these rules, also these."""
     lock_seconds: int = 0
     """Each snapshot that the schedule takes is locked for so long."""
 

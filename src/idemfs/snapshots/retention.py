@@ -1,8 +1,8 @@
 """Which snapshots are kept, and why. Pure: a policy and what is known of the snapshots in; a verdict for each out.
 
-Whatever the rules say, these stay: the newest snapshot and the newest that the schedule took; those that are held or
-locked; what a standby received last; and those that are not subject to the rules, because somebody else
-took them. Without a rule that keeps a number of them or those of a name, all stay, but for want of space.
+Whatever the rules say, these stay: the newest snapshot and the newest automatic one; those that are held or
+locked; what a standby received last; and those that are not subject to the rules, because they
+were not taken automatically. Without a rule that keeps a number of them or those of a name, all stay, but for want of space.
 
 Rules go by the order in which snapshots were taken, and count hours, days … that have one, not those that have
 passed: a clock that jumps deletes nothing.
@@ -20,8 +20,8 @@ from typing import NamedTuple
 from idemfs.snapshots.policy import Policy
 from idemfs.snapshots.schedule import NAME_PREFIX, SECOND_NS
 
-AUTOMATIC = re.compile(re.escape(NAME_PREFIX) + r"\d{4}-\d\d-\d\dT\d{6}Z(-\d+)?")
-"""All of the name of a snapshot that the schedule took."""
+AUTOMATIC = re.compile(re.escape(NAME_PREFIX) + r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ(-\d+)?")
+"""All of the name of a snapshot that the schedule took, or ``replicate``."""
 
 
 class Candidate(NamedTuple):
@@ -104,7 +104,7 @@ def _protected(policy: Policy, snapshots: Sequence[Candidate], now_ns: int) -> d
     reasons = {each.id: [reason] for each in snapshots if (reason := _protection(policy, each, now_ns))}
     subject = [each.id for each in snapshots if is_subject(policy, each.name)]
     if subject:
-        reasons.setdefault(subject[-1], ["the newest of the schedule"])
+        reasons.setdefault(subject[-1], ["the newest automatic one"])
     if snapshots:
         reasons.setdefault(snapshots[-1].id, ["the newest"])
     return reasons
@@ -118,7 +118,7 @@ def _protection(policy: Policy, each: Candidate, now_ns: int) -> str:
     if each.is_base:
         return "what this standby received last"
     if not is_subject(policy, each.name):
-        return "not taken by the schedule"
+        return "not taken automatically"
     if policy.keep_matching and re.search(policy.keep_matching, each.name):
         return f"its name matches {policy.keep_matching}"
     return ""

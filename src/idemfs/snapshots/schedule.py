@@ -47,8 +47,8 @@ def when(policy: Policy) -> tuple[int, str, str, int]:
 
 
 def name_of(at_ns: int) -> str:
-    """The name of the snapshot of this due time."""
-    return NAME_PREFIX + datetime.fromtimestamp(at_ns // SECOND_NS, UTC).strftime("%Y-%m-%dT%H%M%SZ")
+    """The name of the snapshot of this due time; those that ``replicate`` takes have such names, too."""
+    return NAME_PREFIX + datetime.fromtimestamp(at_ns // SECOND_NS, UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
 
 
 def settled(done_ns: int, now_ns: int) -> int:

@@ -58,10 +58,10 @@ def test_nothing_is_due_when_a_policy_is_set_and_then_once_an_hour(fs: FileSyste
     due = fs.snapshots.schedule.next_due()
     assert due is not None and taken(fs) is None
     clock.advance(due.timestamp() - clock.now_ns() / 1e9)
-    assert taken(fs) == due.strftime("auto-%Y-%m-%dT%H0000Z")
+    assert taken(fs) == due.strftime("auto-%Y-%m-%dT%H-00-00Z")
     assert taken(fs) is None
     clock.advance(50 * HOUR + 10)
-    assert taken(fs) == (due + timedelta(hours=50)).strftime("auto-%Y-%m-%dT%H0000Z")
+    assert taken(fs) == (due + timedelta(hours=50)).strftime("auto-%Y-%m-%dT%H-00-00Z")
     assert taken(fs) is None and len(names(fs)) == 2
 
 
@@ -190,7 +190,7 @@ def test_pruning_keeps_by_rule_and_never_what_others_need(fs: FileSystem, clock:
         fs.snapshots.schedule.run_due()
     assert names(fs)[:2] == ["by-hand", held] and len(names(fs)) == 4
     reasons = {each.snapshot.name: each.reason for each in fs.snapshots.schedule.plan()}
-    assert reasons["by-hand"] == "not taken by the schedule" and "held by backup" in reasons[held]
+    assert reasons["by-hand"] == "not taken automatically" and "held by backup" in reasons[held]
     clock.advance(9 * HOUR)
     fs.snapshots.schedule.run_due()
     assert held not in names(fs)

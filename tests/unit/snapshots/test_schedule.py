@@ -116,7 +116,7 @@ def test_a_clock_set_back_a_little_is_waited_for_and_one_set_back_far_is_followe
 
 
 def test_names_follow_from_due_times() -> None:
-    assert schedule.name_of(ns("2026-05-01T10:00:00+02:00")) == "auto-2026-05-01T080000Z"
+    assert schedule.name_of(ns("2026-05-01T10:00:00+02:00")) == "auto-2026-05-01T08-00-00Z"
 
 
 @pytest.mark.parametrize(
