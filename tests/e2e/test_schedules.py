@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import shutil
@@ -197,6 +198,18 @@ def test_a_mount_takes_a_snapshot_every_second_and_keeps_some(store: Path, tmp_p
         left = names(store)
         (at / "g").write_text("x")
         assert names(store) == left
+
+
+@needs_mount
+def test_a_mount_deletes_nothing_that_is_locked(store: Path, tmp_path: Path) -> None:
+    with mounted(store, tmp_path / "m") as at:
+        (at / ".snapshots/one").mkdir()
+        done("snapshot", "lock", store, "one", f"{datetime.now(UTC) + timedelta(days=2):%Y-%m-%d}", "--yes")
+        with pytest.raises(OSError) as refusal:
+            (at / ".snapshots/one").rmdir()
+        assert refusal.value.errno == errno.EBUSY
+        assert "is locked" in refused("snapshot", "delete", store, "one")
+    assert names(store) == ["one"]
 
 
 @needs_mount

@@ -2,7 +2,8 @@
 
 Whatever the rules say, these stay: the newest snapshot and the newest automatic one; those that are held or
 locked; what a standby received last; and those that are not subject to the rules, because they
-were not taken automatically. Without a rule that keeps a number of them or those of a name, all stay, but for want of space.
+were not taken automatically. Without a rule that keeps a number of them or those of a name, all stay, but for want
+of space.
 
 Rules go by the order in which snapshots were taken, and count hours, days … that have one, not those that have
 passed: a clock that jumps deletes nothing.
