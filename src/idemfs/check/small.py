@@ -11,14 +11,14 @@ from idemfs.check.context import Context, Timeline
 from idemfs.check.findings import Finding, Kind
 from idemfs.check.scans import pairs
 from idemfs.errors import BadSnapshotName, Damaged
-from idemfs.format import keys, role, tables
+from idemfs.format import intent, keys, role, tables
 from idemfs.format.tables import COMPLETE, DELETING, Snapshot
 from idemfs.ids import FilesetId, SnapshotId
 from idemfs.limits import SECTOR_COUNT_MAX
 from idemfs.snapshots import policy
 from idemfs.snapshots.manage import check_name
 
-_KEY_SIZES = {b"D": 3, b"E": 9, b"F": 3, b"K": 3, b"L": 9, b"O": 9, b"R": 9, b"S": 11, b"T": 1}
+_KEY_SIZES = {b"D": 3, b"E": 9, b"F": 3, b"I": 1, b"K": 3, b"L": 9, b"O": 9, b"R": 9, b"S": 11, b"T": 1}
 _EIGHT = frozenset((b"D", b"E", b"H", b"L", b"R"))
 """Tables of which each value is one number of 8 bytes."""
 _OF_FILESETS = frozenset((b"D", b"K"))
@@ -97,6 +97,8 @@ def _read_record(
                 role.unpack(value)
             elif len(value) != _UNDER_WAY_SIZES.get(key, len(value)):
                 raise Damaged("names no snapshot")
+        case b"I":
+            intent.unpack_mark(value)
         case b"T":
             tables.unpack_state(value)
         case b"K":

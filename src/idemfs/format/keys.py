@@ -14,7 +14,7 @@
              'S' · fileset(2) · snapshot(8)     snapshot             'T'                           store state
              'P' · text                         replication state    'H' · snapshot(8) · owner     hold
              'K' · fileset(2)                   policy               'D' · fileset(2)              schedule state
-             'L' · snapshot(8)                  lock
+             'L' · snapshot(8)                  lock                 'I'                           mark of the log
 
 Values of link and xattr records start with ``PRESENT``, since in the shadow table
 an empty value is ``ABSENT``. A shadow key cannot be taken for the key of a longer name: snapshot ids start
@@ -32,6 +32,7 @@ NAME_AT = 9
 
 PRESENT = b"\x01"
 STORE_STATE = b"T"
+LOG_MARK = b"I"
 END = b"\xff" * 16
 """Greater than every key of the small table."""
 

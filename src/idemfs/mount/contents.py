@@ -121,7 +121,7 @@ class ContentRequests:
             Opcode.FLUSH: self.flush,
             Opcode.RELEASE: self.release,
             Opcode.FSYNC: self.fsync,
-            Opcode.SYNCFS: self.fsync,
+            Opcode.SYNCFS: self.syncfs,
             Opcode.FALLOCATE: self.fallocate,
             Opcode.LSEEK: self.lseek,
         }
@@ -198,6 +198,14 @@ class ContentRequests:
         return b""
 
     def fsync(self, request: Request) -> Reply:
+        if self._nodes.shows_active:
+            reader, ino = self._nodes.place(request.node)
+            if reader is self._nodes.active:
+                # crash: who asked is told that it is durable.
+                self._tree.sync_file(ino)
+        return b""
+
+    def syncfs(self, request: Request) -> Reply:
         if self._nodes.shows_active:
             # crash: who asked is told that it is durable, and the one open group holds it.
             self._tree.sync()
