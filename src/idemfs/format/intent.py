@@ -25,12 +25,12 @@ from idemfs.errors import Damaged
 from idemfs.ids import Ino
 
 MAGIC = b"iLog"
-_HEAD = Struct("<4sIQ")
-_REST = Struct("<QQQIIQqq")
+_LAYOUT = Struct("<4sIQQQQIIQqq")
 _PIECE = Struct("<QI")
 _MARK = Struct("<QQ")
-HEAD_SIZE = _HEAD.size
-FIXED_SIZE = _HEAD.size + _REST.size
+HEAD_SIZE = 16
+"""Magic, size and checksum, which the checksum does not cover."""
+FIXED_SIZE = _LAYOUT.size
 PIECE_SIZE = _PIECE.size
 """What a piece takes besides its bytes."""
 
@@ -67,15 +67,17 @@ class Mark(NamedTuple):
 
 def pack(place: Place, ino: Ino, mtime: int, ctime: int, pieces: list[Piece]) -> tuple[bytes, int]:
     """The record and its checksum."""
+    size = FIXED_SIZE + sum(PIECE_SIZE + len(data) for _, data in pieces)
+    fixed = _LAYOUT.pack(MAGIC, size, 0, *place, len(pieces), ino, mtime, ctime)
     rest = b"".join(
         [
-            _REST.pack(*place, len(pieces), ino, mtime, ctime),
+            fixed[HEAD_SIZE:],
             *[_PIECE.pack(offset, len(data)) for offset, data in pieces],
             *[data for _, data in pieces],
         ]
     )
     checksum = xxh3_64_intdigest(rest)
-    return _HEAD.pack(MAGIC, _HEAD.size + len(rest), checksum) + rest, checksum
+    return b"".join((fixed[:8], checksum.to_bytes(8, "little"), rest)), checksum
 
 
 def size_of(head: bytes) -> int:
@@ -88,12 +90,12 @@ def size_of(head: bytes) -> int:
 
 def unpack(value: bytes) -> Intent:
     """Raises ``Damaged``."""
-    if size_of(value) != len(value):
+    if not value or size_of(value) != len(value):
         raise Damaged("this is no whole record of the log")
-    checksum = int.from_bytes(value[8:16], "little")
-    if xxh3_64_intdigest(value[HEAD_SIZE:]) != checksum:
+    fields = _LAYOUT.unpack_from(value)
+    checksum, previous, opening, generation, position, count, ino, mtime, ctime = fields[2:]
+    if xxh3_64_intdigest(memoryview(value)[HEAD_SIZE:]) != checksum:
         raise Damaged("a record of the log is damaged: its checksum is wrong")
-    previous, opening, generation, position, count, ino, mtime, ctime = _REST.unpack_from(value, HEAD_SIZE)
     at = FIXED_SIZE + count * PIECE_SIZE
     if at > len(value):
         raise Damaged("a record of the log ends inside its pieces")

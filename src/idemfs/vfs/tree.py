@@ -195,7 +195,7 @@ class Tree(Namespace):
     # -- content -------------------------------------------------------------------------------------
 
     def _changing_file(self, ino: Ino, size: int, *, frees: bool = False, is_logged: bool = False) -> Inode:
-        """Admit a change of ``size`` bytes of content, and return the inode to be changed; ``is_logged``: by writing."""
+        """Admit a change of ``size`` bytes of content, and return the inode; ``is_logged``: by writing alone."""
         block_count = size // self.store.block_size + 2
         records = RECORD_SIZE + 40 * block_count + 4 * self.store.superblock.inline_size
         self._change(3 * block_count + 6, records, frees=frees)
@@ -252,8 +252,8 @@ class Tree(Namespace):
             store.wait_while(lambda: store.intents.is_sealed(ino))
             node = self.active.inode(ino)
             ticket = None if node is None else store.intents.append(ino, node.mtime, node.ctime)
+        # crash: what is synced here was appended above; what is not in the log is in the one open group.
         if ticket is None or not store.intents.sync(ticket):
-            # crash: what is not in the log is in the one open group.
             store.commit()
 
     def recover(self) -> None:
