@@ -11,6 +11,7 @@ import os
 import stat
 from collections import Counter
 from threading import Lock
+from time import monotonic
 
 from idemfs.ids import Ino
 from idemfs.mount import wire
@@ -28,6 +29,7 @@ _PAGE_MASK = 4095
 _READ_SIZE = 1 << 17
 """What the kernel reads ahead at once."""
 _PATCHY_COUNT_MAX = 1 << 16
+_SYNC_SECONDS_SHORT = 0.001
 _SEEK_HOLE, _SEEK_DATA = os.SEEK_HOLE, os.SEEK_DATA
 
 
@@ -111,6 +113,8 @@ class ContentRequests:
         self._store = nodes.tree.store
         self._opened = opened
         self._patchy = PatchyFiles()
+        self._sync_seconds = 0.0
+        """What syncing a file takes, as a mean of the last ones."""
 
     def handlers(self) -> dict[Opcode, Handler]:
         return {
@@ -201,9 +205,17 @@ class ContentRequests:
         if self._nodes.shows_active:
             reader, ino = self._nodes.place(request.node)
             if reader is self._nodes.active:
-                # crash: who asked is told that it is durable.
-                self._tree.sync_file(ino)
+                self._sync_file(request, ino)
         return b""
+
+    def _sync_file(self, request: Request, ino: Ino) -> None:
+        """On a fast disk the log takes less time than another thread to wake up, so the lead is kept for that."""
+        if self._sync_seconds > _SYNC_SECONDS_SHORT:
+            request.hand_over()
+        start = monotonic()
+        # crash: who asked is told that it is durable.
+        self._tree.sync_file(ino, before_commit=request.hand_over)
+        self._sync_seconds += (monotonic() - start - self._sync_seconds) / 8
 
     def syncfs(self, request: Request) -> Reply:
         if self._nodes.shows_active:

@@ -4,8 +4,9 @@ A request that fails is answered with its errno; one that fails in a way nobody 
 operation and answered with EIO, and the mount lives on.
 
 Threads: one leads: it takes a request, answers it, and takes the next, which spares waking another one for each.
-Before a request that may take long, as ``fsync`` does, it hands the lead to another thread. Each has a buffer of its
-own. Who answers holds no lock of the store. Where the leading thread runs, ``placement`` says.
+Before a request that may take long, as ``syncfs`` does, it hands the lead to another thread, or the handler does when
+it comes to that, as for ``fsync``. Each has a buffer of its own. Who answers holds no lock of the store. Where the
+leading thread runs, ``placement`` says.
 """
 
 from __future__ import annotations
@@ -29,7 +30,7 @@ log = logging.getLogger("idemfs.mount")
 
 THREAD_COUNT = 4
 _JOIN_SECONDS_MAX = 2.0
-_LONG = frozenset((Opcode.FSYNC, Opcode.FSYNCDIR, Opcode.SYNCFS, Opcode.FALLOCATE))
+_LONG = frozenset((Opcode.FSYNCDIR, Opcode.SYNCFS, Opcode.FALLOCATE))
 """They wait for the disk."""
 _FOLDER_CHANGES = frozenset((Opcode.MKDIR, Opcode.RMDIR))
 _MADE_UP = 1 << 63
@@ -51,6 +52,25 @@ _WANTED = (
     | Feature.SETXATTR_EXT
     | Feature.INIT_EXT
 )
+
+
+class _Lead:
+    """One thread's part in who leads."""
+
+    __slots__ = ("_lock", "is_mine")
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self._lock = lock
+        self.is_mine = False
+
+    def take(self) -> None:
+        self._lock.acquire()
+        self.is_mine = True
+
+    def hand_over(self) -> None:
+        if self.is_mine:
+            self.is_mine = False
+            self._lock.release()
 
 
 class Server:
@@ -110,23 +130,22 @@ class Server:
         view = memoryview(buffer)
         request = Request()
         placement = Placement()
+        lead = _Lead(self._lead)
+        request.hand_over = lead.hand_over
         try:
             while True:
-                self._lead.acquire()
-                is_leading = True
+                lead.take()
                 self.channel.look(not placement.follows)
                 try:
-                    while is_leading:
+                    while lead.is_mine:
                         request.parse(view, self.channel.receive(buffer))
                         if placement.saw(request.pid):
                             self.channel.look(not placement.follows)
                         if _is_long(request):
-                            self._lead.release()
-                            is_leading = False
+                            lead.hand_over()
                         self._answer(request)
                 finally:
-                    if is_leading:
-                        self._lead.release()
+                    lead.hand_over()
         except OSError as error:
             if error.errno not in _UNMOUNTED:
                 log.exception("the kernel's device failed")

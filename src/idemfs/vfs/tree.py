@@ -245,15 +245,22 @@ class Tree(Namespace):
 
         return self._with_room(change)
 
-    def sync_file(self, ino: Ino) -> None:
-        """What was changed of this inode before is durable on return: by the log if it was only written to."""
+    def sync_file(self, ino: Ino, *, before_commit: Callable[[], None] | None = None) -> None:
+        """What was changed of this inode before is durable on return: by the log if it was only written to.
+
+        ``before_commit`` is called when it is not, for a commit may take long.
+        """
         store = self.store
         with store.lock:
+            if before_commit is not None and store.intents.is_sealed(ino):
+                before_commit()
             store.wait_while(lambda: store.intents.is_sealed(ino))
             node = self.active.inode(ino)
             ticket = None if node is None else store.intents.append(ino, node.mtime, node.ctime)
         # crash: what is synced here was appended above; what is not in the log is in the one open group.
         if ticket is None or not store.intents.sync(ticket):
+            if before_commit is not None:
+                before_commit()
             store.commit()
 
     def recover(self) -> None:
