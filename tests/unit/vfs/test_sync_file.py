@@ -139,6 +139,15 @@ def test_a_new_file_is_committed_and_then_logged(host: Host) -> None:
     assert host.syncs_with(lambda: host.tree.write(host.ino, 1, b"2")) == 0
 
 
+def test_who_syncs_is_told_before_a_commit_and_only_then(host: Host) -> None:
+    told: list[int] = []
+    for change, wanted in ((WRITES["overwriting"], 0), (OTHERS["chmod"], 1), (WRITES["nothing"], 1)):
+        change(host.tree, host.ino)
+        host.tree.sync_file(host.ino, before_commit=lambda: told.append(host.commit_count))
+        assert len(told) == wanted
+    assert host.commit_count == told[0] + 1
+
+
 def test_what_is_not_synced_is_not_logged(host: Host) -> None:
     other = host.tree.create(host.tree.root, b"other", 0o100644, 0, 0)
     host.tree.sync()
