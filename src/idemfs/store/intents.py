@@ -49,7 +49,7 @@ class Intents:
         self._small = small
         self._clock = clock
         self.otherwise: set[Ino] = set()
-        """Inodes that the open group changes by more than what ``remember`` was told. The set stays the same object."""
+        """Inodes that the open group changes by more than what ``remember`` was told."""
         self._written: dict[Ino, _Written] = {}
         self._bytes = 0
         self._sealed_undurable: set[Ino] = set()
@@ -197,10 +197,9 @@ class Intents:
             assert self._last is not None
             self._small.put(keys.LOG_MARK, intent.pack_mark(self._last))
             self._is_used = False
-        self._sealed_undurable = self.otherwise.copy()
+        self._sealed_undurable, self.otherwise = self.otherwise, set()
         self._sealed_undurable.update(ino for ino, written in self._written.items() if written.pieces)
         self._sealed_written = self._written
-        self.otherwise.clear()
         self._written = {}
         self._bytes = 0
 

@@ -41,7 +41,7 @@ class Active:
         self._maps: dict[MapKey, IndirectBlock] = {}
         self._changed_maps: dict[Ino, set[int]] = {}
         self._new_keys: set[bytes] = set()
-        self._not_logged = store.intents.otherwise
+        self._intents = store.intents
         self.resolved: dict[Ino, dict[tuple[SnapshotId, int], IndirectBlock]] = {}
         """Indirect blocks as snapshots see them; those of a file are dropped when an extent that they name goes."""
         store.before_seal.append(self.flush)
@@ -92,7 +92,7 @@ class Active:
         ``is_logged``: only content is written, and times are set, of which the caller tells the log.
         """
         if not is_logged:
-            self._not_logged.add(ino)
+            self._intents.otherwise.add(ino)
         node = self.inode(ino)
         if node is None:
             raise Damaged(f"inode {ino} is missing; run 'idemfs check'")
@@ -105,7 +105,7 @@ class Active:
         """As ``change_inode``, for a rollback: the newest snapshot needs no version of its own any more."""
         node = self.inode(ino)
         assert node is not None
-        self._not_logged.add(ino)
+        self._intents.otherwise.add(ino)
         self._changed_inodes.add(ino)
         self.shadows.forget(ino)
         return node
@@ -125,7 +125,7 @@ class Active:
         """
         fileset = self._filesets[fileset_of(ino)]
         newest = fileset.newest
-        self._not_logged.add(ino)
+        self._intents.otherwise.add(ino)
         node.seen = newest
         node.birth = newest if is_new else self.shadows.birth(ino)
         key = ino.to_bytes(8, "big") + b"i"

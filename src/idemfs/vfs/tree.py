@@ -217,10 +217,9 @@ class Tree(Namespace):
 
     def write(self, ino: Ino, offset: int, data: bytes | bytearray | memoryview) -> int:
         """Write at ``offset``; how many bytes were written: fewer than given when space ran out after some."""
-        return self._with_room(lambda: self._write(ino, self._writing(ino, data), offset, data))
-
-    def _writing(self, ino: Ino, data: bytes | bytearray | memoryview) -> Inode:
-        return self._changing_file(ino, len(data), is_logged=True)
+        return self._with_room(
+            lambda: self._write(ino, self._changing_file(ino, len(data), is_logged=True), offset, data)
+        )
 
     def _write(self, ino: Ino, node: Inode, offset: int, data: bytes | bytearray | memoryview) -> int:
         if not data:
@@ -239,7 +238,7 @@ class Tree(Namespace):
         """Write at the end of the file, wherever that is now; the offset behind what was written, and its size."""
 
         def change() -> tuple[int, int]:
-            node = self._writing(ino, data)
+            node = self._changing_file(ino, len(data), is_logged=True)
             count = self._write(ino, node, node.size, data)
             return node.size, count
 
