@@ -34,21 +34,15 @@ class Channel:
     def __init__(self, fd: int, directory: str) -> None:
         self.fd = fd
         self.directory = directory
-        self._is_looking = False
+        os.set_blocking(fd, False)
         self._arrival = select.poll()
         self._arrival.register(fd, select.POLLIN)
-
-    def look(self, is_looking: bool) -> None:
-        """Whether ``receive`` is to look for a request a while before it sleeps, or sleeps at once."""
-        if is_looking != self._is_looking:
-            self._is_looking = is_looking
-            os.set_blocking(self.fd, not is_looking)
 
     def receive(self, buffer: bytearray) -> int:
         """The size of the next request, which is put into ``buffer``.
 
         Programs ask for one thing after another, so the next request mostly comes within microseconds, and to sleep
-        and be woken by a program on another CPU takes longer than to answer it.
+        and be woken takes longer than to answer it: it is looked for a while before this thread sleeps.
         """
         buffers, until = (buffer,), 0
         while True:

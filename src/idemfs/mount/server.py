@@ -5,8 +5,7 @@ operation and answered with EIO, and the mount lives on.
 
 Threads: one leads: it takes a request, answers it, and takes the next, which spares waking another one for each.
 Before a request that may take long, as ``syncfs`` does, it hands the lead to another thread, or the handler does when
-it comes to that, as for ``fsync``. Each has a buffer of its own. Who answers holds no lock of the store. Where the
-leading thread runs, ``placement`` says.
+it comes to that, as for ``fsync``. Each has a buffer of its own. Who answers holds no lock of the store.
 """
 
 from __future__ import annotations
@@ -19,7 +18,6 @@ from collections.abc import Callable, Mapping
 
 from idemfs.mount import wire
 from idemfs.mount.channel import Channel
-from idemfs.mount.placement import Placement
 from idemfs.mount.wire import Feature, Opcode, Request, Valid
 
 Reply = bytes | memoryview | None
@@ -129,18 +127,14 @@ class Server:
         buffer = bytearray(wire.BUFFER_SIZE)
         view = memoryview(buffer)
         request = Request()
-        placement = Placement()
         lead = _Lead(self._lead)
         request.hand_over = lead.hand_over
         try:
             while True:
                 lead.take()
-                self.channel.look(not placement.follows)
                 try:
                     while lead.is_mine:
                         request.parse(view, self.channel.receive(buffer))
-                        if placement.saw(request.pid):
-                            self.channel.look(not placement.follows)
                         if _is_long(request):
                             lead.hand_over()
                         self._answer(request)

@@ -72,7 +72,6 @@ class Session:
     def run(self, ready: Callable[[], None]) -> None:
         """Serve until it is unmounted; ``ready`` is called as soon as requests are taken."""
         sys.setswitchinterval(SWITCH_SECONDS)
-        self.tree.store.start_committing()
         self._server.start()
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, self._end)

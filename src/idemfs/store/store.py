@@ -378,18 +378,10 @@ class Store:
     def _wake(self) -> None:
         if not self._background:
             return
-        self.start_committing()
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._commit_loop, name="idemfs-commit", daemon=True)
+            self._thread.start()
         self._done.notify_all()
-
-    def start_committing(self) -> None:
-        """Start the thread that commits, if there is to be one, before the first change does.
-
-        It may run where its maker may, so that must not be a thread which is bound to a CPU.
-        """
-        with self.lock:
-            if self._background and self._thread is None:
-                self._thread = threading.Thread(target=self._commit_loop, name="idemfs-commit", daemon=True)
-                self._thread.start()
 
     def _commit_loop(self) -> None:
         # A failure ends the loop; whoever waits, or comes later, is told of it.
