@@ -8,8 +8,8 @@
     │   ├── FormatError: FormatTooNew · Damaged
     │   └── CommitFailed
     ├── SnapshotError
-    │   ├── SnapshotExists · SnapshotMissing · SnapshotHeld
-    │   └── BadSnapshotName
+    │   ├── SnapshotExists · SnapshotMissing · SnapshotHeld: SnapshotLocked
+    │   └── BadSnapshotName · BadPolicy
     ├── FilesetError
     │   ├── FilesetExists · FilesetMissing
     │   └── FilesetInUse · BadFilesetName
@@ -93,8 +93,16 @@ class SnapshotHeld(SnapshotError):
     """A hold keeps the snapshot; the message names its owner."""
 
 
+class SnapshotLocked(SnapshotHeld):
+    """Nobody may delete the snapshot before a date, which the message names."""
+
+
 class BadSnapshotName(SnapshotError):
     """The name is empty, too long, or has a character that names cannot have."""
+
+
+class BadPolicy(SnapshotError):
+    """A schedule or a rule of retention that has no meaning; the message says which part."""
 
 
 class FilesetError(IdemfsError):

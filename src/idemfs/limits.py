@@ -44,6 +44,15 @@ CALL_BYTES_MAX = 16 << 20
 BLOCK_CACHE_BYTES_MAX = 64 << 20
 RECORD_CACHE_COUNT_MAX = 20_000
 
+LOG_HALF_SECTOR_COUNT = 512
+"""Sectors in each of the two halves of the log (2 MiB)."""
+LOG_FILE_BYTES_MAX = 128 << 10
+"""What is remembered of a file until it is synced; after more a sync commits."""
+LOG_BYTES_MAX = 4 << 20
+"""The same for all files together."""
+LOG_HOST_FACTOR = 16
+"""A host has at least this many times as much room as the log takes, or the store gets none."""
+
 SEGMENT_SIZE = 1 << 30
 """Size of one file of the local block store."""
 RESERVE_SECTOR_COUNT = 2048
@@ -55,3 +64,6 @@ FRAME_SIZE_MAX = 8 << 20
 STREAM_BATCH_BYTES = 1 << 20
 SCAN_COUNT = 1000
 """Records fetched from an engine in one range call."""
+SCHEDULE_SECONDS_MAX = 4_000_000_000
+"""More than a century: for how long a period of a schedule, a hold or a lock may be."""
+SCHEDULE_TEXT_SIZE_MAX = 1000

@@ -16,7 +16,7 @@ from idemfs.engines.kv.memory import MemoryKV
 from idemfs.format.superblock import Superblock
 from idemfs.ids import Guid
 from idemfs.snapshots import delete
-from idemfs.store import space, store
+from idemfs.store import intents, space, store
 from idemfs.store.files import first_records, new_superblock
 from idemfs.store.store import Store
 from idemfs.testing.blocks import CrashingBlocks
@@ -38,6 +38,9 @@ def tighten(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(fileset_state, "RECLAIM_BLOCK_COUNT", 3)
     monkeypatch.setattr(space, "RESERVE_SECTOR_COUNT", 8)
     monkeypatch.setattr(space, "_DISCARD_SECTOR_COUNT_MIN", 1)
+    monkeypatch.setattr(intents, "LOG_HALF_SECTOR_COUNT", 10)
+    monkeypatch.setattr(intents, "LOG_FILE_BYTES_MAX", 12_000)
+    monkeypatch.setattr(intents, "LOG_BYTES_MAX", 30_000)
 
 
 class Witness(Cut):
@@ -57,20 +60,24 @@ class Witness(Cut):
 class Disk:
     """The engines of one store, and its superblock."""
 
-    def __init__(self, superblock: Superblock, kv: CrashingKV, blocks: CrashingBlocks, clock: Simulated) -> None:
+    def __init__(
+        self, superblock: Superblock, kv: CrashingKV, blocks: CrashingBlocks, log: CrashingBlocks, clock: Simulated
+    ) -> None:
         self.superblock = superblock
         self.kv = kv
         self.blocks = blocks
+        self.log = log
         self.clock = clock
 
     def open(self) -> Tree:
         """The store as the next process finds it; recovery happens here."""
-        return Tree(Store(self.superblock, self.kv, self.blocks, self.clock))
+        return Tree(Store(self.superblock, self.kv, self.blocks, self.clock, log=self.log))
 
     def crash(self, rng: Random, cut: Cut | None = None) -> Disk:
         """What the host may have kept. Time has passed when the power comes back."""
         clock = Simulated(rng.randrange(1 << 30), self.clock.now_ns() + 60_000_000_000)
-        return Disk(self.superblock, self.kv.crash(rng, cut), self.blocks.crash(rng, cut), clock)
+        kv, blocks, log = self.kv.crash(rng, cut), self.blocks.crash(rng, cut), self.log.crash(rng, cut)
+        return Disk(self.superblock, kv, blocks, log, clock)
 
 
 def new_disk(cut: Cut, *, compression: str = "none", seed: int = 0, fileset_guid: Guid | None = None) -> Disk:
@@ -79,4 +86,4 @@ def new_disk(cut: Cut, *, compression: str = "none", seed: int = 0, fileset_guid
     superblock = new_superblock(clock, BLOCK_SIZE, compression)
     records = MemoryKV()
     first_records(records, fileset_guid or Guid(clock.random_bytes(16)))
-    return Disk(superblock, CrashingKV(cut, records=records), CrashingBlocks(cut), clock)
+    return Disk(superblock, CrashingKV(cut, records=records), CrashingBlocks(cut), CrashingBlocks(cut), clock)

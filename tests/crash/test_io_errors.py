@@ -105,7 +105,7 @@ def assert_closed(host: Host, allowed: list[State], before: State) -> None:
             assert dump_of(host.tree.snapshot_reader(snapshot)) == before.snapshots[snapshot.name]
     host.tree.store.close()
     rng = Random(1)
-    tree = Disk(host.superblock, host.kv.crash(rng), host.blocks.crash(rng), host.clock).open()
+    tree = Disk(host.superblock, host.kv.crash(rng), host.blocks.crash(rng), CrashingBlocks(), host.clock).open()
     found = state_of(tree)
     if found not in allowed and not is_between(found, allowed):
         pytest.fail("\n".join(difference(state, found) for state in allowed))

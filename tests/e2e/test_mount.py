@@ -17,7 +17,7 @@ import pytest
 from idemfs.engines.lock import owner
 from idemfs.limits import TIME_NS_MAX, TIME_NS_MIN
 from tests.conformance.mounted import idemfs, missing, mounted
-from tests.e2e.ending import wait_for_end
+from tests.e2e.ending import kill, wait_for_end
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=missing() or "")
 
@@ -97,6 +97,33 @@ class TestBeginningAndEnd:
         with mounted(store, at):
             assert (at / "f").read_bytes() == b"kept"
         assert os.listdir(at) == [] and str(at) not in Path("/proc/self/mounts").read_text()
+
+    def test_after_a_kill_the_log_has_what_was_synced(self, store: Path, tmp_path: Path) -> None:
+        """As a database writes: in place, 8 KiB at a time, each of which is durable when ``fdatasync`` returns."""
+        at = tmp_path / "mount"
+        with mounted(store, at):
+            (at / "wal").write_bytes(bytes(1 << 20))
+        idemfs("mount", store, at)
+        pages = [bytes([number]) * 8192 for number in range(1, 41)]
+        with open(at / "wal", "r+b", buffering=0) as file:
+            for number, page in enumerate(pages):
+                os.pwrite(file.fileno(), page, number * 8192)
+                os.fdatasync(file.fileno())
+            os.ftruncate(file.fileno(), 900_000)
+            os.pwrite(file.fileno(), b"last", 0)
+            os.fdatasync(file.fileno())
+            for number, page in enumerate(pages[::-1]):
+                os.pwrite(file.fileno(), page, (40 + number) * 8192)
+                os.fdatasync(file.fileno())
+            kill(store)
+        with suppress(OSError):
+            os.stat(at)
+        told = idemfs("check", store).stdout
+        assert "clean" in told and "40 synced writes wait in the log" in told
+        with mounted(store, at):
+            wanted = b"last" + b"".join(pages + pages[::-1])[4:]
+            assert (at / "wal").read_bytes() == wanted.ljust(900_000, b"\0")
+        assert "wait" not in idemfs("check", store).stdout
 
     def test_failures_are_told_by_the_command(self, store: Path, tmp_path: Path) -> None:
         assert "no store here" in idemfs("mount", tmp_path / "none", tmp_path, check=False).stderr

@@ -7,9 +7,10 @@ from collections.abc import Callable
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
+from xxhash import xxh3_64_intdigest
 
 from idemfs.errors import FormatError
-from idemfs.format import address, entry, indirect, inode, keys, role, superblock, tables
+from idemfs.format import address, entry, indirect, inode, intent, keys, role, superblock, tables
 from idemfs.format.digest import contribution
 from idemfs.ids import FilesetId, Guid, Ino, SnapshotId
 from idemfs.replication import partial
@@ -27,6 +28,8 @@ UNPACK: dict[str, Callable[[bytes], object]] = {
     "usage": lambda value: tables.unpack_usage(tables.Fileset(FilesetId(0), Guid(bytes(16)), ""), value),
     "snapshot": lambda value: tables.unpack_snapshot(FilesetId(0), SnapshotId(1), value),
     "role": role.unpack,
+    "record of the log": intent.unpack,
+    "mark of the log": intent.unpack_mark,
     "superblock": superblock.unpack,
     "address": lambda value: address.validate(int.from_bytes(value[:8], "little")),
     "half-received change set": partial.unpack,
@@ -53,6 +56,21 @@ def test_counts_that_do_not_fit(head: bytes, count: int, rest: bytes) -> None:
             unpack(count.to_bytes(2, "little") + head + rest)
         except FormatError:
             continue
+
+
+@given(st.integers(0, 200), st.integers(0, (1 << 32) - 1), st.binary(max_size=40))
+def test_pieces_that_do_not_fit(count: int, size: int, rest: bytes) -> None:
+    """Also with a right checksum: the log of another version, or a forged one."""
+    value = bytearray(intent.pack(intent.Place(0, 0, 1, 0), Ino(2), 3, 4, [(5, b"")])[0] + rest)
+    value[4:8] = len(value).to_bytes(4, "little")
+    value[44:48] = count.to_bytes(4, "little")
+    value[intent.FIXED_SIZE + 8 : intent.FIXED_SIZE + 12] = size.to_bytes(4, "little")
+    value[8:16] = xxh3_64_intdigest(bytes(value[intent.HEAD_SIZE :])).to_bytes(8, "little")
+    try:
+        record = intent.unpack(bytes(value))
+    except FormatError:
+        return
+    assert count == len(record.pieces) and sum(len(data) for _, data in record.pieces) == len(rest) - 12 * (count - 1)
 
 
 @given(st.binary(max_size=200))

@@ -46,7 +46,7 @@ class Machine:
         self.name = name
         self.clock = clock
         self.superblock = new_superblock(clock, 4096, "none")
-        self.kv, self.blocks = CrashingKV(), CrashingBlocks()
+        self.kv, self.blocks, self.log = CrashingKV(), CrashingBlocks(), CrashingBlocks()
         first_records(self.kv, fileset)
 
     @property
@@ -57,11 +57,12 @@ class Machine:
         return Tree(self.store())
 
     def store(self) -> Store:
-        return Store(self.superblock, self.kv, self.blocks, self.clock)
+        return Store(self.superblock, self.kv, self.blocks, self.clock, log=self.log)
 
     def crash(self, rng: Random, cut: Cut | None = None) -> None:
         """The engines as they are found after a power cut; ``cut`` is the next one."""
         self.kv, self.blocks = self.kv.crash(rng, cut), self.blocks.crash(rng, cut)
+        self.log = self.log.crash(rng, cut)
 
 
 class World:
@@ -106,7 +107,10 @@ class World:
             tree.store.close()
 
     def write(self, name: str, count: int = 1, *, size: int | None = None) -> None:
-        """Files of their own content, some inline, some with blocks; acknowledged when they are durable."""
+        """Files of their own content, some inline, some with blocks; acknowledged when they are durable.
+
+        The last one is so by the log alone: the process is killed then.
+        """
         with self.opened(name) as tree:
             fresh: dict[bytes, bytes] = {}
             for _ in range(count):
@@ -117,10 +121,15 @@ class World:
                 ino = tree.create(tree.root, file, stat.S_IFREG | 0o644, 0, 0)
                 assert ino not in self.numbers, f"number {ino} was given to {self.numbers[ino]!r} before"
                 self.numbers[ino] = file
-                tree.write(ino, 0, content)
+                if len(fresh) < count - 1:
+                    tree.write(ino, 0, content)
                 fresh[file] = content
             tree.store.commit()
+            for start in range(0, len(content), 50_000):
+                tree.write(ino, start, content[start : start + 50_000])
+                tree.sync_file(ino)
             self.acknowledged |= fresh
+            tree.store.abandon()
 
     def overwrite(self, name: str) -> None:
         """Change a file that is there, after a snapshot has it, so that blocks move."""

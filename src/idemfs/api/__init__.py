@@ -18,6 +18,7 @@ from idemfs.api.snapshots import Snapshots, SnapshotView
 from idemfs.limits import BLOCK_SIZE_DEFAULT
 from idemfs.snapshots.diff import Change, ChangeKind
 from idemfs.snapshots.info import SnapshotInfo
+from idemfs.snapshots.policy import Policy
 from idemfs.snapshots.usage import FilesetInfo
 from idemfs.store.files import create_files, discard_files, open_files
 from idemfs.vfs.tree import Tree
@@ -29,6 +30,7 @@ __all__ = [
     "Fileset",
     "FilesetInfo",
     "Filesets",
+    "Policy",
     "SnapshotInfo",
     "SnapshotView",
     "Snapshots",

@@ -13,15 +13,18 @@ from idemfs.errors import FilesetMissing, SnapshotError, SnapshotHeld, SnapshotM
 from idemfs.format.role import Role
 from idemfs.format.tables import Snapshot
 from idemfs.ids import ROOT_FILESET, FilesetId
-from idemfs.limits import SNAPSHOT_NAME_SIZE_MAX
+from idemfs.limits import SCHEDULE_SECONDS_MAX, SNAPSHOT_NAME_SIZE_MAX
 from idemfs.snapshots import bring_back, choose, delete, diff, manage, received
 from idemfs.snapshots.diff import Change
 from idemfs.snapshots.info import SnapshotInfo
 from idemfs.vfs.paths import Paths
 from idemfs.vfs.tree import Tree
 
-_HOLD_SECONDS_MAX = 4_000_000_000
-"""More than a century; without a number of seconds a hold has no end."""
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from idemfs.api.schedule import Schedule
 
 
 class SnapshotView(TreeView):
@@ -183,8 +186,8 @@ class Snapshots:
             raise ValueError(
                 f"the owner of a hold has 1 to {SNAPSHOT_NAME_SIZE_MAX} bytes, all printable: not {owner!r}"
             )
-        if seconds is not None and not 0 < seconds < _HOLD_SECONDS_MAX:
-            raise ValueError(f"a hold lasts more than 0 and less than {_HOLD_SECONDS_MAX:,} seconds: not {seconds}")
+        if seconds is not None and not 0 < seconds < SCHEDULE_SECONDS_MAX:
+            raise ValueError(f"a hold lasts more than 0 and less than {SCHEDULE_SECONDS_MAX:,} seconds: not {seconds}")
         with self._store.lock:
             expires_ns = manage.NEVER_NS if seconds is None else self._store.clock.now_ns() + int(seconds * 1e9)
             manage.hold(self._store, self._find(name), owner, expires_ns)
@@ -200,6 +203,41 @@ class Snapshots:
         """Who holds the snapshot now."""
         with self._store.lock:
             return manage.holders(self._store, self._find(name))
+
+    def lock(self, name: str, until: datetime) -> None:
+        """Nobody can delete the snapshot before ``until``, and nothing takes this back; durable on return.
+
+        Raises ``SnapshotLocked`` for an earlier time than it is locked until already, ``ValueError`` for a
+        time without a zone, or one that is past or more than a century away.
+        """
+        if until.tzinfo is None:
+            raise ValueError("a lock needs a time with a zone, such as datetime(2030, 1, 1, tzinfo=UTC)")
+        with self._store.lock:
+            until_ns = int(until.timestamp()) * 1_000_000_000
+            seconds = (until_ns - self._store.clock.now_ns()) / 1e9
+            if not 0 < seconds < SCHEDULE_SECONDS_MAX:
+                raise ValueError(f"a lock ends in the future, within {SCHEDULE_SECONDS_MAX:,} seconds: not {until}")
+            manage.lock(self._store, self._find(name), until_ns)
+            self._store.commit()
+
+    def locked_until(self, name: str) -> datetime | None:
+        """Before when nobody can delete the snapshot; None when anybody may who has the right."""
+        from datetime import UTC, datetime
+
+        with self._store.lock:
+            until_ns = manage.locked_until(self._store, self._find(name))
+            return (
+                datetime.fromtimestamp(until_ns // 1_000_000_000, UTC)
+                if until_ns > self._store.clock.now_ns()
+                else None
+            )
+
+    @property
+    def schedule(self) -> Schedule:
+        """When snapshots are taken by themselves, and which are kept."""
+        from idemfs.api.schedule import Schedule
+
+        return Schedule(self._tree, self._fileset)
 
     def _find(self, name: str) -> Snapshot:
         return self._store.catalog.by_name(*self._place(name))

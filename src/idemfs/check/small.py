@@ -11,15 +11,17 @@ from idemfs.check.context import Context, Timeline
 from idemfs.check.findings import Finding, Kind
 from idemfs.check.scans import pairs
 from idemfs.errors import BadSnapshotName, Damaged
-from idemfs.format import keys, role, tables
+from idemfs.format import intent, keys, role, tables
 from idemfs.format.tables import COMPLETE, DELETING, Snapshot
 from idemfs.ids import FilesetId, SnapshotId
 from idemfs.limits import SECTOR_COUNT_MAX
+from idemfs.snapshots import policy
 from idemfs.snapshots.manage import check_name
 
-_KEY_SIZES = {b"E": 9, b"F": 3, b"O": 9, b"R": 9, b"S": 11, b"T": 1, b"U": 3}
-_EIGHT = frozenset((b"E", b"R", b"H"))
+_KEY_SIZES = {b"D": 3, b"E": 9, b"F": 3, b"I": 1, b"K": 3, b"L": 9, b"O": 9, b"R": 9, b"S": 11, b"T": 1, b"U": 3}
+_EIGHT = frozenset((b"D", b"E", b"H", b"L", b"R"))
 """Tables of which each value is one number of 8 bytes."""
+_OF_FILESETS = frozenset((b"D", b"K"))
 _UNDER_WAY_SIZES = {
     keys.replication("restore"): 10,
     keys.replication("rollback"): 10,
@@ -33,9 +35,12 @@ def read(context: Context) -> Iterator[Finding]:
     """Fill ``context`` with filesets and snapshots; what cannot be read is reported and left out."""
     snapshots: dict[FilesetId, list[Snapshot]] = {}
     holds: list[SnapshotId] = []
+    planned: set[FilesetId] = set()
     for key, value in pairs(context.store.small):
         try:
             _read_record(context, key, value, snapshots, holds)
+            if key[:1] in _OF_FILESETS:
+                planned.add(FilesetId(int.from_bytes(key[1:], "big")))
         except Damaged as damaged:
             yield Finding(Kind.RECORD, _where(key), str(damaged))
             if key[:1] == b"S" and len(key) == 11:
@@ -47,10 +52,12 @@ def read(context: Context) -> Iterator[Finding]:
     yield from _counters(context)
     for number in context.filesets:
         yield from _snapshots(context, number)
+    for number in sorted(planned - context.filesets.keys()):
+        yield Finding(Kind.FILESET, f"fileset {number}", "has a schedule and does not exist")
     known = {snapshot for timeline in context.timelines.values() for snapshot in timeline.ids}
     for held in holds:
         if held not in known and not context.unreadable:
-            yield Finding(Kind.SNAPSHOT, f"snapshot number {held}", "is held and does not exist")
+            yield Finding(Kind.SNAPSHOT, f"snapshot number {held}", "is held or locked and does not exist")
 
 
 def _where(key: bytes) -> str:
@@ -81,7 +88,7 @@ def _read_record(
         case b"O":
             if value:
                 raise Damaged("its value is not empty")
-        case b"H":
+        case b"H" | b"L":
             if len(key) < 9:
                 raise Damaged("names no snapshot")
             holds.append(SnapshotId(int.from_bytes(key[1:9], "big")))
@@ -95,9 +102,13 @@ def _read_record(
             if number not in context.filesets:
                 raise Damaged("is of a fileset that does not exist, or whose record is damaged")
             tables.unpack_usage(context.filesets[number], value)
+        case b"I":
+            intent.unpack_mark(value)
         case b"T":
             tables.unpack_state(value)
-        case b"E" | b"R":
+        case b"K":
+            policy.unpack(value)
+        case b"D" | b"E" | b"R":
             return
         case _:
             raise Damaged("is in no table of this format")

@@ -76,4 +76,6 @@ def _summary(store: Store) -> str:
     inode_count = sum(fileset.inode_count for fileset in filesets.values())
     snapshot_count = sum(len(store.catalog.snapshots(number)) for number in filesets)
     sectors = store.space.sector_count - 1 - store.space.free_sectors()
-    return f"{inode_count} files, {snapshot_count} snapshots, {format_size(sectors * 4096)} of data"
+    waiting = len(store.intents.pending())
+    told = f"; {waiting} synced writes wait in the log for the next opening" if waiting else ""
+    return f"{inode_count} files, {snapshot_count} snapshots, {format_size(sectors * 4096)} of data{told}"

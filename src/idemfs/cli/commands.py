@@ -1,6 +1,7 @@
 """The table of commands, and all help that is made of it alone.
 
-Invariant: the command of words ``snapshot create`` is the module ``idemfs.cli.snapshot_create``.
+Invariant: the command of words ``snapshot create`` is the module ``idemfs.cli.snapshot_create``; a hyphen in a word
+is an underscore there.
 This module imports nothing that costs time: ``idemfs --help`` is this table and no more.
 """
 
@@ -25,6 +26,10 @@ COMMANDS: dict[tuple[str, ...], str] = {
     ("snapshot", "diff"): "list what changed between two snapshots",
     ("snapshot", "hold"): "keep a snapshot from being deleted",
     ("snapshot", "release"): "end a hold",
+    ("snapshot", "lock"): "let nobody delete a snapshot before a date",
+    ("snapshot", "prune"): "delete the snapshots that the rules of the schedule do not keep",
+    ("snapshot", "run-due"): "take the snapshots that are due, and prune",
+    ("fileset", "schedule"): "show or set when snapshots are taken, and which are kept",
     ("fileset", "create"): "make a fileset: a subtree with inode numbers, snapshots and a quota of its own",
     ("fileset", "list"): "list the filesets, with where they appear and what they take",
     ("fileset", "delete"): "delete a fileset with its snapshots",
@@ -52,7 +57,7 @@ EXIT_STATUS_HELP = "exit status: 0 done · 1 refused or failed (one line on stan
 
 
 def module_name(words: tuple[str, ...]) -> str:
-    return "idemfs.cli." + "_".join(words)
+    return "idemfs.cli." + "_".join(words).replace("-", "_")
 
 
 def phrase(words: tuple[str, ...]) -> str:

@@ -1,4 +1,4 @@
-"""What users write, as values: a store with or without a snapshot, a size.
+"""What users write, as values: a store with or without a snapshot, a size, a length of time, a date.
 
 Every function here raises ``UsageError`` with what was written and what would be right;
 each serves as ``type=`` of an argument.
@@ -11,6 +11,10 @@ from typing import NamedTuple
 from idemfs.cli.failures import UsageError
 from idemfs.cli.render import SIZE_UNITS
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from datetime import datetime
+
 SIZE_TEXT_MAX = 40
 """Longer numbers are no sizes."""
 _UNITS: dict[str, int] = {
@@ -18,6 +22,9 @@ _UNITS: dict[str, int] = {
     **{unit[0].lower(): 1024**power for power, unit in enumerate(SIZE_UNITS) if power},
     **{unit: 1000**power for power, unit in enumerate(("kb", "mb", "gb", "tb", "pb", "eb"), start=1)},
 }
+
+
+_SECONDS = {"w": 604_800, "d": 86_400, "h": 3600, "m": 60, "s": 1}
 
 
 class Target(NamedTuple):
@@ -65,3 +72,32 @@ def parse_size(text: str) -> int:
     if factor is None or len(text) > SIZE_TEXT_MAX or not (digits.isascii() and digits.isdigit()):
         raise UsageError(f"{text[:SIZE_TEXT_MAX]!r} is no size; write for example 131072, 128KiB or 1.5GiB")
     return int(digits) * factor // int(10 ** len(fraction))
+
+
+def parse_duration(text: str) -> int:
+    """Seconds of ``90``, ``30s``, ``15m``, ``6h``, ``7d`` or ``2w``."""
+    number, unit = (text[:-1], text[-1]) if text[-1:].lower() in _SECONDS else (text, "s")
+    if not (number.isascii() and number.isdigit()) or len(number) > SIZE_TEXT_MAX:
+        raise UsageError(f"{text[:SIZE_TEXT_MAX]!r} is no length of time; write for example 30s, 15m, 6h, 7d or 2w")
+    return int(number) * _SECONDS[unit.lower()]
+
+
+def format_duration(seconds: int) -> str:
+    """As ``parse_duration`` reads it, in the largest unit that says it in a whole number."""
+    for unit, length in _SECONDS.items():
+        if seconds and seconds % length == 0:
+            return f"{seconds // length}{unit}"
+    return "0s"
+
+
+def parse_time(text: str) -> datetime:
+    """A date (its beginning), or a date and time, in ISO 8601; UTC unless it names another offset."""
+    from datetime import UTC, datetime
+
+    try:
+        found = datetime.fromisoformat(text)
+    except ValueError:
+        raise UsageError(
+            f"{text[:SIZE_TEXT_MAX]!r} is no date; write for example 2030-01-31 or 2030-01-31T12:00:00+01:00"
+        ) from None
+    return found if found.tzinfo is not None else found.replace(tzinfo=UTC)

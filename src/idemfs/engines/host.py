@@ -27,7 +27,11 @@ _UNSUPPORTED = frozenset({errno.EOPNOTSUPP, errno.ENOSYS})
 _GETFLAGS, _SETFLAGS, _NOCOW = 0x80086601, 0x40086602, 0x00800000
 _FLAGS = struct.Struct("i")
 
+_WRITE_OUT = 2
+"""SYNC_FILE_RANGE_WRITE"""
+
 _fallocate: Callable[[int, int, int, int], int] | None = None
+_sync_file_range: Callable[[int, int, int, int], int] | None = None
 
 
 def is_full(number: int) -> bool:
@@ -80,6 +84,21 @@ def fallocate(fd: int, mode: int, offset: int, size: int) -> None:
         number = ctypes.get_errno()
         if number != errno.EINTR:
             raise OSError(number, os.strerror(number))
+
+
+def start_writing(fd: int, offset: int, size: int) -> None:
+    """Have the host begin to write these bytes to its disk, without waiting (``sync_file_range(2)``).
+
+    They are no safer for it, but a sync that comes later has less to wait for. A host that cannot is no error.
+    """
+    global _sync_file_range
+    import ctypes
+
+    if _sync_file_range is None:
+        function = ctypes.CDLL(None).sync_file_range
+        function.argtypes = (ctypes.c_int, ctypes.c_int64, ctypes.c_int64, ctypes.c_uint)
+        _sync_file_range = function
+    _sync_file_range(fd, offset, size, _WRITE_OUT)
 
 
 def overwrite_in_place(path: str) -> None:

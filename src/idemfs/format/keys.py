@@ -13,6 +13,8 @@
              'O' · ino(8)                       orphan               'R' · sector(8)               free extent
              'S' · fileset(2) · snapshot(8)     snapshot             'T'                           store state
              'P' · text                         replication state    'H' · snapshot(8) · owner     hold
+             'K' · fileset(2)                   policy               'D' · fileset(2)              schedule state
+             'L' · snapshot(8)                  lock                 'I'                           mark of the log
              'U' · fileset(2)                   usage of a fileset
 
 Values of link and xattr records start with ``PRESENT``, since in the shadow table
@@ -31,6 +33,7 @@ NAME_AT = 9
 
 PRESENT = b"\x01"
 STORE_STATE = b"T"
+LOG_MARK = b"I"
 END = b"\xff" * 16
 """Greater than every key of the small table."""
 
@@ -152,6 +155,21 @@ def hold(snapshot_id: SnapshotId, owner: bytes) -> bytes:
 
 def hold_range(snapshot_id: SnapshotId) -> tuple[bytes, bytes]:
     return b"H" + snapshot_id.to_bytes(8, "big"), b"H" + (snapshot_id + 1).to_bytes(8, "big")
+
+
+def lock(snapshot_id: SnapshotId) -> bytes:
+    """Until when nobody may delete the snapshot."""
+    return b"L" + snapshot_id.to_bytes(8, "big")
+
+
+def policy(number: FilesetId) -> bytes:
+    """When snapshots of the fileset are taken, and which are kept."""
+    return b"K" + number.to_bytes(2, "big")
+
+
+def schedule_state(number: FilesetId) -> bytes:
+    """How far the schedule of the fileset has come."""
+    return b"D" + number.to_bytes(2, "big")
 
 
 def replication(name: str) -> bytes:

@@ -11,6 +11,7 @@ import os
 import stat
 from collections import Counter
 from threading import Lock
+from time import monotonic
 
 from idemfs.ids import Ino
 from idemfs.mount import wire
@@ -24,6 +25,11 @@ _OPEN_FLAGS = wire.OPEN_KEEP_CACHE | wire.OPEN_NOFLUSH
 OPENED = wire.OPEN_OUT.pack(0, _OPEN_FLAGS, 0)
 _OPENED_ANEW = wire.OPEN_OUT.pack(0, wire.OPEN_NOFLUSH, 0)
 _TRUSTED_COUNT_MAX = 1 << 16
+_PAGE_MASK = 4095
+_READ_SIZE = 1 << 17
+"""What the kernel reads ahead at once."""
+_PATCHY_COUNT_MAX = 1 << 16
+_SYNC_SECONDS_SHORT = 0.001
 _SEEK_HOLE, _SEEK_DATA = os.SEEK_HOLE, os.SEEK_DATA
 
 
@@ -76,6 +82,28 @@ class OpenInodes:
             return [*self._active_counts, *self._counts]
 
 
+class PatchyFiles:
+    """Files of which the kernel keeps pages that it will read again, one by one: those that were written in part.
+
+    When there are more of them than reading the whole file takes requests, it is better told to forget the file.
+    Threads: any. Memory: ``_PATCHY_COUNT_MAX`` numbers; past that it starts anew, and some files are read page by page.
+    """
+
+    def __init__(self) -> None:
+        self._counts: dict[int, int] = {}
+
+    def written(self, node: int, offset: int, size: int) -> None:
+        if (offset | offset + size) & _PAGE_MASK:
+            counts = self._counts
+            if len(counts) >= _PATCHY_COUNT_MAX:
+                counts.clear()
+            counts[node] = counts.get(node, 0) + 1
+
+    def pop(self, node: int, size: int) -> bool:
+        """Whether the file, of this size, is patchy; it is opened to be read, and is not from then on."""
+        return self._counts.pop(node, 0) > 1 + size // _READ_SIZE
+
+
 class ContentRequests:
     """Handlers by operation."""
 
@@ -84,6 +112,9 @@ class ContentRequests:
         self._tree = nodes.tree
         self._store = nodes.tree.store
         self._opened = opened
+        self._patchy = PatchyFiles()
+        self._sync_seconds = 0.0
+        """What syncing a file takes, as a mean of the last ones."""
 
     def handlers(self) -> dict[Opcode, Handler]:
         return {
@@ -94,7 +125,7 @@ class ContentRequests:
             Opcode.FLUSH: self.flush,
             Opcode.RELEASE: self.release,
             Opcode.FSYNC: self.fsync,
-            Opcode.SYNCFS: self.fsync,
+            Opcode.SYNCFS: self.syncfs,
             Opcode.FALLOCATE: self.fallocate,
             Opcode.LSEEK: self.lseek,
         }
@@ -106,11 +137,12 @@ class ContentRequests:
             if flags & os.O_ACCMODE != os.O_RDONLY or flags & os.O_TRUNC:
                 self._nodes.changing(node)
             reader, ino = self._nodes.place(node)
-            reader.inode(ino)
+            size = reader.inode(ino).size
             if flags & os.O_TRUNC:
                 self._truncate(ino, kills=bool(open_flags & wire.OPEN_KILL_SUIDGID))
             self._opened.add(node, reader, ino)
-        return OPENED if self._opened.trusts(node) else _OPENED_ANEW
+        is_patchy = flags & os.O_ACCMODE != os.O_WRONLY and self._patchy.pop(node, size)
+        return OPENED if self._opened.trusts(node) and not is_patchy else _OPENED_ANEW
 
     def _truncate(self, ino: Ino, *, kills: bool) -> None:
         self._tree.drop_capability(ino)
@@ -155,11 +187,12 @@ class ContentRequests:
         _, offset, size, flags, *_ = wire.WRITE_IN.unpack_from(request.body)
         ino = self._nodes.changing(request.node)
         start = wire.WRITE_IN.size
+        self._patchy.written(request.node, offset, size)
         with self._store.lock:
             self._tree.drop_capability(ino)
             if flags & wire.WRITE_KILL_SUIDGID:
                 self._tree.clear_set_id(ino)
-            return wire.WRITE_OUT.pack(self._tree.write(ino, offset, request.body[start : start + size]))
+            return wire.WRITE_OUT.pack(self._tree.write(ino, offset, request.body[start : start + size].toreadonly()))
 
     def flush(self, request: Request) -> Reply:
         return b""
@@ -169,6 +202,22 @@ class ContentRequests:
         return b""
 
     def fsync(self, request: Request) -> Reply:
+        if self._nodes.shows_active:
+            reader, ino = self._nodes.place(request.node)
+            if reader is self._nodes.active:
+                self._sync_file(request, ino)
+        return b""
+
+    def _sync_file(self, request: Request, ino: Ino) -> None:
+        """On a fast disk the log takes less time than another thread to wake up, so the lead is kept for that."""
+        if self._sync_seconds > _SYNC_SECONDS_SHORT:
+            request.hand_over()
+        start = monotonic()
+        # crash: who asked is told that it is durable.
+        self._tree.sync_file(ino, before_commit=request.hand_over)
+        self._sync_seconds += (monotonic() - start - self._sync_seconds) / 8
+
+    def syncfs(self, request: Request) -> Reply:
         if self._nodes.shows_active:
             # crash: who asked is told that it is durable, and the one open group holds it.
             self._tree.sync()

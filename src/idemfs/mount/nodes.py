@@ -3,8 +3,8 @@
 ::
 
     number of an active inode (fileset · number)           the active file system; 1 is the root of the root fileset
-    1 · snapshot id (20 bits) · number (43 bits)            an inode as a snapshot sees it
-    1 · 0 (20 bits) · 1, 2, 3                               .snapshots, .snapshots/latest, .snapshots/NAME/.snapshots
+    1 · snapshot id (28 bits) · number (35 bits)            an inode as a snapshot sees it
+    1 · 0 (28 bits) · 1, 2, 3                               .snapshots, .snapshots/latest, .snapshots/NAME/.snapshots
 
 No number is ever reused, so nothing is kept for what the kernel knows, and forgetting costs nothing. On a standby,
 and in a mount of one snapshot, the root stands for that snapshot's root, and all below it has its numbers.
@@ -28,7 +28,7 @@ from idemfs.vfs.reader import Reader, posix
 from idemfs.vfs.tree import Tree
 
 SNAPSHOT_BIT = 1 << 63
-ID_BITS, NUMBER_BITS = 20, 43
+ID_BITS, NUMBER_BITS = 28, 35
 _NUMBER_MASK = (1 << NUMBER_BITS) - 1
 
 ROOT = int(ROOT_INO)

@@ -1,6 +1,7 @@
-"""The process that has a store mounted: it opens the store, mounts it, serves other commands, and closes it.
+"""The process that has a store mounted: it opens the store, mounts it, serves other commands, runs its schedules,
+and closes it.
 
-Threads: see ``session`` and ``node.local_socket``.
+Threads: see ``session``, ``node.local_socket`` and ``node.scheduler``.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from idemfs.mount import channel
 from idemfs.mount.channel import mounts
 from idemfs.mount.session import Session, make_mount_point_usable
 from idemfs.node.local_socket import LocalSocket, Run
+from idemfs.node.scheduler import Scheduler
 from idemfs.store.files import open_files
 from idemfs.store.store import Store
 from idemfs.vfs.lending import lending
@@ -53,15 +55,21 @@ def serve_store(
         with lending(path, tree):
             session = Session(tree, path, directory, options, shown)
 
+            scheduler = Scheduler(tree, session.forget_snapshots)
+
             def done(arguments: list[str]) -> None:
                 if stales(arguments):
                     session.forget_all()
+                # It may have been a change of the schedule, or of who is primary.
+                scheduler.wake()
 
             local = LocalSocket(path, run, done)
+            scheduler.start()
             try:
                 session.run(ready)
             finally:
                 local.close()
+                scheduler.close()
     finally:
         store.close()
 

@@ -4,8 +4,8 @@ A request that fails is answered with its errno; one that fails in a way nobody 
 operation and answered with EIO, and the mount lives on.
 
 Threads: one leads: it takes a request, answers it, and takes the next, which spares waking another one for each.
-Before a request that may take long, as ``fsync`` does, it hands the lead to another thread. Each has a buffer of its
-own. Who answers holds no lock of the store.
+Before a request that may take long, as ``syncfs`` does, it hands the lead to another thread, or the handler does when
+it comes to that, as for ``fsync``. Each has a buffer of its own. Who answers holds no lock of the store.
 """
 
 from __future__ import annotations
@@ -28,12 +28,11 @@ log = logging.getLogger("idemfs.mount")
 
 THREAD_COUNT = 4
 _JOIN_SECONDS_MAX = 2.0
-_LONG = frozenset((Opcode.FSYNC, Opcode.FSYNCDIR, Opcode.SYNCFS, Opcode.FALLOCATE))
+_LONG = frozenset((Opcode.FSYNCDIR, Opcode.SYNCFS, Opcode.FALLOCATE))
 """They wait for the disk."""
 _FOLDER_CHANGES = frozenset((Opcode.MKDIR, Opcode.RMDIR))
 _MADE_UP = 1 << 63
 """From here on numbers are of snapshots, and of their folder: a directory made or removed there is a snapshot."""
-_LONG_SIZE = 1 << 16
 _UNMOUNTED = (errno.ENODEV, errno.EBADF)
 _WANTED = (
     Feature.ASYNC_READ
@@ -51,6 +50,25 @@ _WANTED = (
     | Feature.SETXATTR_EXT
     | Feature.INIT_EXT
 )
+
+
+class _Lead:
+    """One thread's part in who leads."""
+
+    __slots__ = ("_lock", "is_mine")
+
+    def __init__(self, lock: threading.Lock) -> None:
+        self._lock = lock
+        self.is_mine = False
+
+    def take(self) -> None:
+        self._lock.acquire()
+        self.is_mine = True
+
+    def hand_over(self) -> None:
+        if self.is_mine:
+            self.is_mine = False
+            self._lock.release()
 
 
 class Server:
@@ -109,20 +127,19 @@ class Server:
         buffer = bytearray(wire.BUFFER_SIZE)
         view = memoryview(buffer)
         request = Request()
+        lead = _Lead(self._lead)
+        request.hand_over = lead.hand_over
         try:
             while True:
-                self._lead.acquire()
-                is_leading = True
+                lead.take()
                 try:
-                    while is_leading:
+                    while lead.is_mine:
                         request.parse(view, self.channel.receive(buffer))
                         if _is_long(request):
-                            self._lead.release()
-                            is_leading = False
+                            lead.hand_over()
                         self._answer(request)
                 finally:
-                    if is_leading:
-                        self._lead.release()
+                    lead.hand_over()
         except OSError as error:
             if error.errno not in _UNMOUNTED:
                 log.exception("the kernel's device failed")
@@ -156,15 +173,13 @@ class Server:
 
 
 def _is_long(request: Request) -> bool:
-    """Whether others should be served meanwhile."""
-    if request.opcode == Opcode.READ:
-        return bool(wire.READ_IN.unpack_from(request.body)[2] > _LONG_SIZE)
+    """Whether others should be served meanwhile. Reading and writing hold the store's lock, so nobody could be."""
     if request.opcode == Opcode.SETATTR:
         # A file that becomes shorter may give up much.
         return bool(wire.SETATTR_IN.unpack_from(request.body)[0] & Valid.SIZE)
     if request.opcode in _FOLDER_CHANGES:
         return request.node >= _MADE_UP
-    return request.opcode in _LONG or len(request.body) > _LONG_SIZE
+    return request.opcode in _LONG
 
 
 def _name(opcode: int) -> str:

@@ -9,6 +9,7 @@ Source: ``include/uapi/linux/fuse.h``, version 7.45. Everything is in the machin
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from enum import IntEnum, IntFlag
 from struct import Struct
 
@@ -151,14 +152,19 @@ _SECTOR_COUNT = 8
 """Sectors of 512 bytes, which ``st_blocks`` counts, in one of the store's."""
 
 
-class Request:
-    """One request. ``body`` is valid until the handler returns."""
+def _nobody_waits() -> None:
+    """There is no other thread that could take the next request."""
 
-    __slots__ = ("body", "gid", "node", "opcode", "pid", "uid", "unique")
+
+class Request:
+    """One request. ``body`` is valid until the handler returns; a handler that waits calls ``hand_over`` first."""
+
+    __slots__ = ("body", "gid", "hand_over", "node", "opcode", "pid", "uid", "unique")
 
     def __init__(self) -> None:
         self.opcode = self.unique = self.node = self.uid = self.gid = self.pid = 0
         self.body = memoryview(b"")
+        self.hand_over: Callable[[], None] = _nobody_waits
 
     def parse(self, buffer: memoryview, size: int) -> None:
         _, self.opcode, self.unique, self.node, self.uid, self.gid, self.pid, _, _ = REQUEST.unpack_from(buffer)

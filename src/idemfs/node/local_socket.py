@@ -152,6 +152,10 @@ class LocalSocket:
                 files = files[3:]
                 status = self._status_of(arguments)
             self._done(arguments)
+            # Whoever is told may unmount at once, and a working directory in the mount would be in the way.
+            os.chdir("/")
+            while files:
+                os.close(files.pop())
             connection.sendall(_pack({"status": status}))
         finally:
             for fd in files:

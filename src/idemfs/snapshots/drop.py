@@ -48,7 +48,10 @@ def finish(active: Active, fileset: Fileset) -> None:
     with store.lock:
         # The digest of the last records is taken off before the record that has it goes.
         store.commit(wait=False)
-        store.admit(4, 2000, frees=True)
+        store.admit(6, 2000, frees=True)
+        for key in (keys.policy(fileset.number), keys.schedule_state(fileset.number)):
+            if store.small.get(key) is not None:
+                store.small.put(key, None)
         store.catalog.remove_fileset(fileset)
 
 
@@ -82,6 +85,12 @@ def _admit_step(store: Store) -> int:
     except NoSpace:
         store.admit(2 * _SMALL_STEP_RECORD_COUNT, _SMALL_STEP_BYTES, frees=True)
         return _SMALL_STEP_RECORD_COUNT
+
+
+def locked_snapshots(store: Store, fileset: Fileset) -> list[str]:
+    """Names of its snapshots that nobody may delete yet."""
+    now_ns = store.clock.now_ns()
+    return [each.name for each in store.catalog.snapshots(fileset.number) if manage.locked_until(store, each) > now_ns]
 
 
 def held_snapshots(store: Store, fileset: Fileset) -> list[str]:

@@ -8,7 +8,9 @@ Threads: each call takes the store's lock for its time.
 
 from __future__ import annotations
 
-from idemfs.errors import BadSnapshotName, FilesetMissing, SnapshotExists, SnapshotHeld
+from collections.abc import Callable
+
+from idemfs.errors import BadSnapshotName, FilesetMissing, SnapshotExists, SnapshotHeld, SnapshotLocked
 from idemfs.format import keys
 from idemfs.format.tables import COMPLETE, Snapshot
 from idemfs.ids import FilesetId, Guid
@@ -35,18 +37,30 @@ def check_name(name: str) -> None:
 
 
 def create(
-    store: Store, fileset: FilesetId, name: str, *, guid: Guid | None = None, created_ns: int | None = None
+    store: Store,
+    fileset: FilesetId,
+    name: str,
+    *,
+    guid: Guid | None = None,
+    created_ns: int | None = None,
+    joined: Callable[[Snapshot], bool] | None = None,
 ) -> Snapshot:
     """Take snapshot ``name`` of the active state; durable on return.
 
-    ``guid`` and ``created_ns`` are given when a standby completes a snapshot of its primary.
+    ``guid`` and ``created_ns`` are given when a standby completes a snapshot of its primary. ``joined`` is called
+    just before the snapshot is added: records that it puts are of the same group; False: it is not wanted any more.
     Raises ``BadSnapshotName``, ``SnapshotExists``, ``NoSpace``, ``CommitFailed``.
     """
-    return create_all(store, [(fileset, name)], guid=guid, created_ns=created_ns)[0]
+    return create_all(store, [(fileset, name)], guid=guid, created_ns=created_ns, joined=joined)[0]
 
 
 def create_all(
-    store: Store, places: list[tuple[FilesetId, str]], *, guid: Guid | None = None, created_ns: int | None = None
+    store: Store,
+    places: list[tuple[FilesetId, str]],
+    *,
+    guid: Guid | None = None,
+    created_ns: int | None = None,
+    joined: Callable[[Snapshot], bool] | None = None,
 ) -> list[Snapshot]:
     """Take snapshots of several filesets at one instant, each with its name there; all of them, or none.
 
@@ -83,6 +97,8 @@ def create_all(
                     record.digest,
                     record.inode_count,
                 )
+                if joined is not None and not joined(snapshot):
+                    return
                 store.catalog.add_snapshot(snapshot)
                 made.append(snapshot)
 
@@ -139,9 +155,39 @@ def release(store: Store, snapshot: Snapshot, owner: str) -> None:
 
 
 def drop_holds(store: Store, snapshot: Snapshot) -> None:
-    """The snapshot goes, and with it the holds that have expired. The caller has admitted a few records."""
+    """The snapshot goes, and with it holds and a lock that have expired. The caller has admitted a few records."""
     for key, _ in store.small.scan(*keys.hold_range(snapshot.id), SCAN_COUNT):
         store.small.put(key, None)
+    if store.small.get(keys.lock(snapshot.id)) is not None:
+        store.small.put(keys.lock(snapshot.id), None)
+
+
+def lock(store: Store, snapshot: Snapshot, until_ns: int) -> None:
+    """Nobody may delete the snapshot before ``until_ns``, and nothing takes this back. Part of the open group.
+
+    Raises ``SnapshotLocked`` for an earlier date than it is locked until already.
+    """
+    with store.lock:
+        store.admit(1, 100)
+        until_before_ns = locked_until(store, snapshot)
+        if until_ns < until_before_ns:
+            raise SnapshotLocked(
+                f"snapshot {snapshot.name!r} is locked until {show_time(until_before_ns)}; "
+                "a lock can be made longer, never shorter"
+            )
+        store.small.put(keys.lock(snapshot.id), until_ns.to_bytes(8, "little"))
+
+
+def locked_until(store: Store, snapshot: Snapshot) -> int:
+    """The time in ns before which nobody may delete the snapshot; 0 if it was never locked."""
+    return int.from_bytes(store.small.get(keys.lock(snapshot.id)) or b"", "little")
+
+
+def show_time(time_ns: int) -> str:
+    """UTC as ISO 8601 in whole seconds."""
+    from time import gmtime, strftime
+
+    return strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(time_ns // 1_000_000_000))
 
 
 def holders(store: Store, snapshot: Snapshot) -> list[str]:
@@ -152,7 +198,10 @@ def holders(store: Store, snapshot: Snapshot) -> list[str]:
 
 
 def refuse_if_held(store: Store, snapshot: Snapshot) -> None:
-    """Raises ``SnapshotHeld``."""
+    """Raises ``SnapshotHeld``, ``SnapshotLocked``."""
+    until_ns = locked_until(store, snapshot)
+    if until_ns > store.clock.now_ns():
+        raise SnapshotLocked(f"snapshot {snapshot.name!r} is locked: nobody can delete it before {show_time(until_ns)}")
     owners = holders(store, snapshot)
     if owners:
         raise SnapshotHeld(

@@ -5,6 +5,7 @@
     STORE/superblock     written last by ``init``: a directory without it is no store
     STORE/meta/          the metadata engine
     STORE/blocks/        the block store
+    STORE/log/           the log of synced writes; made by whoever first opens the store for writing
     STORE/lock           who owns the store
 """
 
@@ -14,6 +15,7 @@ import os
 from contextlib import suppress
 
 from idemfs.clock import Clock, System
+from idemfs.engines.blocks.api import Blocks
 from idemfs.engines.blocks.local import LocalBlocks
 from idemfs.engines.kv.api import KV, Table
 from idemfs.engines.kv.lmdb_engine import LmdbKV
@@ -26,7 +28,7 @@ from idemfs.limits import BLOCK_SIZE_DEFAULT, BLOCK_SIZE_MAX, BLOCK_SIZE_MIN, IN
 from idemfs.store.peek import read_superblock, refuse_inside
 from idemfs.store.store import Store
 
-_PARTS = frozenset(("blocks", "lock", "meta", "superblock.new"))
+_PARTS = frozenset(("blocks", "lock", "log", "meta", "superblock.new"))
 """What a killed ``init`` may have left."""
 
 lent: dict[str, Store] = {}
@@ -135,7 +137,7 @@ def _remove_files(path: str, *, directory: bool) -> None:
 
 def _remove_parts(path: str) -> None:
     """Of a store that did not come to have a superblock. Whoever calls this has locked it."""
-    for part in ("meta", "blocks"):
+    for part in ("meta", "blocks", "log"):
         with suppress(FileNotFoundError):
             with os.scandir(os.path.join(path, part)) as entries:
                 for entry in entries:
@@ -187,6 +189,7 @@ def open_files(path: str, *, readonly: bool = False, background: bool = True, cl
                 kv,
                 blocks,
                 clock or System(),
+                log=_open_log(os.path.join(path, "log"), readonly),
                 background=background and not readonly,
                 readonly=readonly,
                 on_close=lock.close if lock else None,
@@ -198,3 +201,13 @@ def open_files(path: str, *, readonly: bool = False, background: bool = True, cl
         if lock:
             lock.close()
         raise
+
+
+def _open_log(path: str, readonly: bool) -> Blocks | None:
+    """None where the host has no room for one, or nobody made one yet: then every sync commits."""
+    if readonly and not os.path.isdir(path):
+        return None
+    try:
+        return LocalBlocks(path, readonly=readonly)
+    except OSError:
+        return None

@@ -38,6 +38,7 @@ from idemfs.limits import (
 from idemfs.store import turns
 from idemfs.store.catalog import Catalog
 from idemfs.store.data import Data
+from idemfs.store.intents import Intents
 from idemfs.store.records import Records
 from idemfs.store.space import Space
 
@@ -76,6 +77,7 @@ class Store:
         blocks: Blocks,
         clock: Clock,
         *,
+        log: Blocks | None = None,
         background: bool = False,
         readonly: bool = False,
         on_close: Callable[[], None] | None = None,
@@ -96,6 +98,7 @@ class Store:
         spare_count = self.block_size // SECTOR_SIZE
         self.space = Space(blocks, self.small, self.catalog.state.sector_count, spare_count)
         self.data = Data(blocks, self.space, self.block_size, superblock.compression == COMPRESSION_ZSTD)
+        self.intents = Intents(log, self.small, clock)
         self.before_seal: list[Callable[[], None]] = []
         """Called in order, under the lock, to write what is cached into the open group."""
         self._owner_record = self.small.get(role.KEY)
@@ -252,6 +255,18 @@ class Store:
                     self._refuse()
                 self._done.wait()
 
+    def wait_while(self, is_undurable: Callable[[], bool]) -> None:
+        """Let others in until the group being committed is durable, which ends this. Raises ``CommitFailed``.
+
+        Also when there is nothing to wait for, if the store has stopped.
+        """
+        while True:
+            if self._failure is not None:
+                self._refuse()
+            if not is_undurable():
+                return
+            self._done.wait()
+
     def _seal(self, last: Callable[[], None] | None = None) -> int:
         """Close the open group if it holds anything; the sequence number of the last sealed group."""
         if not self.dirty:
@@ -284,6 +299,7 @@ class Store:
         if last is not None:
             last()
         self.space.seal()
+        self.intents.seal()
         self.catalog.state.sector_count = self.space.sector_count
         self.catalog.seal()
         return {
@@ -332,6 +348,7 @@ class Store:
             for records in (self.active, self.shadow, self.owned, self.small):
                 records.drop_sealed()
             self.space.release()
+            self.intents.release()
             self._sealed_records = self._sealed_bytes = 0
             self._committing = False
             self._committed_sequence = self._sealed_sequence
@@ -413,6 +430,8 @@ class Store:
             self._thread.join()
         with suppress(OSError):
             self.blocks.close()
+        with suppress(OSError):
+            self.intents.close()
         self.kv.close()
         if self._on_close is not None:
             self._on_close()

@@ -25,6 +25,11 @@ class Simulated:
         with self._lock:
             self._passed_ns += round(seconds * 1e9)
 
+    def jump(self, seconds: float) -> None:
+        """Somebody sets the time of day; no time passes."""
+        with self._lock:
+            self._start_ns += round(seconds * 1e9)
+
     def now_ns(self) -> int:
         return self._start_ns + self._passed_ns
 

@@ -39,8 +39,9 @@ class Active:
         self._inodes: dict[Ino, Inode] = {}
         self._changed_inodes: set[Ino] = set()
         self._maps: dict[MapKey, IndirectBlock] = {}
-        self._changed_maps: set[MapKey] = set()
+        self._changed_maps: dict[Ino, set[int]] = {}
         self._new_keys: set[bytes] = set()
+        self._intents = store.intents
         self.resolved: dict[Ino, dict[tuple[SnapshotId, int], IndirectBlock]] = {}
         """Indirect blocks as snapshots see them; those of a file are dropped when an extent that they name goes."""
         store.before_seal.append(self.flush)
@@ -69,7 +70,7 @@ class Active:
             value = self.records.get(keys.block(ino, index))
             block = IndirectBlock() if value is None else indirect.unpack(value)
             if len(self._maps) >= RECORD_CACHE_COUNT_MAX:
-                self._maps = {key: self._maps[key] for key in self._changed_maps}
+                self._maps = {(i, n): self._maps[i, n] for i, numbers in self._changed_maps.items() for n in numbers}
             self._maps[ino, index] = block
         return block
 
@@ -77,7 +78,7 @@ class Active:
         """Indexes, from ``first`` on, of indirect blocks that exist; ascending, up to ``limit`` of them."""
         start, end = keys.block(ino, first), keys.kind_range(ino, keys.BLOCK)[1]
         found = {keys.index_of(key) for key, _ in self.records.scan(start, end, limit)}
-        found.update(index for owner, index in self._changed_maps if owner == ino and index >= first)
+        found.update(index for index in self._changed_maps.get(ino, ()) if index >= first)
         return sorted(found)[:limit]
 
     def fileset(self, ino: Ino) -> Fileset:
@@ -85,8 +86,13 @@ class Active:
 
     # -- inodes ------------------------------------------------------------------------------------
 
-    def change_inode(self, ino: Ino) -> Inode:
-        """The inode, to be changed now; what it was is preserved first."""
+    def change_inode(self, ino: Ino, *, is_logged: bool = False) -> Inode:
+        """The inode, to be changed now; what it was is preserved first.
+
+        ``is_logged``: only content is written, and times are set, of which the caller tells the log.
+        """
+        if not is_logged:
+            self._intents.otherwise.add(ino)
         node = self.inode(ino)
         if node is None:
             raise Damaged(f"inode {ino} is missing; run 'idemfs check'")
@@ -99,6 +105,7 @@ class Active:
         """As ``change_inode``, for a rollback: the newest snapshot needs no version of its own any more."""
         node = self.inode(ino)
         assert node is not None
+        self._intents.otherwise.add(ino)
         self._changed_inodes.add(ino)
         self.shadows.forget(ino)
         return node
@@ -118,6 +125,7 @@ class Active:
         """
         fileset = self._filesets[fileset_of(ino)]
         newest = fileset.newest
+        self._intents.otherwise.add(ino)
         node.seen = newest
         node.birth = newest if is_new else self.shadows.birth(ino)
         key = ino.to_bytes(8, "big") + b"i"
@@ -137,16 +145,17 @@ class Active:
         if newest:
             self.shadows.mark_absent(ino)
 
-    def remove_inode(self, ino: Ino) -> None:
-        """The inode and every record of it go; what the newest snapshot sees is preserved."""
+    def remove_inode(self, ino: Ino, block_count: int = _NO_BLOCK) -> None:
+        """The inode and every record of it go; what the newest snapshot sees is preserved.
+
+        ``block_count``: it has no block from this number on, for who knows.
+        """
         node = self.change_inode(ino)
-        self.drop_blocks(ino, node, 0)
-        for kind in (keys.ENTRY, keys.LINK, keys.XATTR):
-            start, end = keys.kind_range(ino, kind)
-            while pairs := self.records.scan(start, end, SCAN_COUNT):
-                for key, _ in pairs:
-                    self.delete_record(key, node)
-                start = pairs[-1][0]
+        self.drop_blocks(ino, node, 0, block_count)
+        if node.is_dir:
+            self._delete_records(node, *keys.kind_range(ino, keys.ENTRY))
+        # Between the two kinds there is no other.
+        self._delete_records(node, keys.kind_range(ino, keys.LINK)[0], keys.kind_range(ino, keys.XATTR)[1])
         self._inodes.pop(ino, None)
         self._changed_inodes.discard(ino)
         key = keys.inode(ino)
@@ -154,9 +163,16 @@ class Active:
         self.fileset(ino).inode_count -= 1
         self.shadows.drop_absent(key)
 
+    def _delete_records(self, node: Inode, start: bytes, end: bytes) -> None:
+        while pairs := self.records.scan(start, end, SCAN_COUNT):
+            for key, _ in pairs:
+                self.delete_record(key, node)
+            start = pairs[-1][0]
+
     def drop_record(self, key: bytes) -> None:
         """A record of a fileset goes that goes whole, and has no snapshots any more. ``settle`` came before."""
         ino = keys.ino_of(key)
+        self._intents.otherwise.add(ino)
         if keys.kind_of(key) == keys.BLOCK:
             fileset = self.fileset(ino)
             for _, address, _ in self.map(ino, keys.index_of(key)).real_entries():
@@ -218,7 +234,7 @@ class Active:
                 self.store.free(old)
                 self.resolved.pop(ino, None)
         block.set(entry, address, checksum)
-        self._changed_maps.add((ino, index))
+        self._changed_maps.setdefault(ino, set()).add(index)
         growth = sector_count_of(address) - sector_count_of(old)
         node.sectors += growth
         self._filesets[fileset_of(ino)].sectors += growth
@@ -226,6 +242,11 @@ class Active:
     def real_blocks(self, ino: Ino, first: int, last: int) -> Iterator[int]:
         """Numbers, from ``first`` up to but not ``last``, of blocks that are no holes; they may go meanwhile."""
         index = first // INDIRECT_ENTRY_COUNT
+        if last <= INDIRECT_ENTRY_COUNT:
+            # Most files are small: there is nothing to look for.
+            entries = self.map(ino, 0).real_entries() if last else []
+            yield from (entry for entry, _, _ in entries if first <= entry < last)
+            return
         while indexes := self.map_indexes(ino, index, SCAN_COUNT):
             for index in indexes:
                 for entry, _, _ in self.map(ino, index).real_entries():
@@ -236,9 +257,9 @@ class Active:
                         yield number
             index += 1
 
-    def drop_blocks(self, ino: Ino, node: Inode, first: int) -> None:
+    def drop_blocks(self, ino: Ino, node: Inode, first: int, last: int = _NO_BLOCK) -> None:
         """Blocks from number ``first`` on become holes, preserved or freed. ``change_inode`` came before."""
-        for number in self.real_blocks(ino, first, _NO_BLOCK):
+        for number in self.real_blocks(ino, first, last):
             self.set_block(ino, node, number, HOLE, 0, number * self.store.block_size)
 
     # -- groups ------------------------------------------------------------------------------------
@@ -247,8 +268,9 @@ class Active:
         """Write changed objects into the open group, and bring the digests up to date."""
         for ino in self._changed_inodes:
             self.records.put(keys.inode(ino), self._inodes[ino].pack())
-        for ino, index in self._changed_maps:
-            self.records.put(keys.block(ino, index), self._maps[ino, index].pack() or None)
+        for ino, indexes in self._changed_maps.items():
+            for index in indexes:
+                self.records.put(keys.block(ino, index), self._maps[ino, index].pack() or None)
         self.shadows.flush()
         self._changed_inodes.clear()
         self._changed_maps.clear()

@@ -179,7 +179,8 @@ class Contents:
     def flush(self) -> None:
         """Write every waiting block."""
         for ino in list(self._waiting):
-            node = self.active.change_inode(ino)
+            # What waits was told to the log when it was written.
+            node = self.active.change_inode(ino, is_logged=True)
             for number in sorted(self._waiting[ino]):
                 self._write_out(ino, node, number)
 

@@ -172,17 +172,18 @@ class FilesetState:
 
     def _gone(self, ino: Ino) -> None:
         """The last link is gone: the inode goes too, or waits as an orphan until it is closed."""
-        if ino in self._open_counts or self._block_bound(ino) > INDIRECT_ENTRY_COUNT:
+        block_count = self._block_bound(ino)
+        if ino in self._open_counts or block_count > INDIRECT_ENTRY_COUNT:
             self.store.small.put(keys.orphan(ino), b"")
             if ino not in self._open_counts:
                 self._reclaim(ino)
         else:
             self.contents.drop(ino)
-            self.active.remove_inode(ino)
+            self.active.remove_inode(ino, block_count)
 
     def _block_bound(self, ino: Ino) -> int:
         node = self.active.inode(ino)
-        return 0 if node is None or node.is_inline else -(-node.size // self.store.block_size)
+        return 0 if node is None or not node.is_file or node.is_inline else -(-node.size // self.store.block_size)
 
     def _reclaim(self, ino: Ino) -> None:
         """Free an orphan, a part at a time, from its end. Without room for that it stays until the next opening."""

@@ -196,6 +196,12 @@ class Junctions(Namespace):
                     f"in fileset {fileset.name!r} appear others, {', '.join(sorted(children))}: delete them first, or "
                     "let them appear elsewhere ('idemfs fileset attach')"
                 )
+            locked = drop.locked_snapshots(self.store, fileset)
+            if locked:
+                raise FilesetInUse(
+                    f"snapshots of fileset {fileset.name!r} are locked: {', '.join(locked)}; nobody can delete them "
+                    "before their dates ('idemfs snapshot prune --dry-run' shows them)"
+                )
             names = [] if held else drop.held_snapshots(self.store, fileset)
             if names:
                 raise FilesetInUse(

@@ -12,9 +12,10 @@ from contextlib import suppress
 from enum import IntFlag
 from typing import TypeVar
 
-from idemfs.errors import CommitFailed, NoSpace
+from idemfs.errors import CommitFailed, Damaged, DamagedBlock, NoSpace
 from idemfs.format import keys
 from idemfs.format.inode import Inode
+from idemfs.format.intent import Intent
 from idemfs.format.role import Role
 from idemfs.ids import Ino
 from idemfs.limits import (
@@ -198,7 +199,7 @@ class Tree(Junctions):
     def _changing_file(self, ino: Ino, size: int, *, frees: bool = False, at: int | None = None) -> Inode:
         """Admit a change of ``size`` bytes of content, and return the inode to be changed.
 
-        ``at``: the offset of bytes that are written; without it, nothing is added.
+        ``at``: the offset of bytes that are written, of which the log is told; without it, nothing is added.
         """
         block_count = size // self.store.block_size + 2
         records = RECORD_SIZE + 40 * block_count + 4 * self.store.superblock.inline_size
@@ -209,7 +210,7 @@ class Tree(Junctions):
         node = self.reader.inode(ino)
         if not node.is_file:
             raise posix(errno.EISDIR if node.is_dir else errno.EINVAL)
-        return self.active.change_inode(ino)
+        return self.active.change_inode(ino, is_logged=at is not None)
 
     def _added_bytes(self, ino: Ino, offset: int, size: int) -> int:
         """The most that extents of what is written may take, beside those that waiting blocks have already."""
@@ -242,8 +243,14 @@ class Tree(Junctions):
     def _write(self, ino: Ino, node: Inode, offset: int, data: bytes | bytearray | memoryview) -> int:
         if not data:
             return 0
-        count = self.contents.write(ino, node, offset, data)
+        try:
+            count = self.contents.write(ino, node, offset, data)
+        except BaseException:
+            # A part may have been written.
+            self.store.intents.otherwise.add(ino)
+            raise
         node.mtime = node.ctime = self.store.clock.now_ns()
+        self.store.intents.remember(ino, offset, data if count == len(data) else memoryview(data)[:count])
         return count
 
     def append(self, ino: Ino, data: bytes | bytearray | memoryview) -> tuple[int, int]:
@@ -256,6 +263,53 @@ class Tree(Junctions):
             return node.size, count
 
         return self._with_room(change)
+
+    def sync_file(self, ino: Ino, *, before_commit: Callable[[], None] | None = None) -> None:
+        """What was changed of this inode before is durable on return: by the log if it was only written to.
+
+        ``before_commit`` is called when it is not, for a commit may take long.
+        """
+        store = self.store
+        with store.lock:
+            if before_commit is not None and store.intents.is_sealed(ino):
+                before_commit()
+            store.wait_while(lambda: store.intents.is_sealed(ino))
+            node = self.active.inode(ino)
+            ticket = None if node is None else store.intents.append(ino, node.mtime, node.ctime)
+        # crash: what is synced here was appended above; what is not in the log is in the one open group.
+        if ticket is None or not store.intents.sync(ticket):
+            if before_commit is not None:
+                before_commit()
+            store.commit()
+
+    def recover(self) -> None:
+        """Also what was synced, and is in no group that came to be durable."""
+        super().recover()
+        if self.role.role is not Role.PRIMARY:
+            return
+        with self.store.lock:
+            records = self.store.intents.pending()
+            for record in records:
+                self._replay(record)
+            if records:
+                self.store.admit(1, RECORD_SIZE)
+                self.store.intents.replayed(records[-1])
+                # crash: the records that were replayed become obsolete with the group that holds what they say.
+                self.store.commit()
+
+    def _replay(self, record: Intent) -> None:
+        """Do again what a record of the log says. Once more is no harm: it says what stood where, not what changed."""
+        with suppress(DamagedBlock, Damaged):
+            # What is damaged meanwhile stays as it is, and is said to be when it is read.
+            node = self.active.inode(record.ino)
+            if node is None or not node.is_file or not node.nlink:
+                return
+            for offset, data in record.pieces:
+                done = 0
+                while done < len(data):
+                    done += self.write(record.ino, offset + done, data[done:])
+            node = self.active.change_inode(record.ino)
+            node.mtime, node.ctime = record.mtime, record.ctime
 
     def truncate(self, ino: Ino, size: int) -> None:
         if size < 0:

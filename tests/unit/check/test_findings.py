@@ -267,6 +267,28 @@ def test_a_hold_of_a_snapshot_that_does_not_exist(old: Patient) -> None:
     only(old, Kind.SNAPSHOT, "snapshot number 77: is held")
 
 
+def test_a_lock_of_a_snapshot_that_does_not_exist(old: Patient) -> None:
+    old.put(Table.SMALL, keys.lock(SnapshotId(1)), bytes(8))
+    assert old.find() == []
+    old.put(Table.SMALL, keys.lock(SnapshotId(77)), bytes(8))
+    only(old, Kind.SNAPSHOT, "snapshot number 77: is held or locked")
+
+
+def test_policies(old: Patient) -> None:
+    policy, state = keys.policy(ROOT_FILESET), keys.schedule_state(ROOT_FILESET)
+    old.put(Table.SMALL, policy, b'{"every_seconds": 60}')
+    old.put(Table.SMALL, state, bytes(8))
+    assert old.find() == []
+    old.put(Table.SMALL, policy, b'{"every_seconds": "often"}')
+    only(old, Kind.RECORD, "schedule is damaged")
+    old.put(Table.SMALL, policy, None)
+    old.put(Table.SMALL, state, bytes(7))
+    only(old, Kind.RECORD, "7 bytes and not 8")
+    old.put(Table.SMALL, state, None)
+    old.put(Table.SMALL, keys.policy(FilesetId(5)), b"{}")
+    only(old, Kind.FILESET, "fileset 5: has a schedule and does not exist")
+
+
 def test_records_that_a_snapshot_owns_that_does_not_exist(old: Patient) -> None:
     key = keys.inode(old.ino(b"pipe"))
     old.put(Table.SHADOW, keys.shadow(key, SnapshotId(77)), b"")

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from idemfs.engines import host
 from idemfs.engines.blocks.local import LocalBlocks
 from idemfs.errors import NoSpace, StoreMissing
 from idemfs.limits import SECTOR_SIZE, SEGMENT_SIZE
@@ -118,6 +119,7 @@ def test_a_write_that_the_host_cuts_short_goes_on_and_ends_in_no_space(tmp_path:
 def test_there_may_be_more_segments_than_open_files_at_first(tmp_path: Path) -> None:
     script = """
 import resource, sys
+from idemfs.engines import host
 from idemfs.engines.blocks.local import LocalBlocks
 _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
 resource.setrlimit(resource.RLIMIT_NOFILE, (40, hard))
@@ -136,3 +138,25 @@ def test_closing_twice_is_closing_once(tmp_path: Path) -> None:
     blocks.close()
     blocks.close()
     assert fds_of(tmp_path / "b" / "00000000.seg") == []
+
+
+def test_what_is_written_in_a_row_goes_to_the_disk_early(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    started: list[tuple[int, int]] = []
+    start_writing = host.start_writing
+
+    def noted(fd: int, offset: int, size: int) -> None:
+        started.append((offset, size))
+        start_writing(fd, offset, size)
+
+    monkeypatch.setattr(host, "start_writing", noted)
+    blocks = LocalBlocks(str(tmp_path / "b"))
+    block, count = bytes(range(256)) * 512, 32
+    for number in range(150):
+        blocks.write(64 + number * count, block)
+    # Two full rows of 8 MiB; the rest waits for the sync.
+    assert started == [(64 * SECTOR_SIZE, 8 << 20), (64 * SECTOR_SIZE + (8 << 20), 8 << 20)]
+    for number in range(150):
+        blocks.write(100_000 - number * count, block)
+    assert len(started) == 2
+    assert all(blocks.read(64 + number * count, len(block)) == block for number in range(150))
+    blocks.close()

@@ -22,6 +22,7 @@ from idemfs.errors import StoreMissing
 from idemfs.limits import SECTOR_SIZE, SEGMENT_SIZE
 
 _SUFFIX = ".seg"
+_ROW_SECTOR_COUNT = (8 << 20) // SECTOR_SIZE
 
 
 class LocalBlocks:
@@ -39,6 +40,7 @@ class LocalBlocks:
         # True at first: an earlier process may have been killed between making a segment and syncing its name.
         self._names_dirty = True
         self._failure: OSError | None = None
+        self._row = (0, 0)
         if not os.path.isdir(path):
             if readonly:
                 raise StoreMissing(f"{path}: no blocks here")
@@ -64,10 +66,23 @@ class LocalBlocks:
                     start, offset, size = start + written, offset + written, size - written
                 # After the write: a sync under way may miss it, and must then not take the mark.
                 self._dirty.add(segment)
+            self._start_writing(sector, len(view))
         except OSError as error:
             if error.errno is not None and host.is_full(error.errno):
                 raise host.no_space(self._path) from error
             raise
+
+    def _start_writing(self, sector: int, size: int) -> None:
+        """What was written in a row, and is a lot, goes to the disk while more comes, and not when all wait for it."""
+        start, end = self._row
+        if sector != end:
+            start = sector
+        end = sector + -(-size // SECTOR_SIZE)
+        if end - start >= _ROW_SECTOR_COUNT:
+            for segment, offset, part in self._pieces(start, (end - start) * SECTOR_SIZE):
+                host.start_writing(self._fd(segment), offset, part)
+            start = end
+        self._row = start, end
 
     def read(self, sector: int, size: int) -> bytes:
         segment, offset = divmod(sector * SECTOR_SIZE, self._segment_size)

@@ -1,0 +1,133 @@
+"""``idemfs fileset schedule STORE [FILESET]``: without an option it shows, else it changes what the options name."""
+
+from __future__ import annotations
+
+from idemfs.cli.filesets import add_fileset, snapshots_of
+from idemfs.cli.operands import format_duration, parse_duration, parse_size
+from idemfs.cli.parser import add_dry_run, add_store
+from idemfs.cli.render import format_size
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from argparse import ArgumentParser, Namespace
+    from collections.abc import Callable
+
+    from idemfs.api.schedule import Policy, Schedule
+    from idemfs.cli.render import Json
+
+_NONE = "none"
+_PERIODS = {"hourly": "hours", "daily": "days", "weekly": "weeks", "monthly": "months", "yearly": "years"}
+
+
+def arguments(parser: ArgumentParser) -> None:
+    add_store(parser)
+    add_fileset(parser)
+    parser.epilog = (
+        f"'{_NONE}' as the value of an option ends that rule. What is not named stays as it is.\n{parser.epilog}"
+    )
+    when = parser.add_argument_group("when a snapshot is taken")
+    _add(when.add_argument, "every", "TIME", "at multiples of 30s, 15m, 6h, 1d …", parse_duration, "every_seconds")
+    _add(when.add_argument, "cron", "FIELDS", "minute hour day month weekday, as in crontab(5)", str)
+    _add(when.add_argument, "zone", "NAME", "time zone of --cron, and of days and weeks (default: UTC)", str)
+    _add(when.add_argument, "after-bytes", "SIZE", "as soon as so much has changed", parse_size)
+    keep = parser.add_argument_group("which are kept, of those taken automatically")
+    _add(keep.add_argument, "keep-last", "COUNT", "the newest", _count)
+    for rule, periods in _PERIODS.items():
+        _add(keep.add_argument, f"keep-{rule}", "COUNT", f"the newest of each of so many {periods}", _count)
+    _add(keep.add_argument, "keep-matching", "REGEX", "all in whose name this is found", str)
+    _add(
+        keep.add_argument,
+        "keep-free",
+        "SIZE",
+        "fewer, while the host has less free space",
+        parse_size,
+        "keep_free_bytes",
+    )
+    _add(keep.add_argument, "prune-matching", "REGEX", "the rules are about those of such names, too", str)
+    _add(keep.add_argument, "lock", "TIME", "nobody can delete a snapshot that young", parse_duration, "lock_seconds")
+    parser.add_argument("--clear", action="store_true", help="end all of it; snapshots stay")
+    parser.add_argument("--json", action="store_true", help="write one object instead of lines")
+    add_dry_run(parser)
+
+
+def _add(
+    add: Callable[..., object], name: str, metavar: str, what: str, parse: Callable[[str], Json], field: str = ""
+) -> None:
+    def value(text: str) -> Json:
+        # None of the rule is what its field has in a policy that has no rules.
+        return _NONE if text == _NONE else parse(text)
+
+    add(f"--{name}", metavar=metavar, help=what, type=value, dest=field or name.replace("-", "_"))
+
+
+def _count(text: str) -> int:
+    from idemfs.cli.failures import UsageError
+
+    if not (text.isascii() and text.isdigit()) or len(text) > 9:
+        raise UsageError(f"{text[:40]!r} is no number; write for example 24")
+    return int(text)
+
+
+def run(options: Namespace) -> None:
+    from idemfs import api
+    from idemfs.api.schedule import Policy
+    from idemfs.cli.failures import UsageError
+    from idemfs.errors import BadPolicy
+
+    given = {name: value for name in Policy._fields if (value := getattr(options, name)) is not None}
+    if options.clear and given:
+        raise UsageError("--clear ends all rules: give it alone")
+    changes = {name: Policy._field_defaults[name] if value == _NONE else value for name, value in given.items()}
+    is_change = bool(changes) or options.clear
+    with api.open(options.store, readonly=options.dry_run or not is_change) as fs:
+        schedule = snapshots_of(fs, options.fileset).schedule
+        wanted = Policy() if options.clear else schedule.policy._replace(**changes)
+        try:
+            if options.dry_run:
+                _show_outcome(schedule, wanted)
+                return
+            if is_change:
+                schedule.set(wanted)
+        except BadPolicy as wrong:
+            raise UsageError(str(wrong)) from None
+        _show(schedule, json=options.json)
+
+
+def _show_outcome(schedule: Schedule, wanted: Policy) -> None:
+    """What the first prune by these rules would delete."""
+    verdicts = schedule.plan(wanted)
+    going = [each for each in verdicts if not each.keeps]
+    for each in going:
+        print(f"would delete {each.snapshot.name}: {each.reason}")
+    print(
+        f"these rules would keep {len(verdicts) - len(going)} of {len(verdicts)} snapshots; "
+        f"{format_size(schedule.bytes_freed(verdicts))} come back"
+    )
+
+
+def _show(schedule: Schedule, *, json: bool) -> None:
+    from idemfs.api.schedule import Policy
+
+    policy, due = schedule.policy, schedule.next_due()
+    if json:
+        from json import dumps
+
+        print(dumps({**policy._asdict(), "next_due": due.isoformat() if due else None}, indent=2))
+        return
+    lines = [_line(name, value) for name, value in policy._asdict().items() if value != Policy._field_defaults[name]]
+    if not lines:
+        print("no schedule")
+        return
+    lines.append(("next due", due.isoformat() if due else "-"))
+    for name, shown in lines:
+        print(f"{name.ljust(14)}  {shown}")
+
+
+def _line(name: str, value: int | str) -> tuple[str, str]:
+    """A rule as its option is called, and written."""
+    if isinstance(value, int) and name.endswith("_seconds"):
+        return name.removesuffix("_seconds"), format_duration(value)
+    if isinstance(value, int) and name.endswith("_bytes"):
+        label = name if name == "after_bytes" else name.removesuffix("_bytes")
+        return label.replace("_", " "), format_size(value)
+    return name.replace("_", " "), str(value)
