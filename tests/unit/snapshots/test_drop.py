@@ -5,16 +5,18 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Iterator
+from datetime import UTC, datetime
 
 import pytest
 
-from idemfs import FileSystem
+from idemfs import FileSystem, Policy
 from idemfs.engines.kv.api import Table
 from idemfs.errors import FilesetError, FilesetInUse, FilesetMissing
 from idemfs.format.tables import Fileset
 from idemfs.ids import FilesetId
-from idemfs.snapshots import delete, drop
+from idemfs.snapshots import automatic, delete, drop
 from idemfs.testing.builders import assert_clean, memory_store, reopened
+from idemfs.testing.clock import Simulated
 from idemfs.versions.active import Active
 from idemfs.vfs.tree import Tree
 
@@ -58,7 +60,7 @@ def records_of(fs: FileSystem, number: int) -> int:
         key[at : at + 2] == prefix for table, at in places for key, _ in kv.scan(table, b"", b"\xff" * 300, 1 << 20)
     )
     return count + sum(
-        key[1:3] == prefix and key[:1] in b"FUSO" for key, _ in kv.scan(Table.SMALL, b"", b"\xff" * 20, 1 << 20)
+        key[1:3] == prefix and key[:1] in b"FUSOKD" for key, _ in kv.scan(Table.SMALL, b"", b"\xff" * 20, 1 << 20)
     )
 
 
@@ -172,3 +174,45 @@ def test_a_snapshot_that_is_taken_or_deleted_meanwhile(fs: FileSystem, monkeypat
     assert snapshots.list() == [] and len(snapshots) == 0
     fs.sync()
     assert records_of(fs, 1) == 0
+
+
+def test_its_schedule_goes_with_it(fs: FileSystem) -> None:
+    schedule = fs.filesets["home"].snapshots.schedule
+    schedule.set(Policy(every_seconds=3600, keep_last=2))
+    fs.filesets["other"].snapshots.schedule.set(Policy(keep_daily=3))
+    assert automatic.planned_filesets(fs.tree.store) == [1, 2]
+    assert schedule.policy.keep_last == 2 and schedule.next_due() is not None
+    assert fs.snapshots.schedule.policy == Policy()
+    fs.filesets["home"].delete()
+    fs.sync()
+    assert records_of(fs, 1) == 0
+    assert automatic.planned_filesets(fs.tree.store) == [2]
+
+
+def test_the_schedule_of_a_fileset_is_about_its_own_snapshots(fs: FileSystem) -> None:
+    home = fs.filesets["home"].snapshots
+    home.schedule.set(Policy(every_seconds=1, keep_last=1, prune_matching="."))
+    clock = fs.tree.store.clock
+    assert isinstance(clock, Simulated)
+    clock.advance(5)
+    outcome = home.schedule.run_due()
+    assert outcome.taken is not None and outcome.taken.fileset == "home"
+    assert [each.name for each in home] == [outcome.taken.name]
+    assert [each.name for each in fs.filesets["other"].snapshots] == ["one", "two"]
+    assert list(fs.snapshots) == []
+
+
+def test_nobody_deletes_a_fileset_with_a_locked_snapshot(fs: FileSystem) -> None:
+    home = fs.filesets["home"]
+    clock = fs.tree.store.clock
+    assert isinstance(clock, Simulated)
+    until = datetime.fromtimestamp(clock.now_ns() // 10**9 + 3600, UTC)
+    home.snapshots.lock("one", until)
+    for held in (False, True):
+        with pytest.raises(FilesetInUse, match="locked: one"):
+            home.delete(held=held)
+    assert len(home.snapshots) == 2
+    clock.advance(3601)
+    home.delete()
+    fs.sync()
+    assert records_of(fs, 1) == 0 and not fs.tree.store.small.scan(b"L", b"M", 10)
