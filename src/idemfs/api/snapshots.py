@@ -123,15 +123,8 @@ class Snapshots:
         with self._store.lock:
             snapshots = [self._find(name) for name in dict.fromkeys(names)]
             for snapshot in snapshots:
-                self._refuse_if_needed(snapshot)
+                _refuse_if_needed(self._tree, snapshot)
             return snapshots
-
-    def _refuse_if_needed(self, snapshot: Snapshot) -> None:
-        if self._tree.role.role is Role.FENCED:
-            self._tree.refuse_unless_primary()
-        if self._tree.role.role is Role.STANDBY and received.base(self._store, snapshot.fileset) is snapshot:
-            raise SnapshotHeld(f"snapshot {snapshot.name!r} is what this standby received last, and what it shows")
-        manage.refuse_if_held(self._store, snapshot)
 
     def rename(self, name: str, new_name: str) -> SnapshotInfo:
         """Give a snapshot another name; its guid stays. Raises ``BadSnapshotName``, ``SnapshotExists``."""
@@ -248,3 +241,11 @@ class Snapshots:
 
     def _info(self, snapshot: Snapshot) -> SnapshotInfo:
         return SnapshotInfo(snapshot, self._store.catalog.filesets[snapshot.fileset])
+
+
+def _refuse_if_needed(tree: Tree, snapshot: Snapshot) -> None:
+    if tree.role.role is Role.FENCED:
+        tree.refuse_unless_primary()
+    if tree.role.role is Role.STANDBY and received.base(tree.store, snapshot.fileset) is snapshot:
+        raise SnapshotHeld(f"snapshot {snapshot.name!r} is what this standby received last, and what it shows")
+    manage.refuse_if_held(tree.store, snapshot)
