@@ -289,8 +289,13 @@ class Tree(Junctions):
             return
         with self.store.lock:
             records = self.store.intents.pending()
-            for record in records:
-                self._replay(record)
+            # It fitted when it was written; what was removed for it may have come back, which is no reason to lose it.
+            limited, self._limited = self._limited, set()
+            try:
+                for record in records:
+                    self._replay(record)
+            finally:
+                self._limited = limited
             if records:
                 self.store.admit(1, RECORD_SIZE)
                 self.store.intents.replayed(records[-1])

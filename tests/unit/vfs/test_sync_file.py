@@ -9,10 +9,10 @@ import pytest
 
 from idemfs.engines.blocks.memory import MemoryBlocks
 from idemfs.engines.kv.memory import MemoryKV
-from idemfs.errors import CommitFailed
+from idemfs.errors import CommitFailed, QuotaExceeded
 from idemfs.format import role
 from idemfs.format.role import Role, RoleRecord
-from idemfs.ids import Ino
+from idemfs.ids import ROOT_FILESET, Ino
 from idemfs.limits import LOG_FILE_BYTES_MAX, LOG_HALF_SECTOR_COUNT, LOG_HOST_FACTOR
 from idemfs.snapshots import manage
 from idemfs.store.files import first_records, new_superblock
@@ -264,3 +264,22 @@ def test_a_damaged_block_does_not_keep_a_store_from_being_opened(host: Host) -> 
     tree = host.crash()
     with pytest.raises(OSError, match="damaged"):
         tree.reader.read(host.ino, 0, 10)
+
+
+def test_a_quota_does_not_keep_a_store_from_being_opened(host: Host) -> None:
+    host.tree.write(host.ino, 0, b"synced")
+    host.tree.sync_file(host.ino)
+    host.tree.store.abandon()
+    # What was removed to make room may be there again after a crash, and the quota with less room than it had.
+    store = Store(host.superblock, host.kv, host.blocks, host.clock)
+    store.admit(1, 100)
+    store.catalog.filesets[ROOT_FILESET].quota_bytes = 1
+    store.catalog.changed_fileset(ROOT_FILESET)
+    store.catalog.limited.add(ROOT_FILESET)
+    store.commit()
+    store.abandon()
+    host.tree = host.open()
+    assert host.content()[:6] == b"synced" and host.tree.store.intents.pending() == []
+    with pytest.raises(QuotaExceeded):
+        host.tree.write(host.ino, 0, b"more")
+    assert_clean(host.tree)
