@@ -10,6 +10,7 @@ import errno
 import os
 import stat
 from collections import Counter
+from collections.abc import Callable
 from threading import Lock
 from time import monotonic
 
@@ -24,6 +25,8 @@ from idemfs.vfs.tree import AllocateFlag
 _OPEN_FLAGS = wire.OPEN_KEEP_CACHE | wire.OPEN_NOFLUSH
 OPENED = wire.OPEN_OUT.pack(0, _OPEN_FLAGS, 0)
 _OPENED_ANEW = wire.OPEN_OUT.pack(0, wire.OPEN_NOFLUSH, 0)
+_DIRECT_HANDLE = 1
+_OPENED_DIRECT = wire.OPEN_OUT.pack(_DIRECT_HANDLE, _OPEN_FLAGS | wire.OPEN_DIRECT_IO, 0)
 _TRUSTED_COUNT_MAX = 1 << 16
 _PAGE_MASK = 4095
 _READ_SIZE = 1 << 17
@@ -104,14 +107,41 @@ class PatchyFiles:
         return self._counts.pop(node, 0) > 1 + size // _READ_SIZE
 
 
-class ContentRequests:
-    """Handlers by operation."""
+class DirectFiles:
+    """New files that were opened to be written only, and are still: what is written comes here as it is.
 
-    def __init__(self, nodes: Nodes, opened: OpenInodes) -> None:
+    Through the kernel's pages a piece that does not end with one comes in two, and is asked of once more, whether it
+    has capabilities. While nobody else has such a file open, there are no pages that could be old. Threads: any.
+    """
+
+    def __init__(self) -> None:
+        self._is_shared: dict[int, bool] = {}
+
+    def add(self, node: int) -> None:
+        self._is_shared[node] = False
+
+    def discard(self, node: int) -> None:
+        self._is_shared.pop(node, None)
+
+    def opened(self, node: int) -> None:
+        """By somebody else, for whom the kernel keeps pages."""
+        if node in self._is_shared:
+            self._is_shared[node] = True
+
+    def is_shared(self, node: int) -> bool:
+        return self._is_shared.get(node, True)
+
+
+class ContentRequests:
+    """Handlers by operation. ``forget``: tells the kernel that it has nothing of bytes from one on, and how many."""
+
+    def __init__(self, nodes: Nodes, opened: OpenInodes, forget: Callable[[int, int, int], None]) -> None:
         self._nodes = nodes
         self._tree = nodes.tree
         self._store = nodes.tree.store
         self._opened = opened
+        self._forget = forget
+        self._direct = DirectFiles()
         self._patchy = PatchyFiles()
         self._sync_seconds = 0.0
         """What syncing a file takes, as a mean of the last ones."""
@@ -141,6 +171,7 @@ class ContentRequests:
             if flags & os.O_TRUNC:
                 self._truncate(ino, kills=bool(open_flags & wire.OPEN_KILL_SUIDGID))
             self._opened.add(node, reader, ino)
+            self._direct.opened(node)
         is_patchy = flags & os.O_ACCMODE != os.O_WRONLY and self._patchy.pop(node, size)
         return OPENED if self._opened.trusts(node) and not is_patchy else _OPENED_ANEW
 
@@ -158,11 +189,15 @@ class ContentRequests:
         if request.node == FOLDER:
             raise posix(errno.EPERM)
         parent = self._nodes.changing(request.node)
+        opened = OPENED
         with self._store.lock:
             try:
                 ino = self._tree.create(
                     parent, name, stat.S_IFREG | mode & 0o7777, request.uid, request.gid, umask=umask
                 )
+                if flags & os.O_ACCMODE == os.O_WRONLY:
+                    opened = _OPENED_DIRECT
+                    self._direct.add(int(ino))
             except FileExistsError:
                 if flags & os.O_EXCL:
                     raise
@@ -172,8 +207,9 @@ class ContentRequests:
                     raise
                 if flags & os.O_TRUNC:
                     self._truncate(ino, kills=bool(open_flags & wire.OPEN_KILL_SUIDGID))
+                self._direct.opened(int(ino))
             self._opened.add(int(ino), self._tree.reader, ino)
-            return self._nodes.entry(self._tree.reader, ino) + OPENED
+            return self._nodes.entry(self._tree.reader, ino) + opened
 
     def read(self, request: Request) -> Reply:
         _, offset, size, *_ = wire.READ_IN.unpack_from(request.body)
@@ -184,20 +220,35 @@ class ContentRequests:
         return content
 
     def write(self, request: Request) -> Reply:
-        _, offset, size, flags, *_ = wire.WRITE_IN.unpack_from(request.body)
+        handle, offset, size, flags, _, open_flags, _ = wire.WRITE_IN.unpack_from(request.body)
         ino = self._nodes.changing(request.node)
         start = wire.WRITE_IN.size
-        self._patchy.written(request.node, offset, size)
+        if handle != _DIRECT_HANDLE:
+            self._patchy.written(request.node, offset, size)
         with self._store.lock:
             self._tree.drop_capability(ino)
             if flags & wire.WRITE_KILL_SUIDGID:
                 self._tree.clear_set_id(ino)
-            return wire.WRITE_OUT.pack(self._tree.write(ino, offset, request.body[start : start + size].toreadonly()))
+            count = self._tree.write(ino, offset, request.body[start : start + size].toreadonly())
+        if handle == _DIRECT_HANDLE:
+            self._written_directly(request, ino, offset, count, open_flags)
+        return wire.WRITE_OUT.pack(count)
+
+    def _written_directly(self, request: Request, ino: Ino, offset: int, size: int, open_flags: int) -> None:
+        """What the kernel does itself for what is written through its pages."""
+        if open_flags & os.O_DSYNC:
+            self._sync_file(request, ino)
+        if self._direct.is_shared(request.node):
+            # A page that is read now is locked until somebody has answered, and only then forgotten.
+            request.hand_over()
+            self._forget(request.node, offset, size)
 
     def flush(self, request: Request) -> Reply:
         return b""
 
     def release(self, request: Request) -> Reply:
+        if wire.RELEASE_IN.unpack_from(request.body)[0] == _DIRECT_HANDLE:
+            self._direct.discard(request.node)
         self._opened.discard(request.node)
         return b""
 

@@ -56,7 +56,7 @@ class Session:
             **NameRequests(self.nodes, folder).handlers(),
             **AttributeRequests(self.nodes).handlers(),
             **DirectoryRequests(self.nodes, folder, self._opened).handlers(),
-            **ContentRequests(self.nodes, self._opened).handlers(),
+            **ContentRequests(self.nodes, self._opened, self._forget_content).handlers(),
         }
         self._server = Server(self._channel, handlers)
         try:
@@ -101,6 +101,9 @@ class Session:
         self._opened.distrust()
         for node in {ROOT, *self._opened.numbers()}:
             self._channel.notify(Notice.INVAL_INODE, wire.INVAL_INODE.pack(node, 0, 0))
+
+    def _forget_content(self, node: int, offset: int, size: int) -> None:
+        self._channel.notify(Notice.INVAL_INODE, wire.INVAL_INODE.pack(node, offset, size))
 
     def forget_snapshots(self) -> None:
         """A snapshot was deleted: what is open in it is asked for again, and fails."""

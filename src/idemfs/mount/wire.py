@@ -111,6 +111,7 @@ class Notice(IntEnum):
 INC_EPOCH_MINOR = 44
 """Kernels from this version on (Linux 6.16) forget all names at once when told so."""
 
+OPEN_DIRECT_IO = 1 << 0
 OPEN_KEEP_CACHE = 1 << 1
 OPEN_NOFLUSH = 1 << 5
 OPEN_KILL_SUIDGID = 1 << 0
