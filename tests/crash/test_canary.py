@@ -91,7 +91,9 @@ def orphans_are_not_recorded(patch: Patch) -> None:
 def snapshots_are_acknowledged_before_the_commit(patch: Patch) -> None:
     commit = Store.commit
 
-    def commit_later(store: Store, wait: bool = True, last: Callable[[], None] | None = None) -> None:
+    def commit_later(
+        store: Store, wait: bool = True, last: Callable[[], None] | None = None, *, until_freed: bool = True
+    ) -> None:
         if last is None:
             commit(store, wait)
         else:

@@ -132,7 +132,7 @@ def test_a_piece_that_does_not_fit(at: Path, tmp_path: Path) -> None:
     idemfs("fileset", "quota", tmp_path / "store", "small", "--bytes", "1MiB")
     with made(at / "small/f") as fd:
         written = 0
-        with pytest.raises(OSError, match="quota|space"):
+        with pytest.raises(OSError, match=r"quota|space"):
             while True:
                 written += os.write(fd, PIECE)
         assert 500_000 < written < 1 << 20

@@ -44,7 +44,7 @@ def delete(active: Active, snapshot: Snapshot) -> None:
             raise SnapshotMissing(f"snapshot {snapshot.name!r} is being deleted already")
         store.catalog.end_snapshot(snapshot)
         # crash: from here on the deletion happens, now or when the store is opened again.
-        store.commit()
+        store.commit(until_freed=False)
     finish(active, snapshot)
 
 

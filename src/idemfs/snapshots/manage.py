@@ -102,7 +102,7 @@ def create_all(
                 store.catalog.add_snapshot(snapshot)
                 made.append(snapshot)
 
-        store.commit(last=add)
+        store.commit(last=add, until_freed=False)
         if places and not made:
             names = ", ".join(repr(name) for _, name in places)
             raise SnapshotExists(f"a snapshot named {names} was taken meanwhile, or its fileset deleted")

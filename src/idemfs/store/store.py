@@ -113,7 +113,8 @@ class Store:
         self._done = threading.Condition(self.lock)
         self._committing = False
         self._sealed_sequence = 0
-        self._committed_sequence = 0
+        self._durable_sequence = 0
+        self._freed_sequence = 0
         self._failure: BaseException | None = None
         self._thread: threading.Thread | None = None
         self._closing = False
@@ -235,22 +236,23 @@ class Store:
 
     # -- groups ------------------------------------------------------------------------------------
 
-    def commit(self, wait: bool = True, last: Callable[[], None] | None = None) -> None:
+    def commit(self, wait: bool = True, last: Callable[[], None] | None = None, *, until_freed: bool = True) -> None:
         """Seal the open group and make it durable; with ``wait`` return when it is. Raises ``CommitFailed``.
 
         ``last`` is called when all that is cached stands in the group's records: what it adds to the
-        catalog belongs to exactly this state.
+        catalog belongs to exactly this state. ``until_freed``: also wait until what the group gave up can be used
+        again, and the host has it back.
         """
         with self.lock:
             if self._failure is not None or (self._closing and self.dirty):
                 self._refuse()
             sequence = self._seal(last)
             if not self._background:
-                if self._committing and self._committed_sequence < sequence:
+                if self._committing and self._freed_sequence < sequence:
                     self._run_commit()
                 return
             self._wake()
-            while wait and self._committed_sequence < sequence:
+            while wait and (self._freed_sequence if until_freed else self._durable_sequence) < sequence:
                 if self._failure is not None:
                     self._refuse()
                 self._done.wait()
@@ -338,6 +340,9 @@ class Store:
             # crash: the commit is the moment at which the group exists.
             with self._held_until() as release:
                 self.kv.commit(self._batch, self._precondition, release)
+            with self.lock:
+                self._durable_sequence = self._sealed_sequence
+                self._done.notify_all()
             with suppress(OSError):
                 # What the host does not take back is free all the same.
                 self.space.discard()
@@ -351,7 +356,7 @@ class Store:
             self.intents.release()
             self._sealed_records = self._sealed_bytes = 0
             self._committing = False
-            self._committed_sequence = self._sealed_sequence
+            self._freed_sequence = self._sealed_sequence
             self._done.notify_all()
 
     @contextmanager

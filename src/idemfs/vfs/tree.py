@@ -280,7 +280,7 @@ class Tree(Junctions):
         if ticket is None or not store.intents.sync(ticket):
             if before_commit is not None:
                 before_commit()
-            store.commit()
+            store.commit(until_freed=False)
 
     def recover(self) -> None:
         """Also what was synced, and is in no group that came to be durable."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from random import Random
@@ -17,7 +17,7 @@ from idemfs.engines.kv.memory import MemoryKV
 from idemfs.errors import CommitFailed, NoSpace, SnapshotExists, SnapshotMissing
 from idemfs.format import keys
 from idemfs.format.tables import DELETING, unpack_snapshot
-from idemfs.ids import Ino
+from idemfs.ids import Ino, SnapshotId
 from idemfs.limits import GROUP_SECONDS
 from idemfs.snapshots import delete, manage
 from idemfs.store import store as store_module
@@ -454,3 +454,42 @@ def test_who_has_the_store_alone_keeps_others_out_of_a_group_that_has_room(
         assert names(tree) == [b"a", b"b"]
     other.result(PATIENCE_SECONDS)
     assert names(tree) == [b"a", b"b", b"c"]
+
+
+def test_who_needs_only_durability_does_not_wait_for_the_host(clock: Simulated, pool: ThreadPoolExecutor) -> None:
+    """What a group gave up goes back to the host after its commit, and is handed out only then."""
+
+    class SlowBlocks(MemoryBlocks):
+        def __init__(self) -> None:
+            super().__init__()
+            self.arrived, self.gate = threading.Event(), threading.Event()
+
+        def discard(self, runs: Sequence[tuple[int, int]]) -> None:
+            self.arrived.set()
+            assert self.gate.wait(PATIENCE_SECONDS)
+            super().discard(runs)
+
+    blocks = SlowBlocks()
+    tree = new_tree(MemoryKV(), blocks, clock)
+    ino = make(tree, b"file", Random(1).randbytes(64 * BLOCK_SIZE))
+    tree.sync()
+    free_before = tree.store.space.free_sectors()
+    tree.truncate(ino, 0)
+    try:
+        snapshot = pool.submit(manage.create, tree.store, tree.fileset, "taken").result(PATIENCE_SECONDS)
+        assert blocks.arrived.wait(PATIENCE_SECONDS)
+        assert unpack_snapshot(tree.fileset, snapshot.id, durable_snapshot(tree, snapshot.id)).name == "taken"
+        sync = pool.submit(tree.sync)
+        make(tree, b"meanwhile", Random(2).randbytes(BLOCK_SIZE))
+        assert tree.store.space.free_sectors() <= free_before and not sync.done()
+    finally:
+        blocks.gate.set()
+    sync.result(PATIENCE_SECONDS)
+    assert tree.store.space.free_sectors() >= free_before + 60
+    tree.store.close()
+
+
+def durable_snapshot(tree: Tree, snapshot: SnapshotId) -> bytes:
+    value = tree.store.kv.get(Table.SMALL, keys.snapshot(tree.fileset, snapshot))
+    assert value is not None
+    return value
