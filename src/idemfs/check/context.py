@@ -19,7 +19,7 @@ from idemfs.format import keys
 from idemfs.format.inode import ABSENT, Inode
 from idemfs.format.tables import DELETING, Fileset, Snapshot, StoreState
 from idemfs.ids import NUMBER_MASK, ROOT_NUMBER, FilesetId, Ino, Number, SnapshotId, fileset_of, make_ino, number_of
-from idemfs.store.store import Store
+from idemfs.versions.active import Active
 
 _DEPTH_MAX = 10_000
 
@@ -60,8 +60,9 @@ class Span:
 class Context:
     """One store under check."""
 
-    def __init__(self, store: Store, state: StoreState) -> None:
-        self.store = store
+    def __init__(self, active: Active, state: StoreState) -> None:
+        self.active = active
+        self.store = active.store
         self.state = state
         self.filesets: dict[FilesetId, Fileset] = {}
         self.timelines: dict[FilesetId, Timeline] = {}

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from idemfs.errors import Damaged, FilesetMissing
 from idemfs.format import keys, tables
-from idemfs.format.tables import COMPLETE, DELETING, Fileset, StoreState
+from idemfs.format.tables import COMPLETE, DELETING, Fileset, Origin, StoreState
 from idemfs.ids import NUMBER_BITS, FilesetId, Guid, Ino, make_ino
 from idemfs.ids import Number as NumberType
 from idemfs.store.records import Records
@@ -34,6 +34,8 @@ class FilesetTable:
         """Those with a quota."""
         self.left_bytes: dict[FilesetId, int] = {}
         """What operations may still add to filesets with a quota, until the group is sealed and tells exactly."""
+        self.clones: set[FilesetId] = set()
+        """Those with a record of their origin."""
         for key, value in small.scan(*keys.prefix_range(b"F"), 1 << 16):
             number = FilesetId(int.from_bytes(key[1:], "big"))
             self.filesets[number] = tables.unpack_fileset(number, value)
@@ -41,6 +43,11 @@ class FilesetTable:
             fileset = self.filesets.get(FilesetId(int.from_bytes(key[1:], "big")))
             if fileset is not None:
                 tables.unpack_usage(fileset, value)
+        for key, value in small.scan(*keys.prefix_range(b"G"), 1 << 16):
+            number = FilesetId(int.from_bytes(key[1:], "big"))
+            if number in self.filesets:
+                self.filesets[number].origin = tables.unpack_origin(number, value)
+                self.clones.add(number)
         for fileset in self.filesets.values():
             self._learn(fileset)
 
@@ -97,6 +104,12 @@ class FilesetTable:
         self._learn(fileset)
         self.changed_fileset(fileset.number)
 
+    def set_origin(self, fileset: Fileset, origin: Origin | None) -> None:
+        """What it is a clone of; None: of nothing any more."""
+        fileset.origin = origin
+        self.clones.add(fileset.number)
+        self.changed_fileset(fileset.number)
+
     def limit_fileset(self, fileset: Fileset, quota_bytes: int, quota_inodes: int, flags: int) -> None:
         """Another quota; 0 is none."""
         self._forget(fileset)
@@ -127,6 +140,8 @@ class FilesetTable:
     def _seal_filesets(self) -> None:
         for number in self._changed_filesets:
             fileset = self.filesets.get(number)
+            if number in self.clones:
+                self._seal_origin(number, None if fileset is None else fileset.origin)
             if fileset is None:
                 self._small.put(keys.fileset(number), None)
                 self._small.put(keys.usage(number), None)
@@ -136,6 +151,14 @@ class FilesetTable:
                 self._put_if_changed(keys.usage(number), fileset.pack_usage())
         self._changed_filesets.clear()
         self.left_bytes.clear()
+
+    def _seal_origin(self, number: FilesetId, origin: Origin | None) -> None:
+        if origin is not None:
+            self._put_if_changed(keys.origin(number), origin.pack())
+            return
+        self.clones.discard(number)
+        if self._small.get(keys.origin(number)) is not None:
+            self._small.put(keys.origin(number), None)
 
     def _put_if_changed(self, key: bytes, value: bytes) -> None:
         if self._small.get(key) != value:
