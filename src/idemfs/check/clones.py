@@ -29,7 +29,10 @@ def active_of(store: Store, tree: Tree | None) -> Active:
     if isinstance(store.lent_by, Tree):
         return store.lent_by.active
     active = Active(store)
-    origin.learn(active)
+    # It only reads: what changes the store has its own, which keeps the sums.
+    store.before_seal.remove(active.flush)
+    if not store.active.beneath:
+        origin.learn(active)
     return active
 
 

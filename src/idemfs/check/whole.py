@@ -35,7 +35,7 @@ def find(store_or_tree: Store | Tree, *, read_data: bool = False) -> Iterator[Fi
     with store.exclusive():
         store.commit()
         active = clones.active_of(store, store_or_tree if isinstance(store_or_tree, Tree) else None)
-        context = Context(active, store.catalog.state)
+        context = Context(store, store.catalog.state, active)
         yield from small.read(context)
         yield from filesets.check(context)
         yield from clones.check(context)

@@ -32,8 +32,9 @@ def run(options: Namespace) -> None:
         Column("snapshot_bytes", "OWNED", show_size, right=True),
         Column("quota_bytes", "QUOTA", show_size, right=True),
         Column("quota_inodes", "INODE QUOTA", right=True),
-        Column("origin"),
     ]
+    if any(each["origin"] for each in rows):
+        columns.append(Column("origin"))
     listing(rows, columns, json=options.json)
 
 

@@ -186,5 +186,4 @@ def _sweep(active: Active, clone: Fileset, at: bytes) -> bytes | None:
         for key, value in pairs:
             if not value or (value == indirect.NO_BLOCKS and keys.kind_of(key) == keys.BLOCK):
                 store.active.put(key, None)
-                active.forget_map(key)
         return pairs[-1][0] + b"\0" if len(pairs) == _STEP_RECORD_COUNT else None

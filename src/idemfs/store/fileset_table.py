@@ -35,7 +35,9 @@ class FilesetTable:
         self.left_bytes: dict[FilesetId, int] = {}
         """What operations may still add to filesets with a quota, until the group is sealed and tells exactly."""
         self.clones: set[FilesetId] = set()
-        """Those with a record of their origin."""
+        """Those that have an origin."""
+        self._promoted: set[FilesetId] = set()
+        """Those that have none any more, until the group is sealed."""
         for key, value in small.scan(*keys.prefix_range(b"F"), 1 << 16):
             number = FilesetId(int.from_bytes(key[1:], "big"))
             self.filesets[number] = tables.unpack_fileset(number, value)
@@ -107,7 +109,11 @@ class FilesetTable:
     def set_origin(self, fileset: Fileset, origin: Origin | None) -> None:
         """What it is a clone of; None: of nothing any more."""
         fileset.origin = origin
-        self.clones.add(fileset.number)
+        if origin is None:
+            self.clones.discard(fileset.number)
+            self._promoted.add(fileset.number)
+        else:
+            self.clones.add(fileset.number)
         self.changed_fileset(fileset.number)
 
     def limit_fileset(self, fileset: Fileset, quota_bytes: int, quota_inodes: int, flags: int) -> None:
@@ -127,6 +133,7 @@ class FilesetTable:
     def remove_fileset(self, fileset: Fileset) -> None:
         """Nothing is left of it."""
         del self.filesets[fileset.number]
+        self.clones.discard(fileset.number)
         self.changed_fileset(fileset.number)
 
     def changed_fileset(self, number: FilesetId) -> None:
@@ -140,23 +147,23 @@ class FilesetTable:
     def _seal_filesets(self) -> None:
         for number in self._changed_filesets:
             fileset = self.filesets.get(number)
-            if number in self.clones:
-                self._seal_origin(number, None if fileset is None else fileset.origin)
             if fileset is None:
                 self._small.put(keys.fileset(number), None)
                 self._small.put(keys.usage(number), None)
+                self._drop_origin(number)
                 continue
+            if fileset.origin is not None:
+                self._put_if_changed(keys.origin(number), fileset.origin.pack())
+            elif number in self._promoted:
+                self._drop_origin(number)
             self._put_if_changed(keys.fileset(number), fileset.pack())
             if fileset.is_counted:
                 self._put_if_changed(keys.usage(number), fileset.pack_usage())
         self._changed_filesets.clear()
         self.left_bytes.clear()
 
-    def _seal_origin(self, number: FilesetId, origin: Origin | None) -> None:
-        if origin is not None:
-            self._put_if_changed(keys.origin(number), origin.pack())
-            return
-        self.clones.discard(number)
+    def _drop_origin(self, number: FilesetId) -> None:
+        self._promoted.discard(number)
         if self._small.get(keys.origin(number)) is not None:
             self._small.put(keys.origin(number), None)
 

@@ -197,7 +197,8 @@ class Active:
             self._maps.pop((ino, keys.index_of(key)), None)
         elif keys.kind_of(key) == keys.INODE:
             self._inodes.pop(ino, None)
-            self.fileset(ino).inode_count -= 1
+            # Not for the mark of a clone that it had not this one of its origin.
+            self.fileset(ino).inode_count -= bool(self.records.get_own(key))
         self.records.put(key, None)
 
     # -- entries, links, extended attributes ---------------------------------------------------------
@@ -257,16 +258,14 @@ class Active:
         self._changed_maps.setdefault(ino, set()).add(index)
         growth = sector_count_of(address) - sector_count_of(old)
         node.sectors += growth
+        if node.sectors < 0:
+            # Of a clone's file, where not all that it saw through its origin was as the origin's inode says.
+            node.sectors = 0
         self._filesets[fileset_of(ino)].sectors += growth
 
     def change_map(self, ino: Ino, index: int) -> None:
         """What ``own_map`` gave was changed."""
         self._changed_maps.setdefault(ino, set()).add(index)
-
-    def forget_map(self, key: bytes) -> None:
-        """The record of an indirect block was changed in the table; no change of it waits here."""
-        if keys.kind_of(key) == keys.BLOCK:
-            self._maps.pop((keys.ino_of(key), keys.index_of(key)), None)
 
     def real_blocks(self, ino: Ino, first: int, last: int) -> Iterator[int]:
         """Numbers, from ``first`` up to but not ``last``, of blocks that are no holes; they may go meanwhile."""

@@ -19,33 +19,49 @@ from idemfs.versions import rule
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from idemfs.store.active_records import Beneath
-    from idemfs.versions.active import Active
+    from typing import Protocol
+
+    from idemfs.format.tables import Fileset
+    from idemfs.ids import SnapshotId
+    from idemfs.store.active_records import ActiveRecords, Beneath
+    from idemfs.store.store import Store
+    from idemfs.versions.shadows import Shadows
+
+    class Maps(Protocol):
+        """What is needed of ``Active``."""
+
+        store: Store
+        records: ActiveRecords
+        shadows: Shadows
+        resolved: dict[Ino, dict[tuple[SnapshotId, int], IndirectBlock]]
+
+        def change_map(self, ino: Ino, index: int) -> None: ...
+        def fileset(self, ino: Ino) -> Fileset: ...
 
 
-def beneath(active: Active, ino: Ino) -> Beneath | None:
+def beneath(active: Maps, ino: Ino) -> Beneath | None:
     """What the fileset of ``ino`` is a clone of, if it is one."""
     return active.records.beneath.get(fileset_of(ino).to_bytes(2, "big"))
 
 
-def rests(active: Active, ino: Ino) -> bool:
+def rests(active: Maps, ino: Ino) -> bool:
     """Whether records of the inode may be seen through an origin."""
     origin = beneath(active, ino)
     return origin is not None and origin.has_inode_number(ino)
 
 
-def origin_map(active: Active, ino: Ino, index: int) -> IndirectBlock | None:
+def origin_map(active: Maps, ino: Ino, index: int) -> IndirectBlock | None:
     """Not to be changed; None when there is no origin."""
     origin = beneath(active, ino)
     return None if origin is None else origin.map(ino, index)
 
 
-def origin_map_indexes(active: Active, ino: Ino, first: int, limit: int) -> Iterable[int]:
+def origin_map_indexes(active: Maps, ino: Ino, first: int, limit: int) -> Iterable[int]:
     origin = beneath(active, ino)
     return () if origin is None else islice(origin.map_indexes(ino, first, limit), limit)
 
 
-def completed(active: Active, block: PartialBlock, ino: Ino, index: int) -> IndirectBlock | PartialBlock:
+def completed(active: Maps, block: PartialBlock, ino: Ino, index: int) -> IndirectBlock | PartialBlock:
     """``block``, or when nothing is seen through it any more, the indirect block that it is."""
     origin = origin_map(active, ino, index)
     return block.over(origin) if block.covers(origin) else block
@@ -56,7 +72,7 @@ def record_size(key: bytes, own: bytes | None) -> int:
 
 
 def set_block(
-    active: Active,
+    active: Maps,
     block: PartialBlock,
     ino: Ino,
     node: Inode,
@@ -83,7 +99,7 @@ def set_block(
     node.sectors = max(0, node.sectors + sector_count_of(pair[0]) - sector_count_of(old[0]))
 
 
-def own_block(active: Active, block: PartialBlock, ino: Ino, place: tuple[int, int], pair: rule.Pair) -> None:
+def own_block(active: Maps, block: PartialBlock, ino: Ino, place: tuple[int, int], pair: rule.Pair) -> None:
     """The clone owns an entry now; who had it before is the caller's care."""
     index, entry = place
     before = block.entries.get(entry, (HOLE, 0))
