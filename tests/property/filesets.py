@@ -65,19 +65,20 @@ class Filesets:
     def step(self) -> None:
         self.count += 1
         steps: dict[Callable[[], None], int] = {
-            self.write: 30,
-            self.edit: 25,
+            self.write: 40,
             self.unlink: 10,
-            self.rename: 5,
             self.snapshot: 10,
-            self.orphan: 2,
-            self.create: 5,
-            self.clone: 6,
-            self.promote: 3,
-            self.restore: 5,
-            self.drop: 6,
-            self.delete: 4,
+            self.create: 6,
+            self.restore: 4,
+            self.drop: 5,
+            self.delete: 3,
             self.again: 3,
+            self.edit: 12,
+            self.edit_both: 6,
+            self.rename: 3,
+            self.orphan: 2,
+            self.clone: 5,
+            self.promote: 2,
         }
         self.rng.choices(list(steps), list(steps.values()))[0]()
 
@@ -85,6 +86,10 @@ class Filesets:
 
     def write(self) -> None:
         name, twin = self.pick()
+        limited = [name for name, twin in sorted(self.twins.items()) if twin.is_limited]
+        if limited and self.rng.random() < 0.3:
+            name = self.rng.choice(limited)
+            twin = self.twins[name]
         file = f"f{self.rng.randrange(6)}"
         data = self.rng.randbytes(self.rng.choice((0, 10, 1500, 4096, 9000, 40_000)))
         try:
@@ -101,9 +106,30 @@ class Filesets:
     def edit(self) -> None:
         """A part of a file is overwritten, it is appended to, or it is made shorter or longer."""
         _, twin = self.pick()
-        if not twin.files or twin.is_limited:
+        if twin.files and not twin.is_limited:
+            self.edit_file(twin, self.rng.choice(sorted(twin.files)))
+
+    def edit_both(self) -> None:
+        """The same file in the fileset of an origin, and in its clone."""
+        clones = [twin for _, twin in sorted(self.twins.items()) if twin.origin]
+        if not clones:
             return
-        file = self.rng.choice(sorted(twin.files))
+        clone = self.rng.choice(clones)
+        origin = self.twins[clone.origin[0]] if clone.origin else clone
+        shared = sorted(clone.files.keys() & origin.files.keys())
+        if shared and not origin.is_limited:
+            file = self.rng.choice(shared)
+            with self.fs.open(f"{origin.path}/{file}", "ab") as opened:
+                opened.write(b"appended" * 50)
+            origin.files[file] += b"appended" * 50
+            self.fs.sync()
+            if self.rng.random() < 0.5:
+                self.edit_file(clone, file)
+                return
+            self.fs.truncate(f"{clone.path}/{file}", len(clone.files[file]) + 3000)
+            clone.files[file] += bytes(3000)
+
+    def edit_file(self, twin: Twin, file: str) -> None:
         old, path = twin.files[file], f"{twin.path}/{file}"
         size = self.rng.choice((0, len(old), len(old) // 2, 4096, 12_288, max(0, len(old) - 1), len(old) + 5000))
         if self.rng.random() < 0.4:
@@ -167,16 +193,19 @@ class Filesets:
 
     def clone(self) -> None:
         origin, twin = self.pick()
-        if not twin.snapshots or len(self.twins) > 8:
+        if not twin.snapshots or len(self.twins) > 6:
             return
         snapshot = self.rng.choice(sorted(twin.snapshots))
-        _, parent = self.pick()
-        name = f"c{self.count}"
-        fileset = self.fs.filesets.clone(f"{origin}@{snapshot}", f"{parent.path}/{name}")
-        info = fileset.info()
-        assert info.active_bytes == 0 and info.snapshot_bytes == 0, "a new clone owns something"
-        made = self.twins[name] = Twin(f"{parent.path}/{name}")
-        made.files, made.origin = dict(twin.snapshots[snapshot]), (origin, snapshot)
+        for name in (f"c{self.count}", f"d{self.count}")[: self.rng.choice((1, 1, 2))]:
+            _, parent = self.pick()
+            fileset = self.fs.filesets.clone(f"{origin}@{snapshot}", f"{parent.path}/{name}")
+            info = fileset.info()
+            assert info.active_bytes == 0 and info.snapshot_bytes == 0, "a new clone owns something"
+            made = self.twins[name] = Twin(f"{parent.path}/{name}")
+            made.files, made.origin = dict(twin.snapshots[snapshot]), (origin, snapshot)
+        if self.rng.random() < 0.3:
+            self.fs.snapshots.delete(f"{origin}@{snapshot}")
+            del twin.snapshots[snapshot]
         self.keep()
 
     def promote(self) -> None:
