@@ -14,7 +14,6 @@ import errno
 import stat
 
 from idemfs.errors import BadFilesetName, FilesetError, FilesetExists, FilesetInUse, FilesetMissing, SnapshotMissing
-from idemfs.format import keys
 from idemfs.format.inode import Inode
 from idemfs.format.tables import COMPLETE, SNAPSHOTS_COUNT, STORE_COMPRESSION, Fileset, Origin, Snapshot
 from idemfs.ids import ROOT_FILESET, ROOT_NUMBER, FilesetId, Guid, Ino, fileset_of, make_ino, number_of
@@ -119,12 +118,6 @@ class Junctions(Namespace):
             if fileset.origin is None:
                 raise FilesetError(f"fileset {fileset.name!r} is no clone; it depends on no other")
         promote.promote(self.active, fileset)
-        with self.store.lock:
-            pairs = self.store.small.scan(*keys.orphan_range(fileset.number), 1 << 30)
-        for key, _ in pairs:
-            ino = Ino(int.from_bytes(key[1:], "big"))
-            if ino not in self._open_counts:
-                self._reclaim(ino)
 
     def _make_directory(self, parent: Ino, name: bytes, uid: int, gid: int) -> Ino:
         """As ``create``, in the operation that is under way."""
