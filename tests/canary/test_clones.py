@@ -10,7 +10,7 @@ from idemfs.format.indirect import PartialBlock
 from idemfs.format.inode import Inode
 from idemfs.format.tables import COMPLETE, Fileset, Snapshot
 from idemfs.ids import Address, Ino
-from idemfs.snapshots import bring_back, clones, delete, promote
+from idemfs.snapshots import clones, delete, promote
 from idemfs.store.space import Space
 from idemfs.store.store import Store
 from idemfs.versions import origin, rule, through
@@ -78,7 +78,7 @@ def what_is_seen_through_counts_as_its_own(patch: pytest.MonkeyPatch) -> None:
 
 
 def the_last_block_is_left_to_the_origin(patch: pytest.MonkeyPatch) -> None:
-    for module in (tree, bring_back, promote):
+    for module in (tree, promote):
         patch.setattr(module, "own_tail", lambda active, ino, node, frees=False: None)
     patch.setattr(origin, "own_tail", lambda active, ino, node, frees=False: None)
 

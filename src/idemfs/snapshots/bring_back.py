@@ -11,7 +11,7 @@ Threads: the store's lock is held for one inode at a time.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 
 from idemfs.errors import DamagedBlock, NoSpace
 from idemfs.format import indirect, keys
@@ -25,7 +25,6 @@ from idemfs.snapshots.changes import changed_inodes
 from idemfs.store.store import Store
 from idemfs.versions import state
 from idemfs.versions.active import Active
-from idemfs.versions.origin import own_tail
 from idemfs.versions.resolve import View
 
 _RESTORE = keys.replication("restore")
@@ -206,9 +205,6 @@ def bring_back_inode(active: Active, view: View, ino: Ino, changed: list[bytes],
         fresh.sectors = 0
         active.insert_inode(ino, fresh)
     node = active.change_inode(ino)
-    with suppress(DamagedBlock):
-        # As in ``_trim_tail``.
-        own_tail(active, ino, node, frees=frees)
     _bring_back_blocks(active, view, ino, node, target, changed, frees)
     for key in changed:
         if key[8:9] not in (keys.INODE, keys.BLOCK):

@@ -65,8 +65,10 @@ class Source:
         if not self._is_beneath(key):
             return None
         if key[8:9] == keys.BLOCK:
-            block = self.map(keys.ino_of(key), keys.index_of(key))
-            return indirect.NO_BLOCKS if any(block.addresses) else None
+            # Also where the origin has nothing but holes: the last one may come to hold something past the end.
+            size = self._size(keys.ino_of(key))
+            start = keys.index_of(key) * INDIRECT_ENTRY_COUNT * self._store.block_size
+            return indirect.NO_BLOCKS if start < size else None
         return None if self.get(key) is None else b""
 
     def scan(self, start: bytes, end: bytes, limit: int) -> list[tuple[bytes, bytes]]:
@@ -188,6 +190,7 @@ def source(active: Active, clone: Fileset) -> Source:
 def own_tail(active: Active, ino: Ino, node: Inode, *, frees: bool = False) -> None:
     """Before content or size of a file changes: a clone takes over the last block, cut where the file ends.
 
+    Only the first change can find it untaken; so what brings a file back to a state that the clone was in need not ask.
     Else what is appended to the file in the origin's fileset would show when the clone's file grows. No snapshot of the
     clone need keep anything: inside the file nothing changes. Raises ``NoSpace``, ``DamagedBlock``.
     """

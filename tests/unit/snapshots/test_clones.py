@@ -136,6 +136,28 @@ def test_a_hole_at_the_end_that_the_original_fills_stays_one(fs: FileSystem) -> 
     assert fs.read_bytes("/c/d/e/f") == b"f" * 5000 + bytes(3 * BLOCK + 2000 - 5000)
 
 
+def test_a_file_of_nothing_but_holes_keeps_its_last_one() -> None:
+    """Its indirect block has no record in the origin."""
+    fs = furnished()
+    fs.write_bytes("/sparse", b"")
+    fs.truncate("/sparse", 3 * BLOCK + 10)
+    fs.snapshots.create("holes")
+    fs.filesets.clone("holes", "/c")
+    fs.truncate("/c/sparse", 3 * BLOCK + 2000)
+    fs = FileSystem(reopened(fs.tree))
+    with fs.open("/sparse", "r+b") as file:
+        file.seek(3 * BLOCK + 20)
+        file.write(b"SECRET")
+    fs.sync()
+    assert fs.read_bytes("/c/sparse") == bytes(3 * BLOCK + 2000)
+    fs.snapshots.create("c@now")
+    assert_clean(fs.tree)
+    fs.filesets["c"].promote()
+    assert fs.read_bytes("/c/sparse") == bytes(3 * BLOCK + 2000)
+    assert_clean(fs.tree)
+    fs.close()
+
+
 def test_its_snapshots_see_what_it_saw(fs: FileSystem) -> None:
     fs.filesets.clone("s", "/c")
     first = fs.snapshots.create("c@first")
