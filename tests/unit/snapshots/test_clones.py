@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import errno
+import threading
 from collections.abc import Iterator
+from itertools import cycle
+from pathlib import Path
 
 import pytest
 
+import idemfs
 from idemfs import FileSystem
 from idemfs.errors import FilesetError, FilesetInUse, NoSpace, QuotaExceeded, SnapshotHeld, SnapshotMissing
 from idemfs.format.tables import PINNED
@@ -14,6 +18,7 @@ from idemfs.ids import ROOT_FILESET, FilesetId, fileset_of
 from idemfs.limits import SECTOR_SIZE
 from idemfs.replication.difference import difference
 from idemfs.snapshots import clones, freed, promote
+from idemfs.store.space import Space
 from idemfs.testing.builders import assert_clean, memory_store, reopened
 from idemfs.vfs.tree import Tree
 
@@ -314,3 +319,60 @@ def test_a_fileset_without_clones_shows_no_marks(fs: FileSystem) -> None:
     fs.sync()
     assert not fs.tree.store.active.beneath and not fs.tree.store.catalog.clones
     assert fs.tree.store.small.get(b"G\0\1") is None
+
+
+def test_a_full_host_refuses_the_change_and_leaves_the_file(fs: FileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A clone may have to copy the last block of a file before it changes it."""
+    fs.filesets.clone("s", "/c")
+    with fs.open("/d/long", "ab") as file:
+        file.write(b"more")
+    fs.sync()
+
+    def full(self: Space, count: int, *, frees: bool = False) -> int:
+        raise NoSpace("no room")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Space, "allocate", full)
+        with pytest.raises(NoSpace):
+            fs.truncate("/c/d/long", len(LONG) + 100)
+        with pytest.raises(NoSpace):
+            fs.write_bytes("/c/d/e/f", b"y" * 9000)
+        fs.unlink("/c/d/small")
+        fs.sync()
+    assert fs.read_bytes("/c/d/long") == LONG
+    assert_clean(fs.tree)
+    fs.truncate("/c/d/long", len(LONG) + 100)
+    assert fs.read_bytes("/c/d/long") == LONG + bytes(100)
+
+
+def test_a_clone_is_used_while_it_is_promoted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(promote, "_STEP_RECORD_COUNT", 8)
+    fs = idemfs.create(tmp_path / "store", block_size=BLOCK)
+    for number in range(200):
+        fs.write_bytes(f"/f{number}", bytes((number,)) * (number * 100))
+    fs.snapshots.create("s")
+    fs.filesets.clone("s", "/c")
+    is_over = threading.Event()
+
+    def work() -> None:
+        for number in cycle(range(0, 200, 2)):
+            fs.write_bytes(f"/c/f{number}", b"changed" * 1000)
+            fs.unlink(f"/c/f{(number + 100) % 200}")
+            fs.write_bytes(f"/c/f{(number + 100) % 200}", b"again")
+            if is_over.is_set():
+                return
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        fs.filesets["c"].promote()
+    finally:
+        is_over.set()
+        worker.join()
+    fs.snapshots.delete("s")
+    for number in range(1, 200, 2):
+        assert fs.read_bytes(f"/c/f{number}") == bytes((number,)) * (number * 100)
+    fs.sync()
+    assert origin_of(fs) == (None, False)
+    assert_clean(fs.tree)
+    fs.close()
