@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
-from bench import differences, files, many, mounts, processes, snapshots, standby
+from bench import clones, differences, files, many, mounts, processes, snapshots, standby
 from bench.measure import Figure, Skipped, workspace
 
 CASES: dict[str, Callable[[str], Iterator[Figure]]] = {
@@ -22,6 +22,8 @@ CASES: dict[str, Callable[[str], Iterator[Figure]]] = {
     "group": many.group,
     "many-snapshots": many.many,
     "btrfs-snapshots": many.against_btrfs,
+    "clone": clones.make,
+    "clone-write": clones.first_write,
     "difference": differences.of_100_files,
     "wire": standby.wire,
     "failover": standby.failover,

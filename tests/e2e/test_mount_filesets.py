@@ -134,3 +134,28 @@ def test_a_long_listing_with_junctions(store: Path, tmp_path: Path) -> None:
                 (at / name).touch()
         assert set(os.listdir(at)) == expected
         assert {entry.inode() >> 48 for entry in os.scandir(at)} == set(range(11))
+
+
+def test_a_clone_is_there_at_once_and_is_written_to(at: Path, store: Path) -> None:
+    (at / "srv/home/f").write_text("before")
+    (at / "srv/home/d/big").write_bytes(b"big" * 100_000)
+    idemfs("snapshot", "create", store, "home@monday")
+    (at / "srv/home/f").write_text("after")
+    assert "srv/try" in idemfs("snapshot", "clone", store, "home@monday", "/srv/try").stdout
+    assert (at / "srv/try/f").read_text() == "before"
+    assert sorted(os.listdir(at / "srv/try/d")) == ["big", "deep"] and os.listdir(at / "srv/try/d/deep") == []
+    assert os.stat(at / "srv/try/d/big").st_blocks == os.stat(at / "srv/home/d/big").st_blocks
+    with (at / "srv/try/d/big").open("r+b") as file:
+        file.write(b"its own")
+    (at / "srv/try/f").unlink()
+    (at / "srv/try/new").write_text("new")
+    assert sorted(os.listdir(at / "srv/try")) == ["d", "new"] and (at / "srv/home/f").read_text() == "after"
+    assert (at / "srv/home/d/big").read_bytes() == b"big" * 100_000
+    idemfs("snapshot", "create", store, "try@mine")
+    idemfs("snapshot", "delete", store, "home@monday", "--yes")
+    assert idemfs("cat", f"{store}@try@mine", "/d/big").stdout == "its own" + ("big" * 100_000)[7:]
+    idemfs("fileset", "promote", store, "try")
+    idemfs("snapshot", "delete", store, "try@mine", "--yes")
+    assert (at / "srv/try/d/big").read_bytes() == b"its own" + (b"big" * 100_000)[7:]
+    idemfs("fileset", "delete", store, "try", "--yes")
+    refused(errno.ENOENT, lambda: os.stat(at / "srv/try"))

@@ -131,8 +131,9 @@ def check_store(tree: Tree) -> None:
 
 def _check_ownership(store: Store) -> None:
     """What snapshots say they own is what their records name; the index of it is complete."""
-    shadows = store.shadow.scan(b"", b"\xff" * 16, 1 << 20)
-    owned = {key for key, _ in store.owned.scan(b"", b"\xff" * 16, 1 << 20)}
+    start, end = keys.fileset_range(ROOT_FILESET)
+    shadows = store.shadow.scan(start, end, 1 << 20)
+    owned = {key for key, _ in store.owned.scan(b"", b"\xff" * 16, 1 << 20) if start <= key[8:] < end}
     data: dict[int, int] = {}
     records: dict[int, int] = {}
     for shadow_key, value in shadows:

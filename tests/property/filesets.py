@@ -6,6 +6,7 @@ is that one fileset's changes show in another, or are lost when another goes.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import suppress
 from random import Random
 
@@ -31,9 +32,13 @@ class Twin:
         self.path = path
         self.files: Files = {}
         self.snapshots: dict[str, Files] = {}
+        self.origin: tuple[str, str] | None = None
+        """Fileset and snapshot that it is a clone of."""
+        self.is_limited = False
 
     def copied(self) -> Twin:
         twin = Twin(self.path)
+        twin.origin, twin.is_limited = self.origin, self.is_limited
         twin.files = dict(self.files)
         twin.snapshots = {name: dict(files) for name, files in self.snapshots.items()}
         return twin
@@ -59,13 +64,32 @@ class Filesets:
 
     def step(self) -> None:
         self.count += 1
-        steps = (self.write, self.unlink, self.snapshot, self.create, self.restore, self.drop, self.delete, self.again)
-        self.rng.choices(steps, (40, 10, 10, 6, 4, 5, 3, 3))[0]()
+        steps: dict[Callable[[], None], int] = {
+            self.write: 40,
+            self.unlink: 10,
+            self.snapshot: 10,
+            self.create: 6,
+            self.restore: 4,
+            self.drop: 5,
+            self.delete: 3,
+            self.again: 3,
+            self.edit: 12,
+            self.edit_both: 6,
+            self.rename: 3,
+            self.orphan: 2,
+            self.clone: 5,
+            self.promote: 2,
+        }
+        self.rng.choices(list(steps), list(steps.values()))[0]()
 
     # -- what is done --------------------------------------------------------------------------------
 
     def write(self) -> None:
         name, twin = self.pick()
+        limited = [name for name, twin in sorted(self.twins.items()) if twin.is_limited]
+        if limited and self.rng.random() < 0.3:
+            name = self.rng.choice(limited)
+            twin = self.twins[name]
         file = f"f{self.rng.randrange(6)}"
         data = self.rng.randbytes(self.rng.choice((0, 10, 1500, 4096, 9000, 40_000)))
         try:
@@ -78,6 +102,68 @@ class Filesets:
             twin.files.pop(file, None)
             return
         twin.files[file] = data
+
+    def edit(self) -> None:
+        """A part of a file is overwritten, it is appended to, or it is made shorter or longer."""
+        _, twin = self.pick()
+        if twin.files and not twin.is_limited:
+            self.edit_file(twin, self.rng.choice(sorted(twin.files)))
+
+    def edit_both(self) -> None:
+        """The same file in the fileset of an origin, and in its clone."""
+        clones = [twin for _, twin in sorted(self.twins.items()) if twin.origin]
+        if not clones:
+            return
+        clone = self.rng.choice(clones)
+        origin = self.twins[clone.origin[0]] if clone.origin else clone
+        shared = sorted(clone.files.keys() & origin.files.keys())
+        if shared and not origin.is_limited:
+            file = self.rng.choice(shared)
+            with self.fs.open(f"{origin.path}/{file}", "ab") as opened:
+                opened.write(b"appended" * 50)
+            origin.files[file] += b"appended" * 50
+            self.fs.sync()
+            if self.rng.random() < 0.5:
+                self.edit_file(clone, file)
+                return
+            self.fs.truncate(f"{clone.path}/{file}", len(clone.files[file]) + 3000)
+            clone.files[file] += bytes(3000)
+
+    def edit_file(self, twin: Twin, file: str) -> None:
+        old, path = twin.files[file], f"{twin.path}/{file}"
+        size = self.rng.choice((0, len(old), len(old) // 2, 4096, 12_288, max(0, len(old) - 1), len(old) + 5000))
+        if self.rng.random() < 0.4:
+            self.fs.truncate(path, size)
+            twin.files[file] = old[:size] + bytes(size - len(old[:size]))
+            return
+        if self.rng.random() < 0.03:
+            # In the second indirect block.
+            size = 512 * 4096 + 100
+        data = self.rng.randbytes(self.rng.choice((1, 100, 4096, 5000)))
+        with self.fs.open(path, "r+b") as opened:
+            opened.seek(size)
+            opened.write(data)
+        old += bytes(max(0, size - len(old)))
+        twin.files[file] = old[:size] + data + old[size + len(data) :]
+
+    def rename(self) -> None:
+        _, twin = self.pick()
+        if twin.files:
+            old, new = self.rng.choice(sorted(twin.files)), f"f{self.rng.randrange(6)}"
+            self.fs.rename(f"{twin.path}/{old}", f"{twin.path}/{new}")
+            twin.files[new] = twin.files.pop(old)
+
+    def orphan(self) -> None:
+        """A snapshot sees a file without a name, which somebody has open."""
+        name, twin = self.pick()
+        if twin.files:
+            file = self.rng.choice(sorted(twin.files))
+            with self.fs.open(f"{twin.path}/{file}", "rb"):
+                self.fs.unlink(f"{twin.path}/{file}")
+                del twin.files[file]
+                self.fs.snapshots.create(f"{name}@s{self.count}")
+            twin.snapshots[f"s{self.count}"] = dict(twin.files)
+            self.keep()
 
     def unlink(self) -> None:
         _, twin = self.pick()
@@ -102,7 +188,33 @@ class Filesets:
         if self.rng.random() < 0.5:
             fileset.set_quota(QUOTA, counts_snapshots=self.rng.random() < 0.5)
         self.twins[name] = Twin(f"{parent.path}/{name}")
+        self.twins[name].is_limited = fileset.info().quota_bytes is not None
         self.keep()
+
+    def clone(self) -> None:
+        origin, twin = self.pick()
+        if not twin.snapshots or len(self.twins) > 6:
+            return
+        snapshot = self.rng.choice(sorted(twin.snapshots))
+        for name in (f"c{self.count}", f"d{self.count}")[: self.rng.choice((1, 1, 2))]:
+            _, parent = self.pick()
+            fileset = self.fs.filesets.clone(f"{origin}@{snapshot}", f"{parent.path}/{name}")
+            info = fileset.info()
+            assert info.active_bytes == 0 and info.snapshot_bytes == 0, "a new clone owns something"
+            made = self.twins[name] = Twin(f"{parent.path}/{name}")
+            made.files, made.origin = dict(twin.snapshots[snapshot]), (origin, snapshot)
+        if self.rng.random() < 0.3:
+            self.fs.snapshots.delete(f"{origin}@{snapshot}")
+            del twin.snapshots[snapshot]
+        self.keep()
+
+    def promote(self) -> None:
+        clones = [name for name, twin in sorted(self.twins.items()) if twin.origin]
+        if clones:
+            name = self.rng.choice(clones)
+            self.fs.filesets[name].promote()
+            self.twins[name].origin = None
+            self.keep()
 
     def restore(self) -> None:
         name, twin = self.pick()
@@ -132,7 +244,8 @@ class Filesets:
         name, twin = self.pick()
         if name == "root":
             return
-        if any(other.path.startswith(twin.path + "/") for other in self.twins.values()):
+        rests = any(other.origin and other.origin[0] == name for other in self.twins.values())
+        if rests or any(other.path.startswith(twin.path + "/") for other in self.twins.values()):
             with pytest.raises(FilesetInUse):
                 self.fs.filesets[name].delete()
             return
@@ -167,6 +280,10 @@ class Filesets:
             name: twin.path or "/" for name, twin in self.twins.items()
         }
         for name, twin in self.twins.items():
+            info = fs.filesets[name].info()
+            assert (info.origin is None) == (twin.origin is None), name
+            if twin.origin and not info.origin_deleted:
+                assert twin.origin[1] in self.twins[twin.origin[0]].snapshots
             found = {entry.name for entry in fs.scandir(twin.path or "/") if entry.is_file()}
             assert found == set(twin.files), name
             assert {file: fs.read_bytes(f"{twin.path}/{file}") for file in found} == twin.files

@@ -72,7 +72,7 @@ class Machine:
         self.tree = self._opened()
 
     def _opened(self) -> Tree:
-        return Tree(Store(self._superblock, self.kv, self._blocks, self._clock))
+        return Tree(Store(self._superblock, self.kv, self._blocks, self._clock), ROOT_FILESET)
 
     @property
     def store(self) -> Store:

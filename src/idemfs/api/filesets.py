@@ -75,6 +75,14 @@ class Fileset:
             raise
         self._tree.store.commit()
 
+    def promote(self) -> None:
+        """Make a clone independent of its origin, which may go then; durable on return. No data is copied.
+
+        Raises ``FilesetError`` for what is no clone, ``NoSpace``, ``CommitFailed``; it goes on when the store is
+        opened again.
+        """
+        self._tree.promote_fileset(self._record)
+
     def delete(self, *, held: bool = False) -> None:
         """Delete it with its snapshots, and the directory where it appears; durable on return.
 
@@ -123,6 +131,26 @@ class Filesets:
                     os.getegid(),
                     compression=COMPRESSIONS[compression],
                 )
+        except OSError as error:
+            named(error, path)
+            raise
+        self._tree.store.commit()
+        return Fileset(self._tree, record, self._paths)
+
+    def clone(self, snapshot: str, path: AnyPath, name: str | None = None) -> Fileset:
+        """A new writable fileset with all that a snapshot has, and one record to make; durable on return.
+
+        ``snapshot``: ``NAME`` of the root fileset, or ``FILESET@NAME``; ``path`` and ``name`` as for ``create``. It
+        counts as its own what it changes. Raises ``SnapshotMissing``, and as ``create``.
+        """
+        raw = encode(path)
+        try:
+            self._tree.refuse_unless_primary()
+            with self._store.lock:
+                origin = self._store.catalog.by_name(*self._store.catalog.snapshot_place(snapshot))
+                parent, last, _ = self._paths.entry(raw)
+                fileset_name = _default_name(last) if name is None else name
+                record = self._tree.clone_snapshot(origin, parent, last, fileset_name, os.geteuid(), os.getegid())
         except OSError as error:
             named(error, path)
             raise

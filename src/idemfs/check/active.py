@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from idemfs.check import records
+from idemfs.check import clones, records
 from idemfs.check.context import Context
 from idemfs.check.extents import Extents, sectors_of
 from idemfs.check.filesets import check_usage
@@ -17,7 +17,7 @@ from idemfs.errors import Damaged
 from idemfs.format import address as addresses
 from idemfs.format import entry, keys
 from idemfs.format.address import HOLE
-from idemfs.format.indirect import IndirectBlock
+from idemfs.format.indirect import IndirectBlock, PartialBlock
 from idemfs.format.inode import Inode
 from idemfs.ids import Address, Ino, fileset_of, number_of
 from idemfs.limits import INDIRECT_ENTRY_COUNT
@@ -57,6 +57,8 @@ class ActiveRecords:
                 continue
             used = self._used.setdefault(fileset, [0, 0])
             used[1] += len(key) + len(value)
+            if clones.is_mark(self._context, key, value):
+                continue
             if keys.ino_of(key) != self._ino:
                 yield from self._end()
                 yield from self._begin(key)
@@ -74,19 +76,25 @@ class ActiveRecords:
             case keys.INODE:
                 records.decode_inode(key, value, self._inline_size)
             case keys.BLOCK:
-                self._block(keys.index_of(key), records.decode_map(value))
+                self._block(keys.index_of(key), records.decode_own_map(value))
             case keys.ENTRY:
                 entry.unpack(value)
             case _:
                 records.check_present(key, value)
 
-    def _block(self, index: int, block: IndirectBlock) -> None:
+    def _block(self, index: int, block: IndirectBlock | PartialBlock) -> None:
+        if isinstance(block, PartialBlock):
+            if not clones.rests(self._context, self._ino):
+                raise Damaged("says that it is as in an origin, and there is none")
+            block = block.over(None)
+            block.trim()
         self._extents.add(block.addresses, block.checksums)
         sectors = sectors_of(block.addresses)
         self._sectors += sectors
         self._used[fileset_of(self._ino)][0] += sectors
-        self._last_block = index * INDIRECT_ENTRY_COUNT + len(block.addresses) - 1
-        self._tail = (Address(block.addresses[-1]), block.checksums[-1])
+        if block.addresses:
+            self._last_block = index * INDIRECT_ENTRY_COUNT + len(block.addresses) - 1
+            self._tail = (Address(block.addresses[-1]), block.checksums[-1])
 
     def _begin(self, key: bytes) -> Iterator[Finding]:
         self._ino = keys.ino_of(key)
@@ -132,7 +140,7 @@ class ActiveRecords:
         self._node = None
         if self._context.is_going(fileset_of(self._ino)):
             return
-        if node.sectors != self._sectors:
+        if clones.sectors_differ(self._context, self._ino, node, self._sectors):
             what = f"says that it has {node.sectors} sectors of data; it has {self._sectors}"
             yield Finding(Kind.SECTORS, self._context.path(self._ino), what)
         if self._last_block < 0 or fileset_of(self._ino) in self._partial:

@@ -20,6 +20,7 @@ from idemfs.format.inode import ABSENT, Inode
 from idemfs.format.tables import DELETING, Fileset, Snapshot, StoreState
 from idemfs.ids import NUMBER_MASK, ROOT_NUMBER, FilesetId, Ino, Number, SnapshotId, fileset_of, make_ino, number_of
 from idemfs.store.store import Store
+from idemfs.versions.active import Active
 
 _DEPTH_MAX = 10_000
 
@@ -60,13 +61,20 @@ class Span:
 class Context:
     """One store under check."""
 
-    def __init__(self, store: Store, state: StoreState) -> None:
+    def __init__(self, store: Store, state: StoreState, active: Active | None = None) -> None:
+        """``active``: reads what clones see; a store without clones needs none."""
         self.store = store
+        self._active = active
         self.state = state
         self.filesets: dict[FilesetId, Fileset] = {}
         self.timelines: dict[FilesetId, Timeline] = {}
         self.unreadable: set[FilesetId] = set()
         """Filesets with a snapshot whose record is damaged: what it owns cannot be judged."""
+
+    @property
+    def active(self) -> Active:
+        assert self._active is not None
+        return self._active
 
     def is_going(self, fileset: FilesetId) -> bool:
         """Whether it is being deleted: some of its records have gone already."""

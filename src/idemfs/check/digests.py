@@ -13,6 +13,7 @@ from collections.abc import Iterator
 
 from xxhash import xxh3_64_intdigest
 
+from idemfs.check import clones
 from idemfs.check.context import Context, Span
 from idemfs.check.findings import Finding, Kind
 from idemfs.check.scans import Version, merged
@@ -21,7 +22,7 @@ from idemfs.format import digest, indirect, keys
 from idemfs.format.address import HOLE
 from idemfs.format.indirect import IndirectBlock, ShadowBlock
 from idemfs.format.inode import ABSENT, Inode
-from idemfs.format.tables import COMPLETE
+from idemfs.format.tables import DELETING
 from idemfs.ids import FilesetId, Ino
 from idemfs.limits import INDIRECT_ENTRY_COUNT
 from idemfs.versions import state
@@ -50,8 +51,12 @@ class Digests:
         """Positions whose digest cannot be worked out, since a tail block cannot be read."""
 
     def check(self) -> Iterator[Finding]:
-        for key, versions, value in merged(self._store, *keys.fileset_range(self._fileset)):
-            if value is not None:
+        is_clone = self._context.filesets[self._fileset].origin is not None
+        actives = clones.seen(self._context, self._fileset) if is_clone else None
+        if is_clone:
+            self._active, self._active_count = clones.active_sums(self._context, self._fileset)
+        for key, versions, value in merged(self._store, *keys.fileset_range(self._fileset), actives):
+            if value is not None and not is_clone:
                 self._active += digest.contribution(key, value)
                 self._active_count += key[8:9] == keys.INODE
             self._record(key, versions, value)
@@ -69,7 +74,7 @@ class Digests:
         for position, snapshot in enumerate(self._timeline.snapshots):
             total += self._changes[position]
             count += self._count_changes[position]
-            if snapshot.state != COMPLETE:
+            if snapshot.state == DELETING:
                 continue
             where = f"snapshot {snapshot.name}"
             if total & digest.MASK != snapshot.digest and position not in self._unknown:

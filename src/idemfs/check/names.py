@@ -15,6 +15,7 @@ from collections.abc import Iterator
 from itertools import groupby
 from typing import Protocol
 
+from idemfs.check.clones import is_unseen_orphan
 from idemfs.check.context import Context, decoded
 from idemfs.check.findings import Finding, Kind
 from idemfs.check.scans import merged, pairs
@@ -181,7 +182,7 @@ class Names:
                 yield self._finding(Kind.LINK_COUNT, what)
         if self._state.is_active:
             is_orphan = self._context.store.small.get(keys.orphan(self._ino)) is not None
-            if is_orphan != (node.nlink == 0):
+            if is_orphan != (node.nlink == 0) and not is_unseen_orphan(self._context, self._ino):
                 what = "is an orphan and has links" if is_orphan else "has no links and is no orphan"
                 yield self._finding(Kind.ORPHAN, what)
 

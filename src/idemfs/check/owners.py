@@ -101,7 +101,7 @@ def _look(
     found: dict[int, list[Owner]], wanted: set[int], key: bytes, snapshot: SnapshotId | None, value: bytes
 ) -> None:
     try:
-        block = indirect.unpack(value) if snapshot is None else indirect.unpack_shadow(value)
+        block = indirect.unpack_own(value) if snapshot is None else indirect.unpack_shadow(value)
     except Damaged:
         return
     for entry, address, _ in block.real_entries():

@@ -11,7 +11,7 @@ from idemfs.errors import Damaged
 from idemfs.format import indirect, keys
 from idemfs.format import inode as inodes
 from idemfs.format.address import HOLE
-from idemfs.format.indirect import IndirectBlock, ShadowBlock
+from idemfs.format.indirect import IndirectBlock, PartialBlock, ShadowBlock
 from idemfs.format.inode import DYNAMIC, INLINE, Inode
 from idemfs.ids import NUMBER_MASK, Number, number_of
 from idemfs.limits import (
@@ -100,6 +100,18 @@ def decode_map(value: bytes) -> IndirectBlock:
     if 0 in block.addresses and any(
         check for address, check in zip(block.addresses, block.checksums, strict=True) if address == HOLE
     ):
+        raise Damaged("a hole has a checksum")
+    return block
+
+
+def decode_own_map(value: bytes) -> IndirectBlock | PartialBlock:
+    """As ``decode_map``, of a fileset that may be a clone."""
+    block = indirect.unpack_own(value)
+    if not isinstance(block, PartialBlock):
+        return decode_map(value)
+    if block.pack() != value:
+        raise Damaged("an indirect block of a clone has an entry twice, or not in order")
+    if any(check for address, check in block.entries.values() if address == HOLE):
         raise Damaged("a hole has a checksum")
     return block
 

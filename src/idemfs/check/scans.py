@@ -41,11 +41,16 @@ def _record_key(pair: tuple[bytes, bytes]) -> bytes:
     return pair[0][:-8]
 
 
-def merged(store: Store, start: bytes, end: bytes) -> Iterator[tuple[bytes, list[Version], bytes | None]]:
-    """Each key of the active or shadow table with its versions, oldest first, and its active value."""
+def merged(
+    store: Store, start: bytes, end: bytes, actives: Iterator[tuple[bytes, bytes]] | None = None
+) -> Iterator[tuple[bytes, list[Version], bytes | None]]:
+    """Each key of the active or shadow table with its versions, oldest first, and its active value.
+
+    ``actives``: what stands for the active records of this range, as what a clone sees does.
+    """
     shadows = versions(store.shadow, start, end)
     shadow = next(shadows, None)
-    for key, value in pairs(store.active, start, end):
+    for key, value in pairs(store.active, start, end) if actives is None else actives:
         while shadow is not None and shadow[0] < key:
             yield *shadow, None
             shadow = next(shadows, None)

@@ -12,13 +12,26 @@ from idemfs.check.findings import Finding, Kind
 from idemfs.check.scans import pairs
 from idemfs.errors import BadSnapshotName, Damaged
 from idemfs.format import intent, keys, role, tables
-from idemfs.format.tables import COMPLETE, DELETING, Snapshot
+from idemfs.format.tables import COMPLETE, DELETING, PINNED, Snapshot
 from idemfs.ids import FilesetId, SnapshotId
 from idemfs.limits import SECTOR_COUNT_MAX
 from idemfs.snapshots import policy
 from idemfs.snapshots.manage import check_name
 
-_KEY_SIZES = {b"D": 3, b"E": 9, b"F": 3, b"I": 1, b"K": 3, b"L": 9, b"O": 9, b"R": 9, b"S": 11, b"T": 1, b"U": 3}
+_KEY_SIZES = {
+    b"D": 3,
+    b"E": 9,
+    b"F": 3,
+    b"G": 3,
+    b"I": 1,
+    b"K": 3,
+    b"L": 9,
+    b"O": 9,
+    b"R": 9,
+    b"S": 11,
+    b"T": 1,
+    b"U": 3,
+}
 _EIGHT = frozenset((b"D", b"E", b"H", b"L", b"R"))
 """Tables of which each value is one number of 8 bytes."""
 _OF_FILESETS = frozenset((b"D", b"K"))
@@ -102,6 +115,11 @@ def _read_record(
             if number not in context.filesets:
                 raise Damaged("is of a fileset that does not exist, or whose record is damaged")
             tables.unpack_usage(context.filesets[number], value)
+        case b"G":
+            number = FilesetId(int.from_bytes(key[1:], "big"))
+            if number not in context.filesets:
+                raise Damaged("is of a fileset that does not exist, or whose record is damaged")
+            context.filesets[number].origin = tables.unpack_origin(number, value)
         case b"I":
             intent.unpack_mark(value)
         case b"T":
@@ -137,7 +155,7 @@ def _snapshots(context: Context, number: FilesetId) -> Iterator[Finding]:
         if not 0 < snapshot.id < context.state.next_snapshot:
             what = f"has number {snapshot.id}; the next one to be given is {context.state.next_snapshot}"
             yield Finding(Kind.SNAPSHOT, where, what)
-        if snapshot.state not in (COMPLETE, DELETING):
+        if snapshot.state not in (COMPLETE, DELETING, PINNED):
             yield Finding(Kind.SNAPSHOT, where, f"is in state {snapshot.state}, which means nothing")
         if snapshot.guid in guids:
             yield Finding(Kind.SNAPSHOT, where, "has the guid of another snapshot")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from idemfs.check import filesets, names, shadows, small
+from idemfs.check import clones, filesets, names, shadows, small
 from idemfs.check.active import ActiveRecords
 from idemfs.check.context import Context
 from idemfs.check.digests import Digests
@@ -34,9 +34,11 @@ def find(store_or_tree: Store | Tree, *, read_data: bool = False) -> Iterator[Fi
     store = store_or_tree.store if isinstance(store_or_tree, Tree) else store_or_tree
     with store.exclusive():
         store.commit()
-        context = Context(store, store.catalog.state)
+        active = clones.active_of(store, store_or_tree if isinstance(store_or_tree, Tree) else None)
+        context = Context(store, store.catalog.state, active)
         yield from small.read(context)
         yield from filesets.check(context)
+        yield from clones.check(context)
         between = {number: base for number in context.filesets for base in _between(context, number)}
         extents = Extents(context)
         yield from ActiveRecords(context, extents, frozenset(between), read_data).check()

@@ -33,6 +33,8 @@ def run(options: Namespace) -> None:
         Column("quota_bytes", "QUOTA", show_size, right=True),
         Column("quota_inodes", "INODE QUOTA", right=True),
     ]
+    if any(each["origin"] for each in rows):
+        columns.append(Column("origin"))
     listing(rows, columns, json=options.json)
 
 
@@ -49,4 +51,6 @@ def row(info: FilesetInfo) -> dict[str, Json]:
         "quota_inodes": info.quota_inodes,
         "quota_counts_snapshots": info.snapshots_count,
         "compression": info.compression,
+        "origin": info.origin,
+        "origin_deleted": info.origin_deleted,
     }

@@ -3,9 +3,11 @@
 Layouts (little-endian)::
 
     active   count(2) · address(8) × count · checksum(8) × count             entries past count: HOLE
+    clone    as shadow, with bit 15 of the count set                        others: as the origin has them
     shadow   count(2) · entry(2) × count · address(8) × count · checksum(8) × count    others: DITTO
 
-A shadow keeps few of the 512 entries, so it names those it has. The checksum is
+A shadow keeps few of the 512 entries, so it names those it has; so does the active record of a clone that has not
+changed them all. The checksum is
 the xxh3 of the block's content, uncompressed, without trailing zeros; 0 beside ``HOLE``.
 
 ``array`` and not numpy holds the entries, since most reads are of one entry and
@@ -23,6 +25,10 @@ from idemfs.format.address import DITTO, HOLE
 from idemfs.ids import Address
 from idemfs.limits import INDIRECT_ENTRY_COUNT
 
+PARTIAL = 1 << 15
+"""Bit of the count: the record is of a clone, and does not say what its origin says."""
+NO_BLOCKS = b"\0\0"
+"""The active record of a clone that has nothing where its origin has blocks."""
 _SWAP = sys.byteorder == "big"
 
 
@@ -99,6 +105,35 @@ class ShadowBlock:
             + _to_bytes(array("Q", [self.entries[entry][0] for entry in order]))
             + _to_bytes(array("Q", [self.entries[entry][1] for entry in order]))
         )
+
+
+class PartialBlock(ShadowBlock):
+    """What a clone owns of an indirect block; a missing entry is as the origin has it."""
+
+    __slots__ = ()
+
+    def over(self, origin: IndirectBlock | None) -> IndirectBlock:
+        """What the clone sees."""
+        return fold([self], IndirectBlock() if origin is None else origin)
+
+    def covers(self, origin: IndirectBlock | None) -> bool:
+        """Whether nothing of the origin is seen through it."""
+        if origin is None:
+            return True
+        real_count = len(origin.addresses) - origin.addresses.count(HOLE)
+        return len(self.entries) >= real_count and all(entry in self.entries for entry, _, _ in origin.real_entries())
+
+    def pack(self) -> bytes:
+        value = super().pack()
+        return (int.from_bytes(value[:2], "little") | PARTIAL).to_bytes(2, "little") + value[2:]
+
+
+def unpack_own(value: bytes) -> IndirectBlock | PartialBlock:
+    """As ``unpack``, for the active record of a fileset that may be a clone."""
+    count = int.from_bytes(value[:2], "little")
+    if not count & PARTIAL:
+        return unpack(value)
+    return PartialBlock(unpack_shadow((count & ~PARTIAL).to_bytes(2, "little") + value[2:]).entries)
 
 
 def unpack(value: bytes) -> IndirectBlock:

@@ -15,7 +15,7 @@
              'P' · text                         replication state    'H' · snapshot(8) · owner     hold
              'K' · fileset(2)                   policy               'D' · fileset(2)              schedule state
              'L' · snapshot(8)                  lock                 'I'                           mark of the log
-             'U' · fileset(2)                   usage of a fileset
+             'U' · fileset(2)                   usage of a fileset    'G' · fileset(2)              origin of a clone
 
 Values of link and xattr records start with ``PRESENT``, since in the shadow table
 an empty value is ``ABSENT``. A shadow key cannot be taken for the key of a longer name: snapshot ids start
@@ -131,6 +131,11 @@ def fileset(number: FilesetId) -> bytes:
 def usage(number: FilesetId) -> bytes:
     """Of the record that says where a fileset appears, what it may hold and what it holds."""
     return b"U" + number.to_bytes(2, "big")
+
+
+def origin(number: FilesetId) -> bytes:
+    """Of the record that says which snapshot a fileset is a clone of."""
+    return b"G" + number.to_bytes(2, "big")
 
 
 def orphan(ino: Ino) -> bytes:

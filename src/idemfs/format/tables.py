@@ -5,6 +5,7 @@ Layouts (little-endian)::
     store state   next snapshot(8) next fileset(8) sector count(8)
     fileset       guid(16) next number(8) newest snapshot(8) digest(16) inodes(8) name
     usage         state(1) flags(1) compression(1) junction(8) quota bytes(8) quota inodes(8) sectors(8) record bytes(8)
+    origin        fileset(2) snapshot(8) next number(8) state(1)
     snapshot      guid(16) created ns(8) digest(16) data bytes(8) record bytes(8) state(1) inodes(8) name
 
 A snapshot's *data bytes* are those of the extents that its records name, in whole
@@ -24,10 +25,14 @@ from idemfs.limits import SECTOR_SIZE
 _STATE = Struct("<QQQ")
 _FILESET = Struct("<16sQQ16sQ")
 _USAGE = Struct("<BBBQQQqq")
+_ORIGIN = Struct("<HQQB")
 _SNAPSHOT = Struct("<16sq16sqqBQ")
 
-COMPLETE, DELETING = 0, 1
-"""States of a snapshot, and of a fileset."""
+COMPLETE, DELETING, PINNED = 0, 1, 2
+"""States of a snapshot, and of a fileset. A snapshot that was deleted while clones rest on it is pinned."""
+RESTING, PROMOTING, SWEEPING = 0, 1, 2
+"""States of a clone: it rests on its origin; it is being given all that it sees there; it needs the origin no more,
+and the marks of absence go."""
 SNAPSHOTS_COUNT, SNAPSHOTS_DELETING = 1, 2
 """Flags of a fileset: its quota counts its snapshots too; a snapshot of it is being deleted."""
 STORE_COMPRESSION, NO_COMPRESSION, ZSTD_COMPRESSION = 0, 1, 2
@@ -46,6 +51,21 @@ class StoreState:
 
     def pack(self) -> bytes:
         return _STATE.pack(self.next_snapshot, self.next_fileset, self.sector_count)
+
+
+class Origin:
+    """What a clone is a clone of. Inodes with ``next_number`` or a greater one are the clone's own."""
+
+    __slots__ = ("fileset", "next_number", "snapshot", "state")
+
+    def __init__(self, fileset: FilesetId, snapshot: SnapshotId, next_number: int, state: int = RESTING) -> None:
+        self.fileset = fileset
+        self.snapshot = snapshot
+        self.next_number = next_number
+        self.state = state
+
+    def pack(self) -> bytes:
+        return _ORIGIN.pack(self.fileset, self.snapshot, self.next_number, self.state)
 
 
 class Fileset:
@@ -68,6 +88,7 @@ class Fileset:
         "newest",
         "next_number",
         "number",
+        "origin",
         "quota_bytes",
         "quota_inodes",
         "record_bytes",
@@ -97,6 +118,8 @@ class Fileset:
         self.flags = 0
         self.compression = STORE_COMPRESSION
         self.junction = Ino(0)
+        self.origin: Origin | None = None
+        """None for what is no clone."""
         self.quota_bytes = self.quota_inodes = 0
         self.sectors = self.record_bytes = 0
 
@@ -212,6 +235,15 @@ def unpack_usage(fileset: Fileset, value: bytes) -> None:
     fileset.state, fileset.flags, fileset.compression = fields[:3]
     fileset.junction = Ino(fields[3])
     fileset.quota_bytes, fileset.quota_inodes, fileset.sectors, fileset.record_bytes = fields[4:]
+
+
+def unpack_origin(number: FilesetId, value: bytes) -> Origin:
+    """Raises ``Damaged``."""
+    try:
+        fileset, snapshot, next_number, state = _ORIGIN.unpack(value)
+    except error as bad:
+        raise Damaged(f"the origin record of fileset {number} is damaged") from bad
+    return Origin(FilesetId(fileset), SnapshotId(snapshot), next_number, state)
 
 
 def unpack_snapshot(fileset: FilesetId, snapshot_id: SnapshotId, value: bytes) -> Snapshot:

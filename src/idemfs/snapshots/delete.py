@@ -17,6 +17,7 @@ from idemfs.format.inode import ABSENT
 from idemfs.format.tables import COMPLETE, DELETING, Snapshot
 from idemfs.ids import Ino
 from idemfs.limits import FREEING_BYTES, FREEING_RECORD_COUNT, INDIRECT_ENTRY_COUNT, SECTOR_SIZE
+from idemfs.snapshots.clones import clones_of
 from idemfs.snapshots.manage import drop_holds, refuse_if_held
 from idemfs.store.store import Store
 from idemfs.versions import rule, state
@@ -32,6 +33,7 @@ _SMALL_STEP_BYTES = FREEING_BYTES * 3 // 4
 def delete(active: Active, snapshot: Snapshot) -> None:
     """Delete ``snapshot``. On return it is durable that it goes; what it gives back comes with the next group.
 
+    One that clones rest on loses its name, and goes with the last of them.
     Raises ``SnapshotHeld``, ``SnapshotMissing``, ``NoSpace``, ``CommitFailed``. Without space it has begun, has
     freed what it could, and goes on when the store is opened again.
     """
@@ -42,6 +44,11 @@ def delete(active: Active, snapshot: Snapshot) -> None:
         refuse_if_held(store, snapshot)
         if snapshot.state != COMPLETE:
             raise SnapshotMissing(f"snapshot {snapshot.name!r} is being deleted already")
+        if clones_of(store, snapshot):
+            # Clones see through to it. It goes with the last of them.
+            store.catalog.pin_snapshot(snapshot)
+            store.commit()
+            return
         store.catalog.end_snapshot(snapshot)
         # crash: from here on the deletion happens, now or when the store is opened again.
         store.commit(until_freed=False)

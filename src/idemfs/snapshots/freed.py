@@ -17,6 +17,7 @@ from idemfs.format import indirect, keys
 from idemfs.format.address import HOLE, sector_count_of
 from idemfs.ids import Address, FilesetId, SnapshotId
 from idemfs.limits import SCAN_COUNT, SECTOR_SIZE
+from idemfs.snapshots.clones import clones_of
 from idemfs.store.store import Store
 from idemfs.versions import rule, state
 from idemfs.versions.active import Active
@@ -25,6 +26,8 @@ from idemfs.versions.resolve import View
 
 def bytes_freed(active: Active, fileset: FilesetId, gone: Collection[SnapshotId]) -> int:
     """What the host gets back if just the snapshots ``gone`` are deleted, in whatever order."""
+    # Those that clones rest on stay, without their names.
+    gone = [each for each in gone if not clones_of(active.store, active.store.catalog.snapshot(fileset, each))]
     heirs = _heirs(active.store, fileset, gone)
     streams = [_owned_blocks(active.store, snapshot) for snapshot in gone]
     given_up: Counter[Address] = Counter()

@@ -12,6 +12,7 @@ from idemfs.format import inode as inodes
 from idemfs.format import keys
 from idemfs.format.tables import NO_COMPRESSION, SNAPSHOTS_COUNT, ZSTD_COMPRESSION, Fileset
 from idemfs.limits import SCAN_COUNT, SECTOR_SIZE
+from idemfs.snapshots import clones
 from idemfs.store.store import Store
 
 COMPRESSIONS = {"store": 0, "none": NO_COMPRESSION, "zstd": ZSTD_COMPRESSION}
@@ -27,6 +28,8 @@ class FilesetInfo:
         "guid",
         "inode_count",
         "name",
+        "origin",
+        "origin_deleted",
         "path",
         "quota_bytes",
         "quota_inodes",
@@ -46,7 +49,12 @@ class FilesetInfo:
         """What its active state takes: extents in whole sectors, and records."""
         self.snapshot_count = len(snapshots)
         self.snapshot_bytes = sum(snapshot.owned_bytes for snapshot in store.catalog.all_snapshots(fileset.number))
-        """What its snapshots own, those that are being deleted included."""
+        """What its snapshots own, those included that are being deleted, or stay for clones without their names."""
+        origin = clones.origin_of(store, fileset)
+        self.origin = None if origin is None else origin[0]
+        """The snapshot that it is a clone of; what it has changed itself is all that its bytes count."""
+        self.origin_deleted = origin is not None and origin[1]
+        """Whether the origin has lost its name, and goes when no clone needs it."""
         self.quota_bytes = fileset.quota_bytes or None
         self.quota_inodes = fileset.quota_inodes or None
         self.snapshots_count = bool(fileset.flags & SNAPSHOTS_COUNT)

@@ -13,7 +13,7 @@ from bisect import bisect_left, bisect_right
 
 from idemfs.errors import SnapshotMissing
 from idemfs.format import keys, tables
-from idemfs.format.tables import COMPLETE, DELETING, SNAPSHOTS_DELETING, Fileset, Snapshot
+from idemfs.format.tables import COMPLETE, DELETING, PINNED, SNAPSHOTS_DELETING, Fileset, Snapshot
 from idemfs.ids import NO_SNAPSHOT, ROOT_FILESET, FilesetId, Guid, SnapshotId
 from idemfs.limits import SCAN_COUNT
 from idemfs.store.fileset_table import FilesetTable
@@ -55,7 +55,7 @@ class Catalog(FilesetTable):
         return next((known[i] for i in reversed(self._order[fileset]) if known[i].state == COMPLETE), None)
 
     def all_snapshots(self, fileset: FilesetId) -> list[Snapshot]:
-        """Oldest first, with those that are being deleted: they still take part in resolving."""
+        """Oldest first, with those that are being deleted, or pinned: they still take part in resolving."""
         known = self._load(fileset)
         return [known[i] for i in self._order[fileset]]
 
@@ -122,6 +122,11 @@ class Catalog(FilesetTable):
         self.changed(snapshot)
         self.filesets[snapshot.fileset].flags |= SNAPSHOTS_DELETING
         self.changed_fileset(snapshot.fileset)
+
+    def pin_snapshot(self, snapshot: Snapshot) -> None:
+        """Let it be one that was deleted, and stays for the clones that rest on it."""
+        snapshot.state = PINNED
+        self.changed(snapshot)
 
     def filesets_with_deletions(self) -> list[FilesetId]:
         """Those that may have snapshots that are being deleted; of the root fileset that was not always noted."""

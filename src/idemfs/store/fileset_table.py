@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from idemfs.errors import Damaged, FilesetMissing
 from idemfs.format import keys, tables
-from idemfs.format.tables import COMPLETE, DELETING, Fileset, StoreState
+from idemfs.format.tables import COMPLETE, DELETING, Fileset, Origin, StoreState
 from idemfs.ids import NUMBER_BITS, FilesetId, Guid, Ino, make_ino
 from idemfs.ids import Number as NumberType
 from idemfs.store.records import Records
@@ -34,6 +34,10 @@ class FilesetTable:
         """Those with a quota."""
         self.left_bytes: dict[FilesetId, int] = {}
         """What operations may still add to filesets with a quota, until the group is sealed and tells exactly."""
+        self.clones: set[FilesetId] = set()
+        """Those that have an origin."""
+        self._promoted: set[FilesetId] = set()
+        """Those that have none any more, until the group is sealed."""
         for key, value in small.scan(*keys.prefix_range(b"F"), 1 << 16):
             number = FilesetId(int.from_bytes(key[1:], "big"))
             self.filesets[number] = tables.unpack_fileset(number, value)
@@ -41,6 +45,11 @@ class FilesetTable:
             fileset = self.filesets.get(FilesetId(int.from_bytes(key[1:], "big")))
             if fileset is not None:
                 tables.unpack_usage(fileset, value)
+        for key, value in small.scan(*keys.prefix_range(b"G"), 1 << 16):
+            number = FilesetId(int.from_bytes(key[1:], "big"))
+            if number in self.filesets:
+                self.filesets[number].origin = tables.unpack_origin(number, value)
+                self.clones.add(number)
         for fileset in self.filesets.values():
             self._learn(fileset)
 
@@ -97,6 +106,16 @@ class FilesetTable:
         self._learn(fileset)
         self.changed_fileset(fileset.number)
 
+    def set_origin(self, fileset: Fileset, origin: Origin | None) -> None:
+        """What it is a clone of; None: of nothing any more."""
+        fileset.origin = origin
+        if origin is None:
+            self.clones.discard(fileset.number)
+            self._promoted.add(fileset.number)
+        else:
+            self.clones.add(fileset.number)
+        self.changed_fileset(fileset.number)
+
     def limit_fileset(self, fileset: Fileset, quota_bytes: int, quota_inodes: int, flags: int) -> None:
         """Another quota; 0 is none."""
         self._forget(fileset)
@@ -114,6 +133,7 @@ class FilesetTable:
     def remove_fileset(self, fileset: Fileset) -> None:
         """Nothing is left of it."""
         del self.filesets[fileset.number]
+        self.clones.discard(fileset.number)
         self.changed_fileset(fileset.number)
 
     def changed_fileset(self, number: FilesetId) -> None:
@@ -130,12 +150,22 @@ class FilesetTable:
             if fileset is None:
                 self._small.put(keys.fileset(number), None)
                 self._small.put(keys.usage(number), None)
+                self._drop_origin(number)
                 continue
+            if fileset.origin is not None:
+                self._put_if_changed(keys.origin(number), fileset.origin.pack())
+            elif number in self._promoted:
+                self._drop_origin(number)
             self._put_if_changed(keys.fileset(number), fileset.pack())
             if fileset.is_counted:
                 self._put_if_changed(keys.usage(number), fileset.pack_usage())
         self._changed_filesets.clear()
         self.left_bytes.clear()
+
+    def _drop_origin(self, number: FilesetId) -> None:
+        self._promoted.discard(number)
+        if self._small.get(keys.origin(number)) is not None:
+            self._small.put(keys.origin(number), None)
 
     def _put_if_changed(self, key: bytes, value: bytes) -> None:
         if self._small.get(key) != value:

@@ -36,6 +36,7 @@ from idemfs.limits import (
     SECTOR_SIZE,
 )
 from idemfs.store import turns
+from idemfs.store.active_records import ActiveRecords
 from idemfs.store.catalog import Catalog
 from idemfs.store.data import Data
 from idemfs.store.intents import Intents
@@ -90,7 +91,7 @@ class Store:
         self.readonly = readonly
         self.lock = _Lock()
         self.lock.on_interrupt = self._interrupted
-        self.active = Records(kv, Table.ACTIVE)
+        self.active = ActiveRecords(kv, Table.ACTIVE)
         self.shadow = Records(kv, Table.SHADOW)
         self.owned = Records(kv, Table.OWNED)
         self.small = Records(kv, Table.SMALL)

@@ -16,12 +16,13 @@ from idemfs.errors import Damaged
 from idemfs.format import digest, indirect, keys
 from idemfs.format import inode as inodes
 from idemfs.format.address import HOLE, sector_count_of
-from idemfs.format.indirect import IndirectBlock
+from idemfs.format.indirect import IndirectBlock, PartialBlock
 from idemfs.format.inode import Inode
 from idemfs.format.tables import Fileset
 from idemfs.ids import Address, Ino, SnapshotId, fileset_of, number_of
 from idemfs.limits import INDIRECT_ENTRY_COUNT, RECORD_CACHE_COUNT_MAX, SCAN_COUNT
 from idemfs.store.store import Store
+from idemfs.versions import through
 from idemfs.versions.shadows import MapKey, Shadows
 
 _NO_BLOCK = 1 << 62
@@ -38,7 +39,7 @@ class Active:
         self._filesets = store.catalog.filesets
         self._inodes: dict[Ino, Inode] = {}
         self._changed_inodes: set[Ino] = set()
-        self._maps: dict[MapKey, IndirectBlock] = {}
+        self._maps: dict[MapKey, IndirectBlock | PartialBlock] = {}
         self._changed_maps: dict[Ino, set[int]] = {}
         self._new_keys: set[bytes] = set()
         self._intents = store.intents
@@ -64,11 +65,24 @@ class Active:
         return node
 
     def map(self, ino: Ino, index: int) -> IndirectBlock:
-        """The ``index``-th indirect block; all holes if there is no record."""
+        """The ``index``-th indirect block; all holes if there is no record. Of a clone, with what its origin has."""
+        block = self.own_map(ino, index)
+        if block.__class__ is IndirectBlock:
+            return block
+        assert isinstance(block, PartialBlock)
+        return block.over(through.origin_map(self, ino, index))
+
+    def own_map(self, ino: Ino, index: int) -> IndirectBlock | PartialBlock:
+        """As ``map``, of a clone what it has itself."""
         block = self._maps.get((ino, index))
         if block is None:
-            value = self.records.get(keys.block(ino, index))
-            block = IndirectBlock() if value is None else indirect.unpack(value)
+            value = self.records.get_own(keys.block(ino, index))
+            if value is not None:
+                block = indirect.unpack_own(value)
+            elif self.records.beneath and through.rests(self, ino):
+                block = PartialBlock()
+            else:
+                block = IndirectBlock()
             if len(self._maps) >= RECORD_CACHE_COUNT_MAX:
                 self._maps = {(i, n): self._maps[i, n] for i, numbers in self._changed_maps.items() for n in numbers}
             self._maps[ino, index] = block
@@ -79,6 +93,8 @@ class Active:
         start, end = keys.block(ino, first), keys.kind_range(ino, keys.BLOCK)[1]
         found = {keys.index_of(key) for key, _ in self.records.scan(start, end, limit)}
         found.update(index for index in self._changed_maps.get(ino, ()) if index >= first)
+        if self.records.beneath:
+            found.update(through.origin_map_indexes(self, ino, first, limit))
         return sorted(found)[:limit]
 
     def fileset(self, ino: Ino) -> Fileset:
@@ -181,14 +197,15 @@ class Active:
             self._maps.pop((ino, keys.index_of(key)), None)
         elif keys.kind_of(key) == keys.INODE:
             self._inodes.pop(ino, None)
-            self.fileset(ino).inode_count -= 1
+            # Not for the mark of a clone that it had not this one of its origin.
+            self.fileset(ino).inode_count -= bool(self.records.get_own(key))
         self.records.put(key, None)
 
     # -- entries, links, extended attributes ---------------------------------------------------------
 
     def add_record(self, key: bytes, value: bytes, node: Inode) -> None:
         """As ``put_record``, for a record that the caller has just seen to be missing."""
-        if key not in self.records.values:
+        if key not in self.records.values and key[:2] not in self.records.beneath:
             self._new_keys.add(key)
         self.shadows.preserve(key, node.birth, None)
         self.records.put(key, value)
@@ -225,7 +242,11 @@ class Active:
         ``change_inode`` came before, since every change of content changes times.
         """
         index, entry = divmod(number, INDIRECT_ENTRY_COUNT)
-        block = self.map(ino, index)
+        block = self.own_map(ino, index)
+        if block.__class__ is not IndirectBlock:
+            assert isinstance(block, PartialBlock)
+            through.set_block(self, block, ino, node, (index, entry), (address, checksum), change_start)
+            return
         old, old_checksum = block.get(entry)
         if old == HOLE == address:
             return
@@ -237,7 +258,14 @@ class Active:
         self._changed_maps.setdefault(ino, set()).add(index)
         growth = sector_count_of(address) - sector_count_of(old)
         node.sectors += growth
+        if node.sectors < 0:
+            # Of a clone's file, where not all that it saw through its origin was as the origin's inode says.
+            node.sectors = 0
         self._filesets[fileset_of(ino)].sectors += growth
+
+    def change_map(self, ino: Ino, index: int) -> None:
+        """What ``own_map`` gave was changed."""
+        self._changed_maps.setdefault(ino, set()).add(index)
 
     def real_blocks(self, ino: Ino, first: int, last: int) -> Iterator[int]:
         """Numbers, from ``first`` up to but not ``last``, of blocks that are no holes; they may go meanwhile."""
@@ -270,7 +298,11 @@ class Active:
             self.records.put(keys.inode(ino), self._inodes[ino].pack())
         for ino, indexes in self._changed_maps.items():
             for index in indexes:
-                self.records.put(keys.block(ino, index), self._maps[ino, index].pack() or None)
+                block = self._maps[ino, index]
+                if block.__class__ is not IndirectBlock:
+                    assert isinstance(block, PartialBlock)
+                    block = self._maps[ino, index] = through.completed(self, block, ino, index)
+                self.records.put(keys.block(ino, index), block.pack() or None)
         self.shadows.flush()
         self._changed_inodes.clear()
         self._changed_maps.clear()
@@ -284,11 +316,18 @@ class Active:
         # Most changes in a row are of one fileset, so its sums are kept here until another one comes.
         fileset = b""
         delta = size = 0
+        beneath = None
         for key, value in changes:
             if key[:2] != fileset:
                 self._add_to_sums(fileset, delta, size)
                 fileset = key[:2]
                 delta = size = 0
+                beneath = self.records.beneath.get(fileset)
+            if beneath is not None:
+                old = before_group(key)
+                delta += beneath.contribution(key, value) - beneath.contribution(key, old)
+                size += through.record_size(key, value) - through.record_size(key, old)
+                continue
             if value is not None:
                 delta += contribution(key, value)
                 size += len(key) + len(value)

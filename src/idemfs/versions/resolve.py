@@ -64,6 +64,9 @@ class View:
 
     def map(self, ino: Ino, index: int) -> IndirectBlock:
         """The ``index``-th indirect block, without dittos. What lies past the size of the file means nothing."""
+        if self.store.active.beneath and keys.inode(ino)[:2] in self.store.active.beneath:
+            # What a clone sees through its origin may be put elsewhere there, so it is not kept.
+            return indirect.fold(self._with_open_shadow(ino, index), self.active.map(ino, index))
         resolved = self.active.resolved
         of_file = resolved.get(ino)
         if of_file is None:

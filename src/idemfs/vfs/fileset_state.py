@@ -12,15 +12,16 @@ import os
 import stat
 from contextlib import suppress
 
-from idemfs.errors import Fenced, NoSpace, NotPrimary
+from idemfs.errors import DamagedBlock, Fenced, NoSpace, NotPrimary
 from idemfs.format import keys, role
 from idemfs.format.inode import INLINE, Inode
 from idemfs.format.role import Role, RoleRecord
 from idemfs.format.tables import Snapshot
 from idemfs.ids import NO_SNAPSHOT, ROOT_FILESET, ROOT_NUMBER, FilesetId, Ino, fileset_of, make_ino
 from idemfs.limits import INDIRECT_ENTRY_COUNT, SECTOR_SIZE
-from idemfs.snapshots import bring_back, delete, drop, quota, received, usage
+from idemfs.snapshots import bring_back, delete, drop, promote, quota, received, usage
 from idemfs.store.store import Store
+from idemfs.versions import origin
 from idemfs.versions.active import Active
 from idemfs.versions.resolve import View
 from idemfs.versions.state import ActiveView
@@ -37,6 +38,7 @@ RECLAIM_BYTES = 20_000 * (RECLAIM_BLOCK_COUNT // INDIRECT_ENTRY_COUNT + 1)
 """What that changes: indirect blocks, and their shadows in the newest snapshot."""
 RECORD_SIZE = 600
 """What an operation's records may take, but for content: names, back-references, shadows."""
+_CLONE_RECORD_COUNT = 6
 REMOVAL_SIZE = 2 * RECORD_SIZE + 20_000
 """The same for one that may remove a file at once: with one or two indirect blocks, and their shadows."""
 
@@ -53,6 +55,7 @@ class FilesetState:
         self.fileset = fileset
         self.root = make_ino(fileset, ROOT_NUMBER)
         self.active = Active(store)
+        origin.learn(self.active)
         self.contents = Contents(self.active)
         self.names = Names(self.active)
         self.reader = Reader(
@@ -66,6 +69,7 @@ class FilesetState:
         self.contents.name_damage = self.reader.damaged
         self._limited = store.catalog.limited
         self._junctions = store.catalog.junctions
+        self._clones = store.catalog.clones
         self._open_counts: dict[Ino, int] = {}
         self.moves = 0
         """Grows when a directory is renamed, removed or restored, or the role is: paths may lead elsewhere then."""
@@ -78,6 +82,7 @@ class FilesetState:
         bring_back.resume(self.active)
         delete.resume(self.active)
         drop.resume(self.active)
+        promote.resume(self.active)
         if self.role.role is Role.PRIMARY:
             for key, _ in self.store.small.scan(*keys.prefix_range(b"O"), 1 << 30):
                 self._reclaim(Ino(int.from_bytes(key[1:], "big")))
@@ -118,6 +123,9 @@ class FilesetState:
         """
         if self.role.role is not _PRIMARY:
             self.refuse_unless_primary()
+        if self._clones:
+            # A file of a clone takes over its last block.
+            records, size = records + _CLONE_RECORD_COUNT, size + RECORD_SIZE
         self.store.admit(records, size, frees=frees)
         if grows is not None and self._limited and fileset_of(grows) in self._limited:
             fileset = self.store.catalog.filesets[fileset_of(grows)]
@@ -199,6 +207,9 @@ class FilesetState:
                     self.active.remove_inode(ino)
                     break
                 node = self.active.change_inode(ino)
+                if self._clones:
+                    with suppress(DamagedBlock):
+                        origin.own_tail(self.active, ino, node, frees=True)
                 size = (bound - RECLAIM_BLOCK_COUNT) * self.store.block_size
                 self.contents.truncate(ino, node, size)
             self.store.small.put(keys.orphan(ino), None)

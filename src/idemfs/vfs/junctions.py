@@ -13,13 +13,14 @@ from __future__ import annotations
 import errno
 import stat
 
-from idemfs.errors import BadFilesetName, FilesetError, FilesetExists, FilesetInUse, FilesetMissing
+from idemfs.errors import BadFilesetName, FilesetError, FilesetExists, FilesetInUse, FilesetMissing, SnapshotMissing
 from idemfs.format.inode import Inode
-from idemfs.format.tables import COMPLETE, SNAPSHOTS_COUNT, STORE_COMPRESSION, Fileset, Snapshot
+from idemfs.format.tables import COMPLETE, SNAPSHOTS_COUNT, STORE_COMPRESSION, Fileset, Origin, Snapshot
 from idemfs.ids import ROOT_FILESET, ROOT_NUMBER, FilesetId, Guid, Ino, fileset_of, make_ino, number_of
 from idemfs.limits import FILESET_COUNT_MAX, FILESET_NAME_SIZE_MAX, FILESET_NUMBER_MAX, LINK_COUNT_MAX
-from idemfs.snapshots import drop, usage
+from idemfs.snapshots import clones, delete, drop, promote, usage
 from idemfs.snapshots.choose import PATTERN
+from idemfs.versions import origin
 from idemfs.versions.resolve import View
 from idemfs.vfs.fileset_state import RECORD_SIZE, REMOVAL_SIZE, new_inode
 from idemfs.vfs.names import check_name
@@ -55,18 +56,7 @@ class Junctions(Namespace):
         ``FilesetExists``, ``OSError``.
         """
         with self.store.lock:
-            self._change(16, 3 * RECORD_SIZE)
-            self._check_new_name(fileset_name)
-            if len(self.store.catalog.filesets) >= FILESET_COUNT_MAX:
-                raise FilesetExists(f"the store has {FILESET_COUNT_MAX} filesets already; delete some first")
-            if self.store.catalog.state.next_fileset > FILESET_NUMBER_MAX:
-                raise FilesetExists(f"the store has had {FILESET_NUMBER_MAX} filesets, which is all there can be")
-            self._directory(parent)
-            found = self.names.find(parent, name)
-            junction = self._make_directory(parent, name, uid, gid) if found is None else found
-            node = self._empty_directory(junction)
-            guid = Guid(self.store.clock.random_bytes(16))
-            fileset = self.store.catalog.add_fileset(guid, fileset_name, junction, compression)
+            fileset, node = self._new_fileset(parent, name, fileset_name, (uid, gid), compression)
             root = new_inode(node.mode, node.uid, node.gid, self.store.clock.now_ns())
             root.parent = ROOT_NUMBER
             ino = self.store.catalog.new_ino(fileset)
@@ -74,6 +64,60 @@ class Junctions(Namespace):
             self.active.insert_inode(ino, root, is_new=True)
             self.moves += 1
             return fileset
+
+    def clone_snapshot(
+        self, snapshot: Snapshot, parent: Ino, name: bytes, fileset_name: str, uid: int, gid: int
+    ) -> Fileset:
+        """A new fileset that appears as ``name`` in ``parent``, as ``make_fileset``, and has all that a snapshot has.
+
+        It costs one record: what the clone does not change it sees in the snapshot. Raises as ``make_fileset``, and
+        ``SnapshotMissing``.
+        """
+        with self.store.lock:
+            compression = self.store.catalog.filesets[snapshot.fileset].compression
+            # The junction first: making it must not come between looking at the snapshot and resting on it.
+            fileset, _ = self._new_fileset(parent, name, fileset_name, (uid, gid), compression, snapshot)
+            above = self.store.catalog.filesets[snapshot.fileset]
+            fileset.next_number, fileset.digest = above.next_number, snapshot.digest
+            fileset.inode_count = snapshot.inode_count
+            self.store.catalog.set_origin(fileset, Origin(snapshot.fileset, snapshot.id, above.next_number))
+            origin.begin(self.active, fileset)
+            self.moves += 1
+            return fileset
+
+    def _new_fileset(
+        self,
+        parent: Ino,
+        name: bytes,
+        fileset_name: str,
+        owner: tuple[int, int],
+        compression: int,
+        snapshot: Snapshot | None = None,
+    ) -> tuple[Fileset, Inode]:
+        """One with no inode in it, and the directory where it appears. ``snapshot``: what it is to be a clone of."""
+        self._change(16, 3 * RECORD_SIZE)
+        self._check_new_name(fileset_name)
+        if snapshot is not None and snapshot.state != COMPLETE:
+            raise SnapshotMissing(f"snapshot {snapshot.name!r} was deleted")
+        if len(self.store.catalog.filesets) >= FILESET_COUNT_MAX:
+            raise FilesetExists(f"the store has {FILESET_COUNT_MAX} filesets already; delete some first")
+        if self.store.catalog.state.next_fileset > FILESET_NUMBER_MAX:
+            raise FilesetExists(f"the store has had {FILESET_NUMBER_MAX} filesets, which is all there can be")
+        self._directory(parent)
+        found = self.names.find(parent, name)
+        junction = self._make_directory(parent, name, *owner) if found is None else found
+        node = self._empty_directory(junction)
+        guid = Guid(self.store.clock.random_bytes(16))
+        return self.store.catalog.add_fileset(guid, fileset_name, junction, compression), node
+
+    def promote_fileset(self, fileset: Fileset) -> None:
+        """Make a clone independent of its origin; durable on return. Raises ``FilesetError`` for what is no clone."""
+        with self.store.lock:
+            self.refuse_unless_primary()
+            self._refuse_gone(fileset)
+            if fileset.origin is None:
+                raise FilesetError(f"fileset {fileset.name!r} is no clone; it depends on no other")
+        promote.promote(self.active, fileset)
 
     def _make_directory(self, parent: Ino, name: bytes, uid: int, gid: int) -> Ino:
         """As ``create``, in the operation that is under way."""
@@ -179,10 +223,13 @@ class Junctions(Namespace):
             if fileset.junction:
                 self._drop_junction(fileset.junction)
             self.store.catalog.end_fileset(fileset)
+            gone = None if fileset.origin is None else clones.let_go(self.active, fileset)
             self.moves += 1
             # crash: from here on the deletion happens, now or when the store is opened again.
             self.store.commit()
         drop.finish(self.active, fileset)
+        if gone is not None:
+            delete.finish(self.active, gone)
 
     def refuse_deleting(self, fileset: Fileset, *, held: bool = False) -> None:
         """Raises what ``delete_fileset`` would raise."""
@@ -196,6 +243,7 @@ class Junctions(Namespace):
                     f"in fileset {fileset.name!r} appear others, {', '.join(sorted(children))}: delete them first, or "
                     "let them appear elsewhere ('idemfs fileset attach')"
                 )
+            clones.refuse_if_origin(self.store, fileset)
             locked = drop.locked_snapshots(self.store, fileset)
             if locked:
                 raise FilesetInUse(

@@ -27,6 +27,7 @@ from idemfs.limits import (
     XATTR_NAME_SIZE_MAX,
     XATTR_VALUE_SIZE_MAX,
 )
+from idemfs.versions.origin import own_tail
 from idemfs.vfs import acl
 from idemfs.vfs.fileset_state import RECLAIM_BLOCK_COUNT, RECLAIM_BYTES, RECLAIM_RECORD_COUNT, RECORD_SIZE
 from idemfs.vfs.junctions import Junctions
@@ -210,7 +211,13 @@ class Tree(Junctions):
         node = self.reader.inode(ino)
         if not node.is_file:
             raise posix(errno.EISDIR if node.is_dir else errno.EINVAL)
-        return self.active.change_inode(ino, is_logged=at is not None)
+        node = self.active.change_inode(ino, is_logged=at is not None)
+        if self._clones:
+            try:
+                own_tail(self.active, ino, node, frees=frees)
+            except DamagedBlock as damaged:
+                raise self.reader.damaged(ino, node.size // self.store.block_size, damaged) from damaged
+        return node
 
     def _added_bytes(self, ino: Ino, offset: int, size: int) -> int:
         """The most that extents of what is written may take, beside those that waiting blocks have already."""
