@@ -18,7 +18,20 @@ from idemfs.limits import SECTOR_COUNT_MAX
 from idemfs.snapshots import policy
 from idemfs.snapshots.manage import check_name
 
-_KEY_SIZES = {b"D": 3, b"E": 9, b"F": 3, b"I": 1, b"K": 3, b"L": 9, b"O": 9, b"R": 9, b"S": 11, b"T": 1, b"U": 3}
+_KEY_SIZES = {
+    b"D": 3,
+    b"E": 9,
+    b"F": 3,
+    b"I": 1,
+    b"K": 3,
+    b"L": 9,
+    b"O": 9,
+    b"R": 9,
+    b"S": 11,
+    b"T": 1,
+    b"U": 3,
+    b"W": 17,
+}
 _EIGHT = frozenset((b"D", b"E", b"H", b"L", b"R"))
 """Tables of which each value is one number of 8 bytes."""
 _OF_FILESETS = frozenset((b"D", b"K"))
@@ -26,6 +39,7 @@ _UNDER_WAY_SIZES = {
     keys.replication("restore"): 10,
     keys.replication("rollback"): 10,
     keys.replication("undo"): 8,
+    keys.replication("refresh"): 18,
     keys.replication("base"): 16,
 }
 """Records that name snapshots, and the sizes of their values."""
@@ -85,7 +99,7 @@ def _read_record(
             number = FilesetId(int.from_bytes(key[1:3], "big"))
             snapshot_id = SnapshotId(int.from_bytes(key[3:], "big"))
             snapshots.setdefault(number, []).append(tables.unpack_snapshot(number, snapshot_id, value))
-        case b"O":
+        case b"O" | b"W":
             if value:
                 raise Damaged("its value is not empty")
         case b"H" | b"L":

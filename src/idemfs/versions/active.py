@@ -44,6 +44,8 @@ class Active:
         self._intents = store.intents
         self.resolved: dict[Ino, dict[tuple[SnapshotId, int], IndirectBlock]] = {}
         """Indirect blocks as snapshots see them; those of a file are dropped when an extent that they name goes."""
+        self.written: set[SnapshotId] = set()
+        """Snapshots that are open for writing."""
         store.before_seal.append(self.flush)
 
     # -- reading -----------------------------------------------------------------------------------
@@ -109,6 +111,19 @@ class Active:
         self._changed_inodes.add(ino)
         self.shadows.forget(ino)
         return node
+
+    def note_seen(self, ino: Ino, snapshot: SnapshotId, birth: SnapshotId | None = None) -> None:
+        """A snapshot got a version of the inode of its own, though nothing changes here; with ``birth``, and sees it
+        from now on, though it was taken before."""
+        node = self.inode(ino)
+        if node is None:
+            return
+        if birth is not None and node.birth > birth:
+            node.birth = birth
+            self._changed_inodes.add(ino)
+        if node.seen < snapshot:
+            node.seen = snapshot
+            self._changed_inodes.add(ino)
 
     def touch_atime(self, ino: Ino, atime: int) -> None:
         """Reading changes the access time alone, and preserves nothing."""
