@@ -23,6 +23,8 @@ COMMANDS: dict[tuple[str, ...], str] = {
     ("snapshot", "delete"): "delete snapshots, in any order",
     ("snapshot", "rename"): "give a snapshot another name",
     ("snapshot", "restore"): "bring the active file system back to a snapshot",
+    ("snapshot", "write"): "change files in a snapshot, and nowhere else",
+    ("snapshot", "refresh"): "roll a snapshot forward to a newer one, or to the active state",
     ("snapshot", "diff"): "list what changed between two snapshots",
     ("snapshot", "hold"): "keep a snapshot from being deleted",
     ("snapshot", "release"): "end a hold",

@@ -113,7 +113,7 @@ class Writing(Active):
         return is_there or self.shadows.is_seen(ino, older.id)
 
     def _pass_on(self, ino: Ino, index: int, entry: int, pair: rule.Pair, is_owned: bool, change_start: int) -> bool:
-        """Whether the next older snapshot took over ``pair``, what it saw of a block: moved, or shared with its owner."""
+        """Whether the next older snapshot took ``pair``, what it saw of a block: moved, or shared with its owner."""
         older = self._older()
         if older is None:
             return False

@@ -123,6 +123,9 @@ class SnapshotTree(Tree):
                 self.active.close()
                 self.base.active.written.discard(self.snapshot.id)
 
+    def snapshot_reader(self, snapshot: Snapshot) -> Reader:
+        return self.base.snapshot_reader(snapshot)
+
     def flush(self) -> None:
         """An operation has ended, or failed after a part of it."""
         self.contents.flush()
