@@ -54,7 +54,7 @@ class Nodes:
     def __init__(self, tree: Tree, snapshot: Snapshot | None = None) -> None:
         self.tree = tree
         self.active = tree.reader
-        """What can be changed: the active file system, or in its place the snapshot that is mounted to be written to."""
+        """What can be changed: the active file system, or in its place a snapshot that is mounted to be written to."""
         self.snapshot = snapshot
         self.fileset = tree.fileset if snapshot is None else snapshot.fileset
         """Whose snapshots are shown."""

@@ -22,6 +22,7 @@ from idemfs.snapshots.write import refuse_changing
 from idemfs.store.store import Store
 from idemfs.versions.active import Active
 from idemfs.versions.resolve import View
+from idemfs.versions.shadows import block_bytes
 from idemfs.versions.writing import Writing
 
 _REFRESH = keys.replication("refresh")
@@ -116,6 +117,8 @@ def _follow_all(active: Active, snapshot: Snapshot, newer: Snapshot) -> None:
     store = active.store
     store.commit(wait=False)
     view = View(active, newer.id)
+    known = store.catalog.all_snapshots(snapshot.fileset)
+    between = [View(active, each.id) for each in known if snapshot.id < each.id < newer.id]
     for ino, changed in changed_inodes(store, snapshot.fileset, snapshot.id, newer.id):
         block_count = sum(key[8:9] == keys.BLOCK for key in changed)
         store.admit(
@@ -123,7 +126,7 @@ def _follow_all(active: Active, snapshot: Snapshot, newer: Snapshot) -> None:
         )
         writing = Writing(active, snapshot)
         try:
-            _follow(writing, view, ino, changed)
+            _follow(writing, view, between, ino, changed)
         finally:
             writing.close()
     store.admit(2, 300, frees=True)
@@ -132,8 +135,8 @@ def _follow_all(active: Active, snapshot: Snapshot, newer: Snapshot) -> None:
     store.commit()
 
 
-def _follow(writing: Writing, view: View, ino: Ino, changed: list[bytes]) -> None:
-    """Let one inode be what it is in the newer snapshot."""
+def _follow(writing: Writing, view: View, between: list[View], ino: Ino, changed: list[bytes]) -> None:
+    """Let one inode be what it is in the newer snapshot; ``between``: the snapshots between the two."""
     target, current = view.inode(ino), writing.inode(ino)
     if target is None:
         if current is not None:
@@ -144,7 +147,15 @@ def _follow(writing: Writing, view: View, ino: Ino, changed: list[bytes]) -> Non
         fresh.size, fresh.data = 0, b""
         writing.insert_inode(ino, fresh)
     node = writing.change_inode(ino)
-    writing.follow(ino, node, target, view, [keys.index_of(key) for key in changed if key[8:9] == keys.BLOCK])
+    versions = [each.inode(ino) for each in between]
+    ditto_size = min(map(block_bytes, versions), default=block_bytes(target))
+    indexes = [keys.index_of(key) for key in changed if key[8:9] == keys.BLOCK]
+    writing.follow(ino, node, target, view, indexes, ditto_size)
+    writing.may_ditto = None not in versions
+    if current is None and not writing.may_ditto:
+        for key, _ in list(view.records(*keys.ino_range(ino))):
+            if key[8:9] != keys.INODE:
+                writing.own_record(key)
     for key in changed:
         if key[8:9] not in (keys.INODE, keys.BLOCK):
             value = view.version(key)

@@ -14,8 +14,9 @@ Threads: under the store's lock. An operation ends with ``flush``; a seal in the
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from itertools import islice
+from typing import NamedTuple
 
 from idemfs.errors import Damaged
 from idemfs.format import digest, indirect, keys
@@ -59,6 +60,8 @@ class Writing(Active):
         self._sizes: dict[Ino, tuple[int, int]] = {}
         self._delta = 0
         self._is_changed = False
+        self.may_ditto = False
+        """Whether every snapshot that hands something down to this one sees the inode that is being changed."""
         self.store.before_seal.insert(0, self.flush)
 
     def close(self) -> None:
@@ -280,10 +283,20 @@ class Writing(Active):
         self._delta -= digest.contribution(key, old) if old is not None else 0
         self._is_changed = True
 
+    def own_record(self, key: bytes) -> None:
+        """Let the snapshot own a record that it sees through a ditto."""
+        value = self.view.version(key)
+        if value is not None and self.store.shadow.get(keys.shadow(key, self.snapshot.id)) is None:
+            self._insulate(key)
+            self.shadows.put(key, self.snapshot, value)
+            self._is_changed = True
+
     def _put_version(self, key: bytes, value: bytes | None) -> None:
-        """Let the snapshot see ``value``: through a ditto, where that is what newer ones have."""
-        is_ditto = self.newer.version(key) == value
-        if is_ditto and (value is None or key[8:9] != keys.INODE):
+        """Let the snapshot see ``value``: through a ditto, if newer ones have that and would hand it down.
+
+        That a record is absent, all hand down that are older than the one that says so.
+        """
+        if (value is None or self.may_ditto) and self.newer.version(key) == value:
             self.shadows.drop(key, self.snapshot)
         else:
             self.shadows.put(key, self.snapshot, ABSENT if value is None else value)
@@ -338,11 +351,14 @@ class Writing(Active):
             pair = self.store.data.write(content[:inside])
             self.set_block(ino, node, number, *pair, size)
 
-    def follow(self, ino: Ino, node: Inode, target: Inode, target_view: View, indexes: list[int]) -> None:
+    def follow(
+        self, ino: Ino, node: Inode, target: Inode, target_view: View, indexes: Collection[int], ditto_size: int
+    ) -> None:
         """Let the snapshot see the blocks of ``target``, as a newer one does; ``indexes``: where the two may differ.
 
-        Their addresses are shared; where the ditto leads to them, it is enough. Size and flags of ``node`` are the
-        caller's to change, after this.
+        Their addresses are shared; where a ditto leads to them, that is enough inside of ``ditto_size``: what all
+        between the two have of the file. What is past the end of one of them would not be handed down by it. Size and flags of
+        ``node`` are the caller's to change, after this.
         """
         block_size = self.store.block_size
         size, target_size = block_bytes(node), block_bytes(target)
@@ -350,19 +366,34 @@ class Writing(Active):
         span = INDIRECT_ENTRY_COUNT * block_size
         for index in self.view.map_indexes(ino, max(size, target_size), min(size, target_size) // span):
             self._touch(ino, index)
-        count = -(-target_size // block_size)
-        for index in indexes:
-            wanted, present = target_view.map(ino, index).copy(), self.view.map(ino, index).copy()
-            for entry in range(max(len(wanted.addresses), len(present.addresses))):
-                number = index * INDIRECT_ENTRY_COUNT + entry
-                pair = wanted.get(entry)
-                if number < count and pair[0] != present.get(entry)[0]:
-                    is_ditto = self.newer.map(ino, index).get(entry)[0] == pair[0]
-                    if not is_ditto:
-                        self.store.space.share(pair[0])
-                    self._replace(ino, number, None if is_ditto else pair, number * block_size)
+        bounds = _Bounds(-(-size // block_size), -(-target_size // block_size), -(-ditto_size // block_size))
+        wanted_indexes = set(indexes)
+        if bounds.first_unsafe < bounds.target:
+            first = bounds.first_unsafe // INDIRECT_ENTRY_COUNT
+            wanted_indexes.update(target_view.map_indexes(ino, target_size, first))
+        for index in sorted(wanted_indexes):
+            self._follow_map(ino, index, target_view.map(ino, index).copy(), bounds)
         if target_size < size:
-            self.drop_blocks(ino, node, count)
+            self.drop_blocks(ino, node, bounds.target)
+
+    def _follow_map(self, ino: Ino, index: int, wanted: IndirectBlock, bounds: _Bounds) -> None:
+        present, newer = self.view.map(ino, index).copy(), self.newer.map(ino, index).copy()
+        for entry in range(max(len(wanted.addresses), len(present.addresses))):
+            number = index * INDIRECT_ENTRY_COUNT + entry
+            if number >= bounds.target:
+                return
+            pair = wanted.get(entry)
+            if pair[0] != present.get(entry)[0]:
+                is_ditto = number < bounds.ditto and newer.get(entry)[0] == pair[0]
+            elif number >= bounds.first_unsafe and pair[0] != HOLE:
+                if entry in self._owned_map(ino, index, self.snapshot).entries:
+                    continue
+                is_ditto = False
+            else:
+                continue
+            if not is_ditto:
+                self.store.space.share(pair[0])
+            self._replace(ino, number, None if is_ditto else pair, number * self.store.block_size)
 
     def _replace(self, ino: Ino, number: int, new: rule.Pair | None, change_start: int) -> int:
         """Give the snapshot another block, or with None a ditto; by how many sectors that is more than before."""
@@ -448,6 +479,19 @@ class Writing(Active):
         self._sizes.clear()
         self._delta = 0
         self._is_changed = False
+
+
+class _Bounds(NamedTuple):
+    """Of the blocks of a file that follows another version: how many it has, will have, and may see through dittos."""
+
+    present: int
+    target: int
+    ditto: int
+
+    @property
+    def first_unsafe(self) -> int:
+        """From here on it comes to see blocks, and through no dittos."""
+        return max(self.present, self.ditto)
 
 
 class _Seen(Records):
