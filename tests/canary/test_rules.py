@@ -26,6 +26,7 @@ from idemfs.store.catalog import Catalog
 from idemfs.store.space import Space
 from idemfs.versions import rule
 from idemfs.versions.active import Active
+from idemfs.versions.insulating import Insulating
 from idemfs.versions.resolve import View
 from idemfs.versions.shadows import Shadows
 from idemfs.versions.writing import Writing
@@ -267,50 +268,50 @@ def blocks_past_the_old_end_are_missing_from_a_difference(patch: pytest.MonkeyPa
 
 def snapshots_are_not_insulated(patch: pytest.MonkeyPatch) -> None:
     """The next older snapshot sees what is written to this one."""
-    patch.setattr(Writing, "_insulate", lambda self, key: None)
+    patch.setattr(Insulating, "record", lambda self, key: None)
 
 
 def blocks_are_not_insulated(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(Writing, "_pass_on", lambda self, *block: False)
+    patch.setattr(Insulating, "block", lambda self, *block: False)
 
 
 def absence_is_not_insulated(patch: pytest.MonkeyPatch) -> None:
     """What is made in a snapshot shows in older ones."""
-    insulate = Writing._insulate
+    insulate = Insulating.record
 
-    def broken(self: Writing, key: bytes) -> None:
-        if self.view.version(key) is not None:
+    def broken(self: Insulating, key: bytes) -> None:
+        if View(self._active, self.snapshot.id).version(key) is not None:
             insulate(self, key)
 
-    patch.setattr(Writing, "_insulate", broken)
+    patch.setattr(Insulating, "record", broken)
 
 
 def insulated_into_the_wrong_neighbour(patch: pytest.MonkeyPatch) -> None:
     """Into the oldest one, where there are several."""
 
-    def broken(self: Writing) -> Snapshot | None:
+    def broken(self: Insulating) -> Snapshot | None:
         older = [each for each in self.store.catalog.all_snapshots(self.snapshot.fileset) if each.id < self.snapshot.id]
         return older[0] if older else None
 
-    patch.setattr(Writing, "_older", broken)
+    patch.setattr(Insulating, "older", broken)
 
 
 def extents_passed_on_are_not_counted(patch: pytest.MonkeyPatch) -> None:
     """The next older snapshot names what somebody newer owns."""
-    pass_on = Writing._pass_on
+    pass_on = Insulating.block
 
     def broken(
-        self: Writing, ino: Ino, index: int, entry: int, pair: rule.Pair, is_owned: bool, change_start: int
+        self: Insulating, ino: Ino, index: int, entry: int, pair: rule.Pair, is_owned: bool, change_start: int
     ) -> bool:
         return pass_on(self, ino, index, entry, pair, True, change_start)
 
-    patch.setattr(Writing, "_pass_on", broken)
+    patch.setattr(Insulating, "block", broken)
 
 
 def longer_snapshots_are_forgotten_by_writers(patch: pytest.MonkeyPatch) -> None:
     """What is past the end of the next older snapshot's file is nobody's."""
-    older_sizes = Writing._older_sizes
-    patch.setattr(Writing, "_older_sizes", lambda self, ino, older: older_sizes(self, ino, older)[:1] * 2)
+    older_sizes = Insulating._older_sizes
+    patch.setattr(Insulating, "_older_sizes", lambda self, ino, older: older_sizes(self, ino, older)[:1] * 2)
 
 
 def tails_of_newer_ones_are_written_over_the_end(patch: pytest.MonkeyPatch) -> None:
@@ -324,7 +325,7 @@ def blocks_of_newer_ones_are_not_hidden(patch: pytest.MonkeyPatch) -> None:
 
 def written_inodes_are_preserved_again(patch: pytest.MonkeyPatch) -> None:
     """The active file system does not know that the newest snapshot has its own version."""
-    patch.setattr(Writing, "_note_seen", lambda self, ino, birth=None: None)
+    patch.setattr(Insulating, "note_seen", lambda self, ino, birth=None: None)
 
 
 def a_written_snapshot_keeps_its_guid(patch: pytest.MonkeyPatch) -> None:
