@@ -32,7 +32,7 @@ _NO_BLOCK = 1 << 62
 
 
 class _Bounds(NamedTuple):
-    """Of the blocks of a file that follows another version: how many it has, will have, and may see through dittos."""
+    """Of the blocks of a file that follows another version: how many it has whole, will have, may see by dittos."""
 
     present: int
     target: int
@@ -175,7 +175,9 @@ class BlockWriting(Active):
         span = INDIRECT_ENTRY_COUNT * block_size
         for index in self.view.map_indexes(ino, max(size, target_size), min(size, target_size) // span):
             self.touch(ino, index)
-        bounds = _Bounds(-(-size // block_size), -(-target_size // block_size), -(-ditto_size // block_size))
+        count = -(-target_size // block_size)
+        # Whole blocks: who has a part of one hands down, and lets others change, what is past that part.
+        bounds = _Bounds(size // block_size, count, count if ditto_size >= target_size else ditto_size // block_size)
         wanted_indexes = set(indexes)
         if bounds.first_unsafe < bounds.target:
             first = bounds.first_unsafe // INDIRECT_ENTRY_COUNT

@@ -362,3 +362,20 @@ def test_refresh_refuses(scene: Scene) -> None:
         with pytest.raises(SnapshotError, match="open for writing"):
             snapshots.refresh(name, to)
     inside.close()
+
+
+def test_a_tail_that_a_refresh_lengthens_is_owned_where_one_between_is_shorter() -> None:
+    """Going back to the one between cuts the block, which it has a part of."""
+    tree = memory_tree()
+    ino = make_file(tree, tree.root, b"f", b"A" * 6000)
+    one = manage.create(tree.store, ROOT_FILESET, "one")
+    manage.create(tree.store, ROOT_FILESET, "two")
+    tree.append(ino, b"N" * 6000)
+    manage.create(tree.store, ROOT_FILESET, "three")
+    snapshots = Snapshots(tree)
+    snapshots.refresh("one", "three")
+    snapshots.delete("three")
+    bring_back.rollback(tree.active, ROOT_FILESET)
+    assert content(tree, one, ino) == b"A" * 6000 + b"N" * 6000
+    assert tree.reader.read(ino, 0, 1 << 20) == b"A" * 6000
+    assert_clean(tree)
