@@ -15,6 +15,7 @@ from idemfs.snapshots import bring_back, delete, manage, refresh
 from idemfs.vfs.snapshot_tree import SnapshotTree
 from idemfs.vfs.tree import RenameFlag, Tree
 from tests.crash.disk import BLOCK_SIZE
+from tests.crash.dump import Dump
 
 
 class Step(NamedTuple):
@@ -23,6 +24,16 @@ class Step(NamedTuple):
     name: str
     run: Callable[[], object]
     durable: bool = False
+
+
+def changed_snapshot(step: str) -> str | None:
+    """The snapshot that a step of this name changes."""
+    return step.split("'")[1] if step.startswith(("inside", "refresh")) else None
+
+
+def others(dumps: dict[str, Dump], step: str) -> dict[str, Dump]:
+    """Those of snapshots that a step of this name has nothing to do with."""
+    return {name: dump for name, dump in dumps.items() if name != changed_snapshot(step)}
 
 
 class Hands:
@@ -271,9 +282,10 @@ def written(hands: Hands) -> Iterator[Step]:
     yield from _begin(hands)
     yield from _change(hands, 1)
     yield step("take", "second")
-    yield step("append", "a/tail", 2 * BLOCK_SIZE)
+    yield step("write", "a/tail", BLOCK_SIZE, 2 * BLOCK_SIZE)
     yield step("inside", "second", "write", "a/large", 100, 2 * BLOCK_SIZE)
-    yield step("inside", "second", "append", "a/tail", BLOCK_SIZE)
+    yield step("inside", "second", "append", "a/tail", 900)
+    yield step("inside", "second", "write", "a/tail", 2 * BLOCK_SIZE, 100)
     yield step("inside", "second", "truncate", "b/sparse", 4 * BLOCK_SIZE)
     yield step("inside", "second", "unlink", "b/c/gone")
     yield step("inside", "second", "make", "inside")
