@@ -16,12 +16,13 @@ from contextlib import suppress
 from functools import wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
-from idemfs.errors import CommitFailed, SnapshotHeld, SnapshotMissing
+from idemfs.errors import CommitFailed, NoSpace, SnapshotHeld, SnapshotMissing
 from idemfs.format import keys
 from idemfs.format.inode import Inode
 from idemfs.format.role import RoleRecord
 from idemfs.format.tables import SNAPSHOTS_COUNT, Snapshot
 from idemfs.ids import ROOT_NUMBER, Ino, make_ino
+from idemfs.limits import INDIRECT_ENTRY_COUNT
 from idemfs.snapshots import write as writing_rules
 from idemfs.versions.writing import Writing, WritingView
 from idemfs.vfs.contents import Contents
@@ -146,11 +147,13 @@ class SnapshotTree(Tree):
         self, records: int, size: int, *, frees: bool = False, grows: Ino | None = None, data: int = 0, inodes: int = 0
     ) -> None:
         self.flush()
+        self.refuse_if_kept()
         counts = self.store.catalog.filesets[self.fileset].flags & SNAPSHOTS_COUNT
         # Each record has a version here and one in the next older snapshot, and both are listed.
         super()._change(
             2 * records, 2 * size + _MAP_BYTES, frees=frees, grows=grows if counts else None, data=data, inodes=0
         )
+        # Again, since admitting may have waited.
         self.refuse_if_kept()
         self.active.begin()
 
@@ -198,20 +201,27 @@ class SnapshotTree(Tree):
 
     def _gone(self, ino: Ino) -> None:
         """As for the active file system; a file that waits for something is noted as an orphan of this snapshot."""
-        if ino in self._open_counts or self._block_bound(ino) > RECLAIM_BLOCK_COUNT:
+        if ino in self._open_counts or self._block_bound(ino) > INDIRECT_ENTRY_COUNT:
             self.store.small.put(keys.snapshot_orphan(self.snapshot.id, ino), b"")
-        if ino not in self._open_counts:
-            self._reclaim(ino)
+            if ino not in self._open_counts:
+                self._reclaim(ino)
+        else:
+            self.contents.drop(ino)
+            self.active.remove_inode(ino)
 
     def _reclaim(self, ino: Ino) -> None:
-        """Remove a file without a name, a part at a time, from its end. The caller has admitted the last part."""
-        self.contents.drop(ino)
-        while (bound := self._block_bound(ino)) > RECLAIM_BLOCK_COUNT:
-            self._change(RECLAIM_RECORD_COUNT, RECLAIM_BYTES, frees=True)
-            node = self.active.change_inode(ino)
-            self.contents.truncate(ino, node, (bound - RECLAIM_BLOCK_COUNT) * self.store.block_size)
-        self.active.remove_inode(ino)
-        self.store.small.put(keys.snapshot_orphan(self.snapshot.id, ino), None)
+        """Remove an orphan, a part at a time, from its end. Without room it stays until the store is opened again."""
+        with suppress(NoSpace):
+            while True:
+                self._change(RECLAIM_RECORD_COUNT, RECLAIM_BYTES, frees=True)
+                self.contents.drop(ino)
+                bound = self._block_bound(ino)
+                if bound <= RECLAIM_BLOCK_COUNT:
+                    break
+                node = self.active.change_inode(ino)
+                self.contents.truncate(ino, node, (bound - RECLAIM_BLOCK_COUNT) * self.store.block_size)
+            self.active.remove_inode(ino)
+            self.store.small.put(keys.snapshot_orphan(self.snapshot.id, ino), None)
 
     def release(self, ino: Ino) -> None:
         with self.store.lock:
@@ -227,7 +237,6 @@ class SnapshotTree(Tree):
         node = self.active.inode(ino)
         if node is not None and not node.nlink:
             with suppress(OSError, CommitFailed):
-                self._change(RECLAIM_RECORD_COUNT, RECLAIM_BYTES, frees=True)
                 self._reclaim(ino)
 
 

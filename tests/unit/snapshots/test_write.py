@@ -10,7 +10,7 @@ from typing import NamedTuple
 import pytest
 
 from idemfs.api.snapshots import Snapshots
-from idemfs.errors import NotPrimary, SnapshotError, SnapshotHeld, SnapshotLocked
+from idemfs.errors import NotPrimary, QuotaExceeded, SnapshotError, SnapshotHeld, SnapshotLocked
 from idemfs.format import keys, role
 from idemfs.format.role import Role, RoleRecord
 from idemfs.format.tables import Snapshot
@@ -378,4 +378,49 @@ def test_a_tail_that_a_refresh_lengthens_is_owned_where_one_between_is_shorter()
     bring_back.rollback(tree.active, ROOT_FILESET)
     assert content(tree, one, ino) == b"A" * 6000 + b"N" * 6000
     assert tree.reader.read(ino, 0, 1 << 20) == b"A" * 6000
+    assert_clean(tree)
+
+
+def test_a_long_file_is_removed_in_several_groups(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(snapshot_tree, "RECLAIM_BLOCK_COUNT", 300)
+    tree = memory_tree()
+    size = 1000 * BLOCK
+    ino = make_file(tree, tree.root, b"f", b"A" * size)
+    one, two = (manage.create(tree.store, ROOT_FILESET, name) for name in ("one", "two"))
+    written(tree, two, lambda inside: inside.unlink(inside.root, b"f"))
+    assert tree.snapshot_reader(two).view.inode(ino) is None
+    assert content(tree, one, ino) == b"A" * (1 << 20)
+    assert tree.reader.inode(ino).size == size
+    assert not tree.store.small.scan(*keys.prefix_range(keys.SNAPSHOT_ORPHAN), 10)
+
+
+def test_a_deleted_fileset_takes_its_open_snapshot_with_it() -> None:
+    tree = memory_tree()
+    fileset = tree.make_fileset(tree.root, b"home", "home", 0, 0)
+    tree.sync()
+    one = manage.create(tree.store, fileset.number, "one")
+    inside = SnapshotTree(tree, one)
+    inside.create(inside.root, b"f", stat.S_IFREG | 0o644, 0, 0)
+    tree.delete_fileset(fileset)
+    with pytest.raises(OSError) as refused:
+        inside.create(inside.root, b"g", stat.S_IFREG | 0o644, 0, 0)
+    assert refused.value.errno == errno.ESTALE
+    inside.close()
+    tree.sync()
+    assert_clean(tree)
+
+
+def test_a_quota_that_counts_snapshots_counts_what_is_written_to_them() -> None:
+    tree = memory_tree()
+    root = tree.store.catalog.filesets[ROOT_FILESET]
+    ino = make_file(tree, tree.root, b"f", b"A" * BLOCK)
+    one = manage.create(tree.store, ROOT_FILESET, "one")
+    tree.set_quota(root, quota_bytes=30 * BLOCK, quota_inodes=1)
+    written(tree, one, lambda inside: inside.write(ino, 0, b"B" * 40 * BLOCK))
+    tree.set_quota(root, quota_bytes=60 * BLOCK, counts_snapshots=True)
+    inside = SnapshotTree(tree, one)
+    inside.create(inside.root, b"inodes are not counted", stat.S_IFREG | 0o644, 0, 0)
+    with pytest.raises(QuotaExceeded):
+        inside.write(ino, 40 * BLOCK, b"B" * 40 * BLOCK)
+    inside.close()
     assert_clean(tree)
