@@ -48,6 +48,9 @@ LOOKS = {
     "everywhere": Look(),
     "content": Look(("write", "append_alone", "truncate", "take", "delete")),
     "what comes back": Look(("unlink", "restore", "undo", "set_xattr", "create", "take", "delete")),
+    "what comes back without its records": Look(
+        ("unlink", "rmdir", "restore", "undo", "set_xattr", "rename", "take", "delete")
+    ),
     "crashes": Look(("write", "commit", "torn_commit", "crash"), Options(window_sector_count=2)),
     "written snapshots": Look(("write_inside", "write_more_inside", "write", "truncate", "take", "delete")),
     "a standby": Look(("write", "append", "truncate", "punch"), Options(standby="none")),
@@ -359,7 +362,7 @@ CANARIES: dict[Callable[[pytest.MonkeyPatch], None], str] = {
     blocks_past_the_end_are_handed_down: "content",
     handed_down_to_the_wrong_neighbour: "content",
     what_comes_back_is_young: "what comes back",
-    absent_is_handed_down_only_to_who_sees_the_inode: "what comes back",
+    absent_is_handed_down_only_to_who_sees_the_inode: "what comes back without its records",
     freed_space_is_reused_at_once: "crashes",
     restored_extents_are_not_counted: "what comes back",
     snapshots_are_not_insulated: "written snapshots",
