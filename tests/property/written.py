@@ -124,10 +124,10 @@ class WrittenSteps:
         if not newer:
             return None
         target = newer[to % len(newer)]
-        guid = self.machine.snapshot(target).digest
+        digest, commits = self.machine.snapshot(target).digest, self.machine.kv.commit_count
         with self._cut(after):
             refresh.refresh(self.tree.active, self.machine.snapshot(name), self.machine.snapshot(target))
-        if self.machine.is_refreshed(name, guid):
+        if self.machine.kv.commit_count > commits and self.machine.is_refreshed(name, digest):
             self.model.refresh(name, target)
             self.model.commit()
         return self._after_cut()
