@@ -12,6 +12,7 @@ from idemfs.format.inode import Inode
 from idemfs.format.tables import Fileset
 from idemfs.ids import Address, FilesetId, Ino, fileset_of
 from idemfs.snapshots import drop, quota
+from idemfs.store.catalog import Catalog
 from idemfs.versions.active import Active
 from idemfs.vfs.junctions import Junctions
 from tests.property.filesets import run
@@ -43,8 +44,8 @@ def what_is_given_back_still_counts(patch: pytest.MonkeyPatch) -> None:
 
 
 def removed_records_still_count(patch: pytest.MonkeyPatch) -> None:
-    add = Active._add_to_sums
-    patch.setattr(Active, "_add_to_sums", lambda self, number, delta, size: add(self, number, delta, max(0, size)))
+    add = Catalog.add_to_sums
+    patch.setattr(Catalog, "add_to_sums", lambda self, number, delta, size: add(self, number, delta, max(0, size)))
 
 
 def nothing_is_refused(patch: pytest.MonkeyPatch) -> None:

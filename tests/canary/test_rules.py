@@ -26,8 +26,10 @@ from idemfs.store.catalog import Catalog
 from idemfs.store.space import Space
 from idemfs.versions import rule
 from idemfs.versions.active import Active
+from idemfs.versions.insulating import Insulating
 from idemfs.versions.resolve import View
 from idemfs.versions.shadows import Shadows
+from idemfs.versions.writing import Writing
 from tests.property.driver import PLAIN, Options
 from tests.property.machine import BLOCK
 from tests.property.steps import random_steps, run
@@ -46,7 +48,11 @@ LOOKS = {
     "everywhere": Look(),
     "content": Look(("write", "append_alone", "truncate", "take", "delete")),
     "what comes back": Look(("unlink", "restore", "undo", "set_xattr", "create", "take", "delete")),
+    "what comes back without its records": Look(
+        ("unlink", "rmdir", "restore", "undo", "set_xattr", "rename", "take", "delete")
+    ),
     "crashes": Look(("write", "commit", "torn_commit", "crash"), Options(window_sector_count=2)),
+    "written snapshots": Look(("write_inside", "write_more_inside", "write", "truncate", "take", "delete")),
     "a standby": Look(("write", "append", "truncate", "punch"), Options(standby="none")),
 }
 
@@ -263,6 +269,79 @@ def blocks_past_the_old_end_are_missing_from_a_difference(patch: pytest.MonkeyPa
     patch.setattr(difference._Difference, "_changed_numbers", broken)
 
 
+def snapshots_are_not_insulated(patch: pytest.MonkeyPatch) -> None:
+    """The next older snapshot sees what is written to this one."""
+    patch.setattr(Insulating, "record", lambda self, key: None)
+
+
+def blocks_are_not_insulated(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Insulating, "block", lambda self, *block: False)
+
+
+def absence_is_not_insulated(patch: pytest.MonkeyPatch) -> None:
+    """What is made in a snapshot shows in older ones."""
+    insulate = Insulating.record
+
+    def broken(self: Insulating, key: bytes) -> None:
+        if View(self._active, self.snapshot.id).version(key) is not None:
+            insulate(self, key)
+
+    patch.setattr(Insulating, "record", broken)
+
+
+def insulated_into_the_wrong_neighbour(patch: pytest.MonkeyPatch) -> None:
+    """Into the oldest one, where there are several."""
+
+    def broken(self: Insulating) -> Snapshot | None:
+        older = [each for each in self.store.catalog.all_snapshots(self.snapshot.fileset) if each.id < self.snapshot.id]
+        return older[0] if older else None
+
+    patch.setattr(Insulating, "older", broken)
+
+
+def extents_passed_on_are_not_counted(patch: pytest.MonkeyPatch) -> None:
+    """The next older snapshot names what somebody newer owns."""
+    pass_on = Insulating.block
+
+    def broken(
+        self: Insulating, ino: Ino, index: int, entry: int, pair: rule.Pair, is_owned: bool, change_start: int
+    ) -> bool:
+        return pass_on(self, ino, index, entry, pair, True, change_start)
+
+    patch.setattr(Insulating, "block", broken)
+
+
+def longer_snapshots_are_forgotten_by_writers(patch: pytest.MonkeyPatch) -> None:
+    """What is past the end of the next older snapshot's file is nobody's."""
+    older_sizes = Insulating._older_sizes
+    patch.setattr(Insulating, "_older_sizes", lambda self, ino, older: older_sizes(self, ino, older)[:1] * 2)
+
+
+def tails_of_newer_ones_are_written_over_the_end(patch: pytest.MonkeyPatch) -> None:
+    """Bytes past the end of the snapshot's file show when it grows."""
+    patch.setattr(Writing, "_trim_tail", lambda self, ino, node, size: None)
+
+
+def blocks_of_newer_ones_are_not_hidden(patch: pytest.MonkeyPatch) -> None:
+    patch.setattr(Writing, "uncover", lambda self, ino, node, end: None)
+
+
+def written_inodes_are_preserved_again(patch: pytest.MonkeyPatch) -> None:
+    """The active file system does not know that the newest snapshot has its own version."""
+    patch.setattr(Insulating, "note_seen", lambda self, ino, birth=None: None)
+
+
+def a_written_snapshot_keeps_its_guid(patch: pytest.MonkeyPatch) -> None:
+    flush = Writing.flush
+
+    def broken(self: Writing) -> None:
+        guid = self.snapshot.guid
+        flush(self)
+        self.snapshot.guid = guid
+
+    patch.setattr(Writing, "flush", broken)
+
+
 CANARIES: dict[Callable[[pytest.MonkeyPatch], None], str] = {
     ditto_for_hole: "content",
     hole_that_is_filled_is_not_kept: "content",
@@ -283,9 +362,19 @@ CANARIES: dict[Callable[[pytest.MonkeyPatch], None], str] = {
     blocks_past_the_end_are_handed_down: "content",
     handed_down_to_the_wrong_neighbour: "content",
     what_comes_back_is_young: "what comes back",
-    absent_is_handed_down_only_to_who_sees_the_inode: "what comes back",
+    absent_is_handed_down_only_to_who_sees_the_inode: "what comes back without its records",
     freed_space_is_reused_at_once: "crashes",
     restored_extents_are_not_counted: "what comes back",
+    snapshots_are_not_insulated: "written snapshots",
+    blocks_are_not_insulated: "written snapshots",
+    absence_is_not_insulated: "written snapshots",
+    insulated_into_the_wrong_neighbour: "written snapshots",
+    extents_passed_on_are_not_counted: "written snapshots",
+    longer_snapshots_are_forgotten_by_writers: "written snapshots",
+    tails_of_newer_ones_are_written_over_the_end: "written snapshots",
+    blocks_of_newer_ones_are_not_hidden: "written snapshots",
+    written_inodes_are_preserved_again: "written snapshots",
+    a_written_snapshot_keeps_its_guid: "written snapshots",
     tail_block_is_missing_from_a_difference: "a standby",
     holes_are_missing_from_a_difference: "a standby",
     blocks_past_the_old_end_are_missing_from_a_difference: "a standby",

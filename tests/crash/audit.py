@@ -14,8 +14,8 @@ from idemfs.versions.resolve import View
 from idemfs.versions.state import ActiveView, digest_of
 from idemfs.vfs.tree import Tree
 
-RETURNING = (keys.replication("restore"), keys.replication("rollback"))
-"""Records that say: going back to a snapshot has begun, and is to be finished."""
+RETURNING = (keys.replication("restore"), keys.replication("rollback"), keys.replication("refresh"))
+"""Records that say: going back to a snapshot, or bringing one forward, has begun, and is to be finished."""
 _ALL = 1 << 20
 _END = b"\xff" * 300
 
@@ -37,7 +37,7 @@ def audit(tree: Tree) -> None:
 def assert_finished(tree: Tree) -> None:
     """Recovery left nothing half done: no deletion, no restore or rollback, no orphan."""
     small = _records(tree.store.kv, Table.SMALL)
-    assert not [key for key in small if key[:1] == b"O" or key in RETURNING]
+    assert not [key for key in small if key[:1] in (b"O", b"W") or key in RETURNING]
     nodes = [inodes.unpack(value) for key, value in _records(tree.store.kv, Table.ACTIVE).items() if key[8:] == b"i"]
     assert all(node.nlink for node in nodes), "an inode without a name, and not known as an orphan"
     assert all(snapshot.state == tables.COMPLETE for snapshot in tree.store.catalog.all_snapshots(tree.fileset))

@@ -11,9 +11,11 @@ from random import Random
 from typing import NamedTuple
 
 from idemfs.ids import Ino
-from idemfs.snapshots import bring_back, delete, manage
+from idemfs.snapshots import bring_back, delete, manage, refresh
+from idemfs.vfs.snapshot_tree import SnapshotTree
 from idemfs.vfs.tree import RenameFlag, Tree
 from tests.crash.disk import BLOCK_SIZE
+from tests.crash.dump import Dump
 
 
 class Step(NamedTuple):
@@ -22,6 +24,16 @@ class Step(NamedTuple):
     name: str
     run: Callable[[], object]
     durable: bool = False
+
+
+def changed_snapshot(step: str) -> str | None:
+    """The snapshot that a step of this name changes."""
+    return step.split("'")[1] if step.startswith(("inside", "refresh")) else None
+
+
+def others(dumps: dict[str, Dump], step: str) -> dict[str, Dump]:
+    """Those of snapshots that a step of this name has nothing to do with."""
+    return {name: dump for name, dump in dumps.items() if name != changed_snapshot(step)}
 
 
 class Hands:
@@ -109,12 +121,27 @@ class Hands:
     def restore(self, name: str, undo: str) -> None:
         bring_back.restore(self.tree.active, self.tree.store.catalog.by_name(self.tree.fileset, name), undo)
 
+    def inside(self, name: str, method: str, *arguments: object) -> None:
+        """Do something in a snapshot, and to nothing else."""
+        tree = self.tree
+        self.tree = SnapshotTree(tree, tree.store.catalog.by_name(tree.fileset, name))
+        try:
+            getattr(self, method)(*arguments)
+        finally:
+            self.tree.close()
+            self.tree = tree
+
+    def refresh(self, name: str, newer: str | None) -> None:
+        catalog, fileset = self.tree.store.catalog, self.tree.fileset
+        to = None if newer is None else catalog.by_name(fileset, newer)
+        refresh.refresh(self.tree.active, catalog.by_name(fileset, name), to)
+
     def rollback(self) -> None:
         bring_back.rollback(self.tree.active, self.tree.fileset)
 
     def step(self, method: str, *arguments: object) -> Step:
         call = getattr(self, method)
-        durable = method in ("take", "drop", "restore", "rollback", "sync")
+        durable = method in ("take", "drop", "restore", "rollback", "refresh", "sync")
         self._step_count += 1
         seed = self._seed << 20 | self._step_count
 
@@ -249,4 +276,46 @@ def returns(hands: Hands) -> Iterator[Step]:
     yield step("sync")
 
 
-WORKLOADS: dict[str, Callable[[Hands], Iterator[Step]]] = {"files": files, "snapshots": snapshots, "returns": returns}
+def written(hands: Hands) -> Iterator[Step]:
+    """Snapshots are written to and refreshed, between changes of the active file system."""
+    step = hands.step
+    yield from _begin(hands)
+    yield from _change(hands, 1)
+    yield step("take", "second")
+    yield step("write", "a/tail", BLOCK_SIZE, 2 * BLOCK_SIZE)
+    yield step("inside", "second", "write", "a/large", 100, 2 * BLOCK_SIZE)
+    yield step("inside", "second", "append", "a/tail", 900)
+    yield step("inside", "second", "write", "a/tail", 2 * BLOCK_SIZE, 100)
+    yield step("inside", "second", "truncate", "b/sparse", 4 * BLOCK_SIZE)
+    yield step("inside", "second", "unlink", "b/c/gone")
+    yield step("inside", "second", "make", "inside")
+    yield step("inside", "second", "write", "inside", 0, 3 * BLOCK_SIZE)
+    yield step("sync")
+    yield from _change(hands, 2)
+    yield step("take", "third")
+    yield step("unlink", "b/symlink")
+    yield step("inside", "first", "rename", "a/large", "b/renamed")
+    yield step("inside", "first", "punch", "b/renamed", 0, BLOCK_SIZE)
+    yield step("inside", "second", "truncate", "inside", 9 * BLOCK_SIZE)
+    yield step("inside", "third", "set_xattr", "a/large", b"user.two", 100)
+    yield step("sync")
+    yield step("refresh", "first", "third")
+    yield step("write", "a/large", 0, 3 * BLOCK_SIZE)
+    yield step("take", "fourth")
+    yield step("refresh", "second", "fourth")
+    yield step("inside", "second", "write", "a/large", BLOCK_SIZE, 2 * BLOCK_SIZE)
+    yield step("drop", "third")
+    yield step("refresh", "fourth", None)
+    yield from _change(hands, 3)
+    yield step("drop", "fourth")
+    yield step("restore", "second", "undo")
+    yield step("drop", "first")
+    yield step("sync")
+
+
+WORKLOADS: dict[str, Callable[[Hands], Iterator[Step]]] = {
+    "files": files,
+    "snapshots": snapshots,
+    "returns": returns,
+    "written": written,
+}

@@ -134,3 +134,54 @@ def test_help_of_each_command() -> None:
         assert text.startswith(f"usage: idemfs snapshot {word}") and "exit status: 0 done" in text
         ended = idemfs("snapshot", word)
         assert ended.status == 2 and ended.err.count("\n") == 1
+
+
+def test_write_changes_one_snapshot(store: Path, tmp_path: Path) -> None:
+    (tmp_path / "new").write_bytes(b"n" * 9000)
+    before = {row["name"]: row["digest"] for row in rows("snapshot", "list", store)}
+    guid = rows("snapshot", "list", store)[1]["guid"]
+    changes = ("--mkdir", "/a/b", "--put", tmp_path / "new", "/a/b/", "--rename", "/a/b/new", "/g", "--remove", "/f")
+    assert done("snapshot", "write", store, "two", *changes).startswith("1 copied")
+    after = {row["name"]: row["digest"] for row in rows("snapshot", "list", store)}
+    assert [name for name in before if before[name] != after[name]] == ["two"]
+    assert rows("snapshot", "list", store)[1]["guid"] != guid
+    assert done("cat", f"{store}@two", "/g") == "n" * 9000
+    assert done("cat", f"{store}@one", "/f") == "one" * 3000
+    done("snapshot", "write", store, "two", "--remove", "/a")
+    assert done("ls", f"{store}@two", "/").split() == ["d", "g"]
+    assert done("check", store, "--data").startswith("clean")
+
+
+def test_write_refuses(store: Path, tmp_path: Path) -> None:
+    assert "say what to change: --put" in refused("snapshot", "write", store, "two", status=2)
+    assert "no snapshot named 'no'" in refused("snapshot", "write", store, "no", "--mkdir", "/x")
+    assert "No such file" in refused("snapshot", "write", store, "two", "--mkdir", "/x", "--put", tmp_path / "no", "/")
+    assert "/nothing: No such file" in refused("snapshot", "write", store, "two", "--remove", "/nothing")
+    done("snapshot", "hold", store, "two", "backup")
+    assert "is held by backup as it is" in refused("snapshot", "write", store, "two", "--mkdir", "/x")
+    assert "is held by backup as it is" in refused("snapshot", "refresh", store, "two", "--yes")
+    done("snapshot", "release", store, "two", "backup")
+    assert done("ls", f"{store}@two", "/").split() == ["d", "f"]
+
+
+def test_the_base_of_a_standby_is_not_written_to(store: Path, tmp_path: Path) -> None:
+    done("standby", "add", store, tmp_path / "standby")
+    done("replicate", store)
+    newest = names(store)[-1]
+    assert "bring the standby to a newer one first" in refused("snapshot", "write", store, newest, "--mkdir", "/x")
+    assert "write to its primary" in refused("snapshot", "write", tmp_path / "standby", "one", "--mkdir", "/x")
+    done("snapshot", "write", store, "one", "--mkdir", "/x")
+    assert done("ls", f"{tmp_path / 'standby'}@one", "/").split() == ["d", "f"]
+
+
+def test_refresh(store: Path) -> None:
+    digests = {row["name"]: row["digest"] for row in rows("snapshot", "list", store)}
+    assert "is not newer than" in refused("snapshot", "refresh", store, "two", "--to", "one", "--yes")
+    assert "repeat with --yes" in refused("snapshot", "refresh", store, "one")
+    out = done("snapshot", "refresh", store, "one", "--to", "two", "--yes")
+    assert out.split()[0] == "one" and out.split()[2] == digests["two"]
+    assert done("cat", f"{store}@one", "/f") == "two" * 3000
+    out = done("snapshot", "refresh", store, "two", "--yes")
+    assert names(store) == ["one", "three", "two"]
+    assert done("cat", f"{store}@two", "/f") == "three" * 3000
+    assert done("check", store).startswith("clean")

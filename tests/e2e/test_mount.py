@@ -263,6 +263,60 @@ class TestSnapshots:
                 os.unlink(at / "d/e/f")
             assert caught.value.errno == errno.EROFS
 
+    def test_a_mount_of_one_to_be_written(self, store: Path, tmp_path: Path) -> None:
+        where = tmp_path / "mount"
+        with mounted(store, where) as at:
+            (at / "f").write_bytes(b"1" * 300_000)
+            for name in ("one", "two"):
+                os.mkdir(at / f".snapshots/{name}")
+            (at / "f").write_text("active")
+        with mounted(store, where, "--snapshot", "two", "--writable") as at:
+            with open(at / "f", "r+b") as file:
+                file.seek(200_000)
+                file.write(b"2" * 10)
+                file.truncate(250_000)
+                os.fsync(file.fileno())
+            os.makedirs(at / "d/e")
+            (at / "d/e/g").write_text("new")
+            os.link(at / "d/e/g", at / "h")
+            os.rename(at / "d/e", at / "moved")
+            with open(at / "gone", "w+b") as file:
+                os.unlink(at / "gone")
+                file.write(b"still")
+                file.seek(0)
+                assert file.read() == b"still"
+            assert (at / ".snapshots/two/moved/g").read_text() == (at / "h").read_text() == "new"
+            (at / "h").write_text("newer")
+            assert (at / ".snapshots/two/h").read_text() == "newer"
+            assert (
+                "open for writing already"
+                in idemfs("snapshot", "write", store, "two", "--mkdir", "/x", check=False).stderr
+            )
+            idemfs("snapshot", "write", store, "one", "--mkdir", "/x")
+            assert os.listdir(at / ".snapshots/one/x") == []
+        assert idemfs("cat", store, "/f").stdout == "active"
+        assert idemfs("cat", f"{store}@one", "/f").stdout == "1" * 300_000
+        assert idemfs("cat", f"{store}@two", "/f").stdout == "1" * 200_000 + "2" * 10 + "1" * 49_990
+        assert sorted(idemfs("ls", f"{store}@two", "/").stdout.split()) == ["d", "f", "h", "moved"]
+        assert idemfs("check", store, "--data").stdout.startswith("clean")
+        assert "goes with --snapshot" in idemfs("mount", store, where, "--writable", check=False).stderr
+
+    def test_a_mount_of_one_of_another_fileset_to_be_written(self, store: Path, tmp_path: Path) -> None:
+        idemfs("fileset", "create", store, "/home")
+        with mounted(store, tmp_path / "mount") as at:
+            (at / "home/f").write_text("1")
+            idemfs("snapshot", "create", store, "home@one")
+        with mounted(store, tmp_path / "mount", "-o", "snapshot=home@one,writable") as at:
+            assert os.listdir(at) == ["f"]
+            os.mkdir(at / "d")
+            os.rename(at / "f", at / "d/f")
+            idemfs("snapshot", "delete", store, "home@one", "--yes")
+            with pytest.raises(OSError) as caught:
+                os.mkdir(at / "e")
+            assert caught.value.errno == errno.ESTALE
+        assert idemfs("ls", store, "/home").stdout.split() == ["f"]
+        assert idemfs("check", store).stdout.startswith("clean")
+
 
 class TestCommands:
     def test_on_a_mounted_store(self, at: Path, store: Path, tmp_path: Path) -> None:

@@ -26,6 +26,7 @@ from idemfs.snapshots import bring_back, delete, manage
 from idemfs.store import space
 from idemfs.store import store as store_module
 from idemfs.testing.clock import Simulated
+from idemfs.vfs.snapshot_tree import SnapshotTree
 from idemfs.vfs.tree import RenameFlag, Tree
 from tests.property.compare import (
     check_store,
@@ -37,6 +38,7 @@ from tests.property.compare import (
 )
 from tests.property.machine import BLOCK, Machine
 from tests.property.model import ROOT, Model, Node, State
+from tests.property.written import WrittenSteps
 
 SPAN = BLOCK * INDIRECT_ENTRY_COUNT
 NAMES = (b"a", b"b", b"c", b"a\x01", b"\xff\xfe", b"dd", b"n" * 255)
@@ -66,7 +68,7 @@ class Options(NamedTuple):
 PLAIN = Options()
 
 
-class Driver:
+class Driver(WrittenSteps):
     """One store and its model. ``steps`` is what was done so far.
 
     A step returns True when it is durable, False when it has told the model what is, and None otherwise.
@@ -76,6 +78,7 @@ class Driver:
         self.options = options
         self.clock = Simulated()
         self.steps: list[tuple[str, tuple[int, ...]]] = []
+        self._written: SnapshotTree | None = None
         self._patches: list[mock._patch[int]] = []
         self.patch(mock.patch.object(space, "RESERVE_SECTOR_COUNT", options.window_sector_count))
         if options.group_record_count is not None:
@@ -99,7 +102,7 @@ class Driver:
 
     @property
     def tree(self) -> Tree:
-        return self.machine.tree
+        return self._written or self.machine.tree
 
     # -- steps ---------------------------------------------------------------------------------------
 

@@ -117,11 +117,25 @@ class Machine:
 
     def has_durable(self, name: str) -> bool:
         """Whether the metadata engine has the snapshot, and it is not being deleted."""
+        return self._durable(name) is not None
+
+    def durable_id(self, name: str) -> SnapshotId | None:
+        """Of the snapshot that the metadata engine has under this name."""
+        found = self._durable(name)
+        return None if found is None else found.id
+
+    def is_refreshed(self, name: str, digest: int) -> bool:
+        """Whether the engine says that a refresh goes on, or has the snapshot as it becomes by that."""
+        found = self._durable(name)
+        is_under_way = self.kv.copied(Fuse()).get(Table.SMALL, keys.replication("refresh")) is not None
+        return is_under_way or (found is not None and found.digest == digest)
+
+    def _durable(self, name: str) -> Snapshot | None:
         found = self.kv.copied(Fuse()).scan(Table.SMALL, *keys.snapshot_range(ROOT_FILESET), 1000)
         kept = [
             unpack_snapshot(ROOT_FILESET, SnapshotId(int.from_bytes(key[3:], "big")), value) for key, value in found
         ]
-        return any(snapshot.name == name and snapshot.state == COMPLETE for snapshot in kept)
+        return next((each for each in kept if each.name == name and each.state == COMPLETE), None)
 
     def has_begun(self, what: str, digest: int) -> bool:
         """Whether the engine says that a restore or rollback goes on, or has the state that it leads to."""

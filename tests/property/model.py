@@ -12,7 +12,8 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 
 ROOT = 1
@@ -328,3 +329,21 @@ class Model:
 
     def bring_back(self, name: str) -> None:
         self.active = dict(self.snapshots[name])
+
+    @contextmanager
+    def inside(self, name: str) -> Iterator[None]:
+        """What is done to the active state is done to a snapshot meanwhile, and to nothing else."""
+        outer, self.active, self.handles = (self.active, self.handles), dict(self.snapshots[name]), {}
+        try:
+            yield
+        finally:
+            self.snapshots[name] = self.active
+            self.active, self.handles = outer
+
+    def refresh(self, name: str, newer: str | None) -> None:
+        """A snapshot becomes what a newer one is; one that becomes what the active state is, is the newest."""
+        if newer is not None:
+            self.snapshots[name] = dict(self.snapshots[newer])
+        else:
+            del self.snapshots[name]
+            self.take(name)

@@ -122,6 +122,9 @@ class Pair(Driver):
             return self.crash()
         return False
 
+    def is_elsewhere(self, name: str) -> bool:
+        return name in self.states
+
     # -- the standby alone ---------------------------------------------------------------------------
 
     def standby_crash(self) -> None:

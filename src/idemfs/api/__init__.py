@@ -14,6 +14,7 @@ import os
 
 from idemfs.api.filesets import Fileset, Filesets
 from idemfs.api.filesystem import FileSystem
+from idemfs.api.snapshot_writing import WritableSnapshot
 from idemfs.api.snapshots import Snapshots, SnapshotView
 from idemfs.limits import BLOCK_SIZE_DEFAULT
 from idemfs.snapshots.diff import Change, ChangeKind
@@ -34,6 +35,7 @@ __all__ = [
     "SnapshotInfo",
     "SnapshotView",
     "Snapshots",
+    "WritableSnapshot",
     "create",
     "open",
 ]

@@ -8,6 +8,7 @@ from __future__ import annotations
 import builtins
 from collections.abc import Iterable, Iterator
 
+from idemfs.api.snapshot_writing import SnapshotWriting
 from idemfs.api.view import TreeView
 from idemfs.errors import FilesetMissing, SnapshotError, SnapshotHeld, SnapshotMissing
 from idemfs.format.role import Role
@@ -31,7 +32,8 @@ class SnapshotView(TreeView):
     """A snapshot to read. Once it is deleted, what is asked of it fails with ESTALE."""
 
     def __init__(self, tree: Tree, snapshot: Snapshot, info: SnapshotInfo) -> None:
-        super().__init__(tree, Paths(tree.snapshot_reader(snapshot)))
+        # Directories may move in a snapshot, too, when it is written to.
+        super().__init__(tree, Paths(tree.snapshot_reader(snapshot), lambda: tree.moves))
         self.info = info
         """As it was when this view was made."""
 
@@ -39,7 +41,7 @@ class SnapshotView(TreeView):
         return f"<SnapshotView {self.info.name!r}>"
 
 
-class Snapshots:
+class Snapshots(SnapshotWriting):
     """The snapshots of a fileset; iterating gives a ``SnapshotInfo`` each, oldest first.
 
     A name is that of a snapshot of this fileset, or ``FILESET@NAME`` for any fileset of the store; ``@NAME`` is of the

@@ -31,6 +31,7 @@ _KEY_SIZES = {
     b"S": 11,
     b"T": 1,
     b"U": 3,
+    b"W": 17,
 }
 _EIGHT = frozenset((b"D", b"E", b"H", b"L", b"R"))
 """Tables of which each value is one number of 8 bytes."""
@@ -39,6 +40,7 @@ _UNDER_WAY_SIZES = {
     keys.replication("restore"): 10,
     keys.replication("rollback"): 10,
     keys.replication("undo"): 8,
+    keys.replication("refresh"): 18,
     keys.replication("base"): 16,
 }
 """Records that name snapshots, and the sizes of their values."""
@@ -98,7 +100,7 @@ def _read_record(
             number = FilesetId(int.from_bytes(key[1:3], "big"))
             snapshot_id = SnapshotId(int.from_bytes(key[3:], "big"))
             snapshots.setdefault(number, []).append(tables.unpack_snapshot(number, snapshot_id, value))
-        case b"O":
+        case b"O" | b"W":
             if value:
                 raise Damaged("its value is not empty")
         case b"H" | b"L":

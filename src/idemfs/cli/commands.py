@@ -24,6 +24,8 @@ COMMANDS: dict[tuple[str, ...], str] = {
     ("snapshot", "rename"): "give a snapshot another name",
     ("snapshot", "clone"): "make a writable fileset of a snapshot, at the cost of one record",
     ("snapshot", "restore"): "bring the active file system back to a snapshot",
+    ("snapshot", "write"): "change files in a snapshot, and nowhere else",
+    ("snapshot", "refresh"): "roll a snapshot forward to a newer one, or to the active state",
     ("snapshot", "diff"): "list what changed between two snapshots",
     ("snapshot", "hold"): "keep a snapshot from being deleted",
     ("snapshot", "release"): "end a hold",

@@ -7,10 +7,11 @@ import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
 
+from idemfs.cli.failures import UsageError
 from idemfs.cli.parser import add_store
 
 _CHANGES_FILES = {("put",), ("receive",), ("failover",), ("failback",), ("switchover",)}
-_CHANGES_SNAPSHOTS = {("snapshot", "restore"), ("snapshot", "delete")}
+_CHANGES_SNAPSHOTS = {("snapshot", each) for each in ("restore", "delete", "write", "refresh")}
 _CHANGES_FILESETS = {("fileset", "create"), ("fileset", "attach"), ("fileset", "delete")}
 """Commands after which the kernel's names and contents may be old."""
 _OF_FSTAB = frozenset(("auto", "noauto", "user", "nouser", "users", "defaults", "nofail", "_netdev"))
@@ -27,19 +28,22 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--allow-other", action="store_true", help="let other users in (for root: the default)")
     parser.add_argument("--read-only", action="store_true", help="refuse changes")
     parser.add_argument("--snapshot", metavar="NAME", help="show this snapshot, or FILESET@NAME, and nothing else")
-    parser.add_argument("-o", metavar="OPTIONS", default="", help="as for mount(8), and snapshot=NAME")
+    parser.add_argument("--writable", action="store_true", help="with --snapshot: let it be changed in place")
+    parser.add_argument("-o", metavar="OPTIONS", default="", help="as for mount(8), and snapshot=NAME, writable")
 
 
 def run(options: Namespace) -> int:
     from idemfs.cli.mounting import detached, tell_service_manager
 
     store, directory = os.path.realpath(options.store), os.path.realpath(options.directory)
-    mount_options, snapshot = _options(options)
+    mount_options, snapshot, writable = _options(options)
 
     def serve(ready: Callable[[], None]) -> None:
         from idemfs.mount.owner import serve_store
 
-        serve_store(store, directory, mount_options, snapshot, ready, run=_run_command, stales=_stales)
+        serve_store(
+            store, directory, mount_options, snapshot, ready, run=_run_command, stales=_stales, writable=writable
+        )
 
     if options.foreground:
 
@@ -52,23 +56,28 @@ def run(options: Namespace) -> int:
     return detached(serve, log_path=os.path.join(store, "mount.log"))
 
 
-def _options(options: Namespace) -> tuple[list[str], str | None]:
-    """What the kernel is told, and the snapshot to be shown."""
+def _options(options: Namespace) -> tuple[list[str], str | None, bool]:
+    """What the kernel is told, the snapshot to be shown, and whether that can be changed. Raises ``UsageError``."""
     wanted = ["default_permissions"]
     snapshot: str | None = options.snapshot
+    writable = options.writable
     given = [each for each in options.o.split(",") if each]
     if options.allow_other or (os.geteuid() == 0 and "allow_root" not in given):
         wanted.append("allow_other")
     for each in given:
         if each.startswith("snapshot="):
             snapshot = each.removeprefix("snapshot=")
+        elif each == "writable":
+            writable = True
         elif each in _IGNORED or each.startswith(_IGNORED_PREFIXES):
             continue
         elif each not in wanted:
             wanted.append(each)
-    if (options.read_only or snapshot is not None) and "ro" not in wanted:
+    if writable and (snapshot is None or options.read_only):
+        raise UsageError("--writable goes with --snapshot NAME, and not with --read-only")
+    if (options.read_only or (snapshot is not None and not writable)) and "ro" not in wanted:
         wanted.append("ro")
-    return wanted, snapshot
+    return wanted, snapshot, writable
 
 
 def _run_command(command: list[str]) -> int:

@@ -16,6 +16,7 @@
              'K' · fileset(2)                   policy               'D' · fileset(2)              schedule state
              'L' · snapshot(8)                  lock                 'I'                           mark of the log
              'U' · fileset(2)                   usage of a fileset    'G' · fileset(2)              origin of a clone
+             'W' · snapshot(8) · ino(8)         orphan in a snapshot that is written to
 
 Values of link and xattr records start with ``PRESENT``, since in the shadow table
 an empty value is ``ABSENT``. A shadow key cannot be taken for the key of a longer name: snapshot ids start
@@ -27,6 +28,7 @@ from __future__ import annotations
 from idemfs.ids import FilesetId, Ino, Number, SnapshotId
 from idemfs.limits import SNAPSHOT_ID_MAX
 
+SNAPSHOT_ORPHAN = b"W"
 INODE, BLOCK, ENTRY, LINK, XATTR = b"i", b"b", b"d", b"l", b"x"
 KIND_AT = 8
 NAME_AT = 9
@@ -144,6 +146,15 @@ def orphan(ino: Ino) -> bytes:
 
 def orphan_range(number: FilesetId) -> tuple[bytes, bytes]:
     return b"O" + number.to_bytes(2, "big"), b"O" + number.to_bytes(2, "big") + b"\xff" * 7
+
+
+def snapshot_orphan(snapshot_id: SnapshotId, ino: Ino) -> bytes:
+    """Of an inode without a name that is open in a snapshot that is written to."""
+    return SNAPSHOT_ORPHAN + snapshot_id.to_bytes(8, "big") + ino.to_bytes(8, "big")
+
+
+def snapshot_orphan_parts(key: bytes) -> tuple[SnapshotId, Ino]:
+    return SnapshotId(int.from_bytes(key[1:9], "big")), Ino(int.from_bytes(key[9:], "big"))
 
 
 def snapshot(number: FilesetId, snapshot_id: SnapshotId) -> bytes:

@@ -78,7 +78,7 @@ class OpenInodes:
             if counts[node] <= 0:
                 del counts[node]
         if is_active:
-            self._tree.release(Ino(node))
+            self._tree.release(self._nodes.ino(node))
 
     def numbers(self) -> list[int]:
         with self._lock:
@@ -173,7 +173,8 @@ class ContentRequests:
             self._opened.add(node, reader, ino)
             self._direct.opened(node)
         is_patchy = flags & os.O_ACCMODE != os.O_WRONLY and self._patchy.pop(node, size)
-        return OPENED if self._opened.trusts(node) and not is_patchy else _OPENED_ANEW
+        is_steady = not is_patchy and not self._nodes.is_written_elsewhere(reader)
+        return OPENED if self._opened.trusts(node) and is_steady else _OPENED_ANEW
 
     def _truncate(self, ino: Ino, *, kills: bool) -> None:
         self._tree.drop_capability(ino)

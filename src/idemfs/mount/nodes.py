@@ -54,6 +54,7 @@ class Nodes:
     def __init__(self, tree: Tree, snapshot: Snapshot | None = None) -> None:
         self.tree = tree
         self.active = tree.reader
+        """What can be changed: the active file system, or in its place a snapshot that is mounted to be written to."""
         self.snapshot = snapshot
         self.fileset = tree.fileset if snapshot is None else snapshot.fileset
         """Whose snapshots are shown."""
@@ -69,7 +70,7 @@ class Nodes:
         """Raises ``OSError`` (ESTALE)."""
         if node < SNAPSHOT_BIT:
             if self.shows_active:
-                return self.active, Ino(node)
+                return self.active, self.ino(node)
             if node != ROOT:
                 raise posix(errno.ESTALE)
             reader = self.shown_reader()
@@ -104,10 +105,20 @@ class Nodes:
             raise posix(errno.EROFS)
         if not self.shows_active:
             self.tree.refuse_unless_primary()
-        return Ino(node)
+        return self.ino(node)
+
+    def ino(self, node: int) -> Ino:
+        """Of the kernel's number of what can be changed. The root may be that of any fileset."""
+        return self.tree.root if node == ROOT else Ino(node)
+
+    def is_written_elsewhere(self, reader: Reader) -> bool:
+        """Whether this is a snapshot that the same mount lets be changed, by its other names."""
+        return reader is not self.active and reader.snapshot is not None and reader.snapshot is self.active.snapshot
 
     def number(self, reader: Reader, ino: Ino) -> int:
         """The kernel's number of an inode in this state. Raises ``OSError`` (EOVERFLOW)."""
+        if reader is self.active:
+            return ROOT if ino == reader.root else int(ino)
         if reader.snapshot is None:
             return int(ino)
         number = int(number_of(ino))
@@ -160,7 +171,7 @@ class Nodes:
         """For how many seconds the kernel may believe the attributes, and they."""
         with reader.store.lock:
             inode = reader.inode(ino)
-            seconds, size = self.seconds, inode.size
+            seconds, size = 0 if self.is_written_elsewhere(reader) else self.seconds, inode.size
             if inode.is_dynamic:
                 seconds, size = 0, reader.shown_size(ino, inode)
             return seconds, wire.attributes(inode, node, size, reader.sector_count(ino, inode), self._block_size)
@@ -170,6 +181,8 @@ class Nodes:
         node = self.number(reader, ino)
         # Below a root that moves forward, a name leads elsewhere from one moment to the next.
         seconds = self.seconds if self.snapshot is not None or reader.snapshot is None or self.shows_active else 0
+        if self.is_written_elsewhere(reader):
+            seconds = 0
         return wire.entry_out(node, seconds, *self._told(node, reader, ino))
 
     def attr(self, node: int) -> bytes:

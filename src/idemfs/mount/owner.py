@@ -9,6 +9,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 
 from idemfs.engines import lock
 from idemfs.errors import StoreInUse
@@ -20,6 +21,7 @@ from idemfs.node.scheduler import Scheduler
 from idemfs.store.files import open_files
 from idemfs.store.store import Store
 from idemfs.vfs.lending import lending
+from idemfs.vfs.snapshot_tree import SnapshotTree
 from idemfs.vfs.tree import Tree
 
 log = logging.getLogger("idemfs.mount")
@@ -37,11 +39,13 @@ def serve_store(
     *,
     run: Run,
     stales: Callable[[list[str]], bool],
+    writable: bool = False,
 ) -> None:
     """Mount the store at ``path`` on ``directory``, and serve until it is unmounted.
 
+    ``snapshot``: show this one alone, to be read, or if ``writable``, to be changed in place.
     ``run`` carries out the command lines of others; ``stales`` tells after which of them the kernel must forget.
-    Raises as ``open_files``, ``SnapshotMissing``, ``OSError``.
+    Raises as ``open_files``, ``SnapshotMissing``, ``OSError``, and if ``writable`` as ``SnapshotTree``.
     """
     make_mount_point_usable(directory)
     store = _open(path)
@@ -52,9 +56,13 @@ def serve_store(
                 channel.unmount(where, detach=True)
         tree = Tree(store)
         shown = None if snapshot is None else store.catalog.by_name(*store.catalog.snapshot_place(snapshot))
-        with lending(path, tree):
-            session = Session(tree, path, directory, options, shown)
-
+        with lending(path, tree), ExitStack() as written:
+            if shown is not None and writable:
+                changing = SnapshotTree(tree, shown)
+                written.callback(changing.close)
+                session = Session(changing, path, directory, options)
+            else:
+                session = Session(tree, path, directory, options, shown)
             scheduler = Scheduler(tree, session.forget_snapshots)
 
             def done(arguments: list[str]) -> None:

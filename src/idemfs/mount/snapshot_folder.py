@@ -19,6 +19,7 @@ from idemfs.mount import wire
 from idemfs.mount.nodes import FOLDER, LATEST, ROOT, Nodes
 from idemfs.snapshots import delete, manage, received
 from idemfs.vfs.reader import posix
+from idemfs.vfs.snapshot_tree import SnapshotTree
 
 LATEST_NAME = b"latest"
 _DIRECTORY, _SYMLINK = 4, 10
@@ -44,7 +45,8 @@ class SnapshotFolder:
         """``deleted`` is called after a snapshot was."""
         self._deleted = deleted
         self._nodes = nodes
-        self._tree = nodes.tree
+        # The active file system's, where snapshots are taken and deleted.
+        self._tree = nodes.tree.base if isinstance(nodes.tree, SnapshotTree) else nodes.tree
         self._store = nodes.tree.store
 
     def entry(self, node: int) -> bytes:

@@ -8,7 +8,7 @@ Threads: under the store's lock.
 from __future__ import annotations
 
 from idemfs.errors import Damaged, FilesetMissing
-from idemfs.format import keys, tables
+from idemfs.format import digest, keys, tables
 from idemfs.format.tables import COMPLETE, DELETING, Fileset, Origin, StoreState
 from idemfs.ids import NUMBER_BITS, FilesetId, Guid, Ino, make_ino
 from idemfs.ids import Number as NumberType
@@ -138,6 +138,17 @@ class FilesetTable:
 
     def changed_fileset(self, number: FilesetId) -> None:
         self._changed_filesets.add(number)
+
+    def add_to_sums(self, number: bytes, delta: int, size: int) -> None:
+        """To what is kept of the active state of a fileset: its digest, and the bytes of its records.
+
+        ``number``: as keys begin with it; empty: of no fileset.
+        """
+        if number:
+            fileset = self.filesets[int.from_bytes(number, "big")]  # type: ignore[index]
+            fileset.digest = (fileset.digest + delta) & digest.MASK
+            fileset.record_bytes += size
+            self.changed_fileset(fileset.number)
 
     def new_ino(self, fileset: Fileset) -> Ino:
         number = fileset.next_number

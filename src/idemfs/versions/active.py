@@ -45,6 +45,8 @@ class Active:
         self._intents = store.intents
         self.resolved: dict[Ino, dict[tuple[SnapshotId, int], IndirectBlock]] = {}
         """Indirect blocks as snapshots see them; those of a file are dropped when an extent that they name goes."""
+        self.written: set[SnapshotId] = set()
+        """Snapshots that are open for writing."""
         store.before_seal.append(self.flush)
 
     # -- reading -----------------------------------------------------------------------------------
@@ -125,6 +127,19 @@ class Active:
         self._changed_inodes.add(ino)
         self.shadows.forget(ino)
         return node
+
+    def note_seen(self, ino: Ino, snapshot: SnapshotId, birth: SnapshotId | None = None) -> None:
+        """A snapshot got a version of the inode of its own, though nothing changes here; with ``birth``, and sees it
+        from now on, though it was taken before."""
+        node = self.inode(ino)
+        if node is None:
+            return
+        if birth is not None and node.birth > birth:
+            node.birth = birth
+            self._changed_inodes.add(ino)
+        if node.seen < snapshot:
+            node.seen = snapshot
+            self._changed_inodes.add(ino)
 
     def touch_atime(self, ino: Ino, atime: int) -> None:
         """Reading changes the access time alone, and preserves nothing."""
@@ -313,13 +328,14 @@ class Active:
         new_keys = self._new_keys
         contribution = digest.contribution
         before_group = self.records.before_group
+        add_to_sums = self.store.catalog.add_to_sums
         # Most changes in a row are of one fileset, so its sums are kept here until another one comes.
         fileset = b""
         delta = size = 0
         beneath = None
         for key, value in changes:
             if key[:2] != fileset:
-                self._add_to_sums(fileset, delta, size)
+                add_to_sums(fileset, delta, size)
                 fileset = key[:2]
                 delta = size = 0
                 beneath = self.records.beneath.get(fileset)
@@ -336,15 +352,7 @@ class Active:
                 if old is not None:
                     delta -= contribution(key, old)
                     size -= len(key) + len(old)
-        self._add_to_sums(fileset, delta, size)
-
-    def _add_to_sums(self, number: bytes, delta: int, size: int) -> None:
-        """What is kept of the active state of a fileset: its digest, and the bytes of its records."""
-        if number:
-            fileset = self._filesets[int.from_bytes(number, "big")]  # type: ignore[index]
-            fileset.digest = (fileset.digest + delta) & digest.MASK
-            fileset.record_bytes += size
-            self.store.catalog.changed_fileset(fileset.number)
+        add_to_sums(fileset, delta, size)
 
     def settle(self) -> bool:
         """Seal the open group if objects are changed, so that the tables alone tell the state; whether it did.

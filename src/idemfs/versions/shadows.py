@@ -112,7 +112,7 @@ class Shadows:
 
     def largest_size(self, ino: Ino, older_than: SnapshotId) -> int:
         """The most bytes of block content that a version of the file has, of those that older snapshots own."""
-        return max((_block_bytes(version) for owner, version in self._versions(ino) if owner < older_than), default=0)
+        return max((block_bytes(version) for owner, version in self._versions(ino) if owner < older_than), default=0)
 
     def _versions(self, ino: Ino) -> Iterator[tuple[SnapshotId, Inode | None]]:
         """Owner and version, None for absent; oldest first."""
@@ -151,7 +151,7 @@ class Shadows:
                 # It was handed down already: what older ones see is kept, and handed down in its turn.
                 size = self._kept_sizes[ino] = self._longest_size(ino, newest)
                 return size
-            size = self._kept_sizes[ino] = _block_bytes(None if value == ABSENT else inodes.unpack(value))
+            size = self._kept_sizes[ino] = block_bytes(None if value == ABSENT else inodes.unpack(value))
         return size
 
     def _longest_size(self, ino: Ino, newest: SnapshotId) -> int:
@@ -196,6 +196,6 @@ class Shadows:
             self._longest_sizes.pop(ino, None)
 
 
-def _block_bytes(node: Inode | None) -> int:
+def block_bytes(node: Inode | None) -> int:
     """How much of a file's content stands in blocks. Directories have none, but count their entries as size."""
     return node.size if node is not None and node.is_file and not node.is_inline else 0

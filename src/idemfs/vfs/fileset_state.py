@@ -19,7 +19,7 @@ from idemfs.format.role import Role, RoleRecord
 from idemfs.format.tables import Snapshot
 from idemfs.ids import NO_SNAPSHOT, ROOT_FILESET, ROOT_NUMBER, FilesetId, Ino, fileset_of, make_ino
 from idemfs.limits import INDIRECT_ENTRY_COUNT, SECTOR_SIZE
-from idemfs.snapshots import bring_back, delete, drop, promote, quota, received, usage
+from idemfs.snapshots import bring_back, delete, drop, promote, quota, received, refresh, usage, write
 from idemfs.store.store import Store
 from idemfs.versions import origin
 from idemfs.versions.active import Active
@@ -83,7 +83,9 @@ class FilesetState:
         delete.resume(self.active)
         drop.resume(self.active)
         promote.resume(self.active)
+        refresh.resume(self.active)
         if self.role.role is Role.PRIMARY:
+            write.resume(self.active)
             for key, _ in self.store.small.scan(*keys.prefix_range(b"O"), 1 << 30):
                 self._reclaim(Ino(int.from_bytes(key[1:], "big")))
             if self.active.inode(self.root) is None and self._is_untouched():
