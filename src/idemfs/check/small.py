@@ -18,7 +18,20 @@ from idemfs.limits import SECTOR_COUNT_MAX
 from idemfs.snapshots import policy
 from idemfs.snapshots.manage import check_name
 
-_KEY_SIZES = {b"D": 3, b"E": 9, b"F": 3, b"I": 1, b"K": 3, b"L": 9, b"O": 9, b"R": 9, b"S": 11, b"T": 1, b"U": 3}
+_KEY_SIZES = {
+    b"D": 3,
+    b"E": 9,
+    b"F": 3,
+    b"I": 1,
+    b"K": 3,
+    b"L": 9,
+    b"O": 9,
+    b"R": 9,
+    b"S": 11,
+    b"T": 1,
+    b"U": 3,
+    b"Y": 1,
+}
 _EIGHT = frozenset((b"D", b"E", b"H", b"L", b"R"))
 """Tables of which each value is one number of 8 bytes."""
 _OF_FILESETS = frozenset((b"D", b"K"))
@@ -110,6 +123,9 @@ def _read_record(
             policy.unpack(value)
         case b"D" | b"E" | b"R":
             return
+        case b"Y":
+            if len(value) != 10:
+                raise Damaged("names no snapshot")
         case _:
             raise Damaged("is in no table of this format")
 
