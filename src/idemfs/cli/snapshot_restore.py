@@ -1,4 +1,7 @@
-"""``idemfs snapshot restore STORE NAME [PATH]``."""
+"""``idemfs snapshot restore STORE NAME [PATH]``.
+
+Given a directory of a mount in the place of the store, it is done with the caller's own rights.
+"""
 
 from __future__ import annotations
 
@@ -34,10 +37,16 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> None:
-    from idemfs import api
+    from idemfs.mount import restoring
+    from idemfs.store.peek import is_store
 
     if options.path is None and (options.to is not None or options.to_fileset is not None):
         raise UsageError("name what is to be restored elsewhere; '/' is all that the snapshot has")
+    if not is_store(options.store) and restoring.is_root(options.store):
+        _restore_mounted(options)
+        return
+    from idemfs import api
+
     with api.open(options.store, readonly=options.dry_run) as fs:
         if options.path is not None:
             _restore_path(fs, options)
@@ -81,6 +90,28 @@ def _restore_path(fs: FileSystem, options: Namespace) -> None:
         print(_told(done, "restored"))
         if done.undo is not None:
             print(f"'{show_name(done.undo.operand)}' is the state before")
+
+
+def _restore_mounted(options: Namespace) -> None:
+    from idemfs.mount import restoring
+
+    if options.path is None or options.to_fileset is not None:
+        raise UsageError("through a mount a PATH is restored, as from the directory that is given, to itself or --to")
+    count = restoring.count(options.store, options.name, options.path)
+    if options.dry_run:
+        print(f"would copy {count:,} name{'' if count == 1 else 's'}")
+        return
+    if options.to is None:
+        confirm(f"Replace {options.path} by what {options.name} has, {count:,} names?", yes=options.yes)
+    done = restoring.restore(options.store, options.name, options.path, options.to, options.undo_name)
+    if options.json:
+        _print_json({"names": done.count, "undo": done.undo, "left": done.left})
+        return
+    print(f"restored {done.count:,} name{'' if done.count == 1 else 's'}")
+    if done.undo is not None:
+        print(f"'{show_name(done.undo)}' is the state before")
+    if done.left is not None:
+        print(f"what was there could not be removed, and is {show_name(done.left)} now")
 
 
 def _restored(fs: FileSystem, options: Namespace, *, dry_run: bool) -> RestoreInfo:
