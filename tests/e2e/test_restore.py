@@ -1,7 +1,8 @@
-"""``idemfs snapshot restore`` of a path: on a store, on one that is mounted, and by an ordinary user through a mount."""
+"""``idemfs snapshot restore`` of a path: on a store, on one that is mounted, by an ordinary user through a mount."""
 
 from __future__ import annotations
 
+import json
 import os
 import stat
 import subprocess
@@ -63,7 +64,7 @@ def test_elsewhere(store: Path) -> None:
     said = done("snapshot", "restore", store, "monday", "/docs/a", "--to", "/docs/a.monday")
     assert said == "restored 1 inode, give 1 another inode number\n"
     assert done("cat", store, "/docs/a.monday") == "old" * 5000
-    found = rows("snapshot", "restore", store, "monday", "/docs", "--to", "/home/docs")
+    found = json.loads(done("snapshot", "restore", store, "monday", "/docs", "--to", "/home/docs", "--json"))
     assert found == {"inodes": 4, "renumbered": 1, "removed": 0, "undo": None}
     assert done("cat", store, "/home/docs/deep/a2") == "old" * 5000
     done("fileset", "create", store, "/empty")

@@ -59,8 +59,11 @@ class Filesets:
 
     def step(self) -> None:
         self.count += 1
-        steps = (self.write, self.unlink, self.snapshot, self.create, self.restore, self.drop, self.delete, self.again)
-        self.rng.choices(steps, (40, 10, 10, 6, 4, 5, 3, 3))[0]()
+        steps = (
+            *(self.write, self.unlink, self.snapshot, self.create, self.restore, self.drop, self.delete, self.again),
+            *(self.restore_file, self.restore_elsewhere),
+        )
+        self.rng.choices(steps, (40, 10, 10, 6, 4, 5, 3, 3, 5, 5))[0]()
 
     # -- what is done --------------------------------------------------------------------------------
 
@@ -118,6 +121,44 @@ class Filesets:
         twin.snapshots[undo.name] = dict(twin.files)
         # Filesets that were there then and were deleted left an empty directory.
         twin.files = dict(twin.snapshots[snapshot])
+        self.keep()
+
+    def restore_file(self) -> None:
+        """One file of a snapshot, where it was."""
+        name, twin = self.pick()
+        if twin.snapshots:
+            snapshot = self.rng.choice(sorted(twin.snapshots))
+            files = twin.snapshots[snapshot]
+            if files:
+                file = self.rng.choice(sorted(files))
+                try:
+                    done = self.fs.snapshots.restore(f"{name}@{snapshot}", f"undo{self.count}", path=f"/{file}")
+                except QuotaExceeded:
+                    return
+                assert done.undo is not None
+                twin.snapshots[done.undo.name] = dict(twin.files)
+                twin.files[file] = files[file]
+                self.keep()
+
+    def restore_elsewhere(self) -> None:
+        """One file of a snapshot under another name, most often into another fileset; or all that it has."""
+        name, twin = self.pick()
+        other, target = self.pick()
+        if not twin.snapshots:
+            return
+        snapshot = self.rng.choice(sorted(twin.snapshots))
+        files = twin.snapshots[snapshot]
+        try:
+            if not target.files and not self.fs.listdir(target.path or "/"):
+                self.fs.snapshots.restore(f"{name}@{snapshot}", path="/", to_fileset=other)
+                target.files = dict(files)
+            elif files:
+                file = self.rng.choice(sorted(files))
+                new = f"r{self.count}"
+                self.fs.snapshots.restore(f"{name}@{snapshot}", path=f"/{file}", to=f"{target.path}/{new}")
+                target.files[new] = files[file]
+        except QuotaExceeded:
+            return
         self.keep()
 
     def drop(self) -> None:

@@ -123,6 +123,10 @@ class Machine:
         ]
         return any(snapshot.name == name and snapshot.state == COMPLETE for snapshot in kept)
 
+    def has_durable_record(self, key: bytes) -> bool:
+        """Whether the engine has this record in its small table."""
+        return self.kv.copied(Fuse()).get(Table.SMALL, key) is not None
+
     def has_begun(self, what: str, digest: int) -> bool:
         """Whether the engine says that a restore or rollback goes on, or has the state that it leads to."""
         engine = self.kv.copied(Fuse())

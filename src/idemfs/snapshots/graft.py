@@ -218,7 +218,7 @@ class Graft:
         node = self._node(ino)
         present = (make_ino(fileset_of(ino), node.parent), node.name)
         first = present if present in names else names[0]
-        if first != present or node.nlink != len(names):
+        if set(links(ActiveView(self._active), ino, node)) != set(names):
             self._store.admit(4, _INODE_BYTES)
             node = self._active.change_inode(ino)
             node.parent, node.name = number_of(first[0]), first[1]

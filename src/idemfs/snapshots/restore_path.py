@@ -41,10 +41,13 @@ def restore(
     fileset = store.catalog.filesets[plan.fileset]
     _refuse_inodes(fileset, plan)
     used_before = usage.used_bytes(store, fileset)
-    undo = manage.create(store, plan.fileset, name)
-    try:
-        store.admit(1, 100)
+
+    def begin(undo: Snapshot) -> bool:
         store.small.put(keys.UNDOING, undo.fileset.to_bytes(2, "big") + undo.id.to_bytes(8, "big"))
+        return True
+
+    undo = manage.create(store, plan.fileset, name, joined=begin)
+    try:
         graft = Graft(active, plan, is_open)
         graft.carry_out()
         for ino in graft.left:

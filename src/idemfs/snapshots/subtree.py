@@ -57,12 +57,13 @@ class Place:
 class Plan:
     """What a restore of a subtree is going to do."""
 
-    def __init__(self, active: Active, view: View, root: Ino, place: Place) -> None:
+    def __init__(self, active: Active, view: View, root: Ino, name: Name, place: Place) -> None:
+        """``name``: that by which the snapshot's ``root`` is meant, which may have others."""
         self.view = view
         self.root = root
         self.place = place
         self.fileset = fileset_of(place.parent)
-        self.members = members(view, root, (place.parent, place.name))
+        self.members = members(view, root, name)
         self.present: Members = {}
         """What is in the subtree now."""
         if place.existing is not None and not place.is_aside:

@@ -79,10 +79,11 @@ def would_restore(tree: Tree, snapshot: Snapshot, path: bytes, place: Place | No
 def plan_restore(tree: Tree, snapshot: Snapshot, path: bytes, place: Place | None = None) -> Plan:
     """What ``restore`` is going to do, when what was changed is settled. Raises ``OSError``, ``FilesetInUse``."""
     reader = tree.snapshot_reader(snapshot)
-    root = Paths(reader).find(path, follow=False)
+    paths = Paths(reader)
+    root, (directory, name, _) = paths.find(path, follow=False), paths.entry(path)
     if place is None:
         place = _same_place(tree, reader, path)
-    plan = Plan(tree.active, View(tree.active, snapshot.id), root, place)
+    plan = Plan(tree.active, View(tree.active, snapshot.id), root, (directory, name), place)
     _refuse(tree, plan)
     return plan
 
