@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from itertools import product
 from random import Random
 
 import pytest
@@ -455,10 +456,10 @@ class OrderedCut(Cut):
 
 
 def every_cut(
-    prepare: Callable[[FileSystem], None], step: Callable[[FileSystem], object], at: int | None
+    prepare: Callable[[FileSystem], None], step: Callable[[FileSystem], object], at: int | None, effective: bool = False
 ) -> tuple[Store, int, bool]:
     """A store on which the power went at one write point of ``step``, with its write points, and whether it did."""
-    cut = OrderedCut()
+    cut = OrderedCut(effective=effective)
     kv, blocks = CrashingKV(cut), CrashingBlocks(cut)
     store = memory_store(block_size=BLOCK, kv=kv, blocks=blocks)
     fs = FileSystem(Tree(store))
@@ -499,8 +500,8 @@ def test_the_power_goes_at_every_write_point(to: str | None, monkeypatch: pytest
     before, after = states[-2:]
     assert done and count > 12 and before != after
     outcomes = set()
-    for at in range(1, count + 1):
-        store, _, _ = every_cut(prepare, step, at)
+    for at, effective in product(range(1, count + 1), (False, True)):
+        store, _, _ = every_cut(prepare, step, at, effective)
         looked = list(find(Store(store.superblock, store.kv, store.blocks, store.clock, readonly=True)))
         assert looked == [], (at, looked)
         again = FileSystem(Tree(store))
