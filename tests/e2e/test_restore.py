@@ -62,7 +62,7 @@ def test_in_place_and_back(store: Path) -> None:
 
 def test_elsewhere(store: Path) -> None:
     said = done("snapshot", "restore", store, "monday", "/docs/a", "--to", "/docs/a.monday")
-    assert said == "restored 1 inode, give 1 another inode number\n"
+    assert said == "restored 1 inode, gave 1 another inode number\n"
     assert done("cat", store, "/docs/a.monday") == "old" * 5000
     found = json.loads(done("snapshot", "restore", store, "monday", "/docs", "--to", "/home/docs", "--json"))
     assert found == {"inodes": 4, "renumbered": 1, "removed": 0, "undo": None}

@@ -73,7 +73,7 @@ def _restore_path(fs: FileSystem, options: Namespace) -> None:
     in_place = options.to is None and options.to_fileset is None
     would = _restored(fs, options, dry_run=True)
     if not options.dry_run and in_place:
-        confirm(f"{_told(would, 'Bring back')}? A snapshot of the present state is taken first.", yes=options.yes)
+        confirm(f"{_told(would, 'Restore', 'remove', 'give')}? A snapshot of the present state is taken first.", yes=options.yes)
     done = would if options.dry_run else _restored(fs, options, dry_run=False)
     if options.json:
         _print_json(
@@ -85,9 +85,9 @@ def _restore_path(fs: FileSystem, options: Namespace) -> None:
             }
         )
     elif options.dry_run:
-        print(_told(done, "would restore"))
+        print(_told(done, "would restore", "remove", "give"))
     else:
-        print(_told(done, "restored"))
+        print(_told(done, "restored", "removed", "gave"))
         if done.undo is not None:
             print(f"'{show_name(done.undo.operand)}' is the state before")
 
@@ -125,13 +125,13 @@ def _restored(fs: FileSystem, options: Namespace, *, dry_run: bool) -> RestoreIn
     )
 
 
-def _told(done: RestoreInfo, verb: str) -> str:
+def _told(done: RestoreInfo, restored: str, removed: str, gave: str) -> str:
     """What is, or was, done in one line."""
-    parts = [f"{verb} {done.inode_count:,} inode{'' if done.inode_count == 1 else 's'}"]
+    parts = [f"{restored} {done.inode_count:,} inode{'' if done.inode_count == 1 else 's'}"]
     if done.removed_count:
-        parts.append(f"remove {done.removed_count:,} that the snapshot has not there")
+        parts.append(f"{removed} {done.removed_count:,} that the snapshot has not there")
     if done.renumbered_count:
-        parts.append(f"give {done.renumbered_count:,} another inode number")
+        parts.append(f"{gave} {done.renumbered_count:,} another inode number")
     return ", ".join(parts)
 
 
