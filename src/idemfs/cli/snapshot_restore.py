@@ -73,7 +73,10 @@ def _restore_path(fs: FileSystem, options: Namespace) -> None:
     in_place = options.to is None and options.to_fileset is None
     would = _restored(fs, options, dry_run=True)
     if not options.dry_run and in_place:
-        confirm(f"{_told(would, 'Restore', 'remove', 'give')}? A snapshot of the present state is taken first.", yes=options.yes)
+        confirm(
+            f"{_told(would, 'Restore', 'remove', 'give')}? A snapshot of the present state is taken first.",
+            yes=options.yes,
+        )
     done = would if options.dry_run else _restored(fs, options, dry_run=False)
     if options.json:
         _print_json(

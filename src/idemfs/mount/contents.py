@@ -15,7 +15,7 @@ from time import monotonic
 
 from idemfs.ids import Ino
 from idemfs.mount import wire
-from idemfs.mount.nodes import FOLDER, FOLDER_NAME, ROOT, Nodes
+from idemfs.mount.nodes import FOLDER, FOLDER_NAME, Nodes, kind_of
 from idemfs.mount.server import Handler, Reply
 from idemfs.mount.wire import Opcode, Request
 from idemfs.vfs.reader import Reader, posix
@@ -153,9 +153,9 @@ class ContentRequests:
     def create(self, request: Request) -> Reply:
         flags, mode, umask, open_flags = wire.CREATE_IN.unpack_from(request.body)
         name = request.name(wire.CREATE_IN.size)
-        if request.node == ROOT and name == FOLDER_NAME:
+        if name == FOLDER_NAME and self._nodes.folder_at(request.node):
             raise posix(errno.EISDIR)
-        if request.node == FOLDER:
+        if kind_of(request.node) == FOLDER:
             raise posix(errno.EPERM)
         parent = self._nodes.changing(request.node)
         with self._store.lock:
