@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
-from bench import differences, files, mounts, processes, snapshots, standby
+from bench import differences, files, mounts, processes, restoring, snapshots, standby
 from bench.measure import Figure, Skipped, workspace
 
 CASES: dict[str, Callable[[str], Iterator[Figure]]] = {
@@ -19,6 +19,7 @@ CASES: dict[str, Callable[[str], Iterator[Figure]]] = {
     "snapshot-delete": snapshots.delete,
     "oldest": snapshots.oldest_of_many,
     "overwriting": snapshots.overwriting,
+    "restore": restoring.restore,
     "difference": differences.of_100_files,
     "wire": standby.wire,
     "failover": standby.failover,
