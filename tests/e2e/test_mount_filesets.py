@@ -218,3 +218,29 @@ def test_a_long_listing_with_junctions(store: Path, tmp_path: Path) -> None:
                 (at / name).touch()
         assert set(os.listdir(at)) == expected
         assert {entry.inode() >> 48 for entry in os.scandir(at)} == set(range(11))
+
+
+def test_copies_share_their_blocks(at: Path, store: Path) -> None:
+    data = os.urandom(5 << 20) + b"tail"
+    (at / "large").write_bytes(data)
+    os.mkdir(at / ".snapshots/one")
+    with open(at / "large", "r+b") as file:
+        file.write(b"changed")
+        os.fsync(file.fileno())
+    before = os.statvfs(at).f_bfree
+    for source, target in ((at / ".snapshots/one/large", at / "srv/home/copy"), (at / "large", at / "large2")):
+        expected = source.read_bytes()
+        with open(source, "rb") as reading, open(target, "wb") as writing:
+            left = len(expected)
+            while left:
+                left -= os.copy_file_range(reading.fileno(), writing.fileno(), left)
+            os.fsync(writing.fileno())
+        assert target.read_bytes() == expected
+    taken = before - os.statvfs(at).f_bfree
+    assert taken * 4096 < 1 << 20, "the blocks of ten MiB are shared"
+    with open(at / "large2", "r+b") as file:
+        file.seek(1 << 20)
+        file.write(b"mine")
+    assert (at / "large").read_bytes() == b"changed" + data[7:]
+    idemfs("snapshot", "delete", store, "one", "--yes")
+    assert (at / "srv/home/copy").read_bytes() == data

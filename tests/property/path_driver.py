@@ -1,4 +1,4 @@
-"""The steps that restore one file or subtree of a snapshot.
+"""The steps that restore one file or subtree of a snapshot, or copy parts of files.
 
 Threads: one.
 """
@@ -10,12 +10,37 @@ from contextlib import suppress
 from idemfs.format import keys
 from idemfs.snapshots.subtree import Place
 from idemfs.vfs import restoring
+from idemfs.vfs.sharing import copy_range
 from tests.property import restores
 from tests.property.driver import NAMES, SNAPSHOT_COUNT_MAX, Driver
+from tests.property.machine import BLOCK
+from tests.property.model import ROOT
 
 
 class PathDriver(Driver):
     """All that ``Driver`` does, and these."""
+
+    def copy(self, which: int, where: int, offset: int, to: int, length: int) -> None:
+        """A part of a file, as it is now or in a snapshot, into another."""
+        number = self.file(where)
+        name = self._pick_snapshot(which // 3) if which % 3 == 0 else None
+        state = self.model.active if name is None else self.model.snapshots[name]
+        files = [each for each, node in state.items() if node.is_file and node.nlink]
+        if not files or number == ROOT:
+            return
+        source = files[which % len(files)]
+        start, target = (offset % 8) * BLOCK // 2, self.offset(number, to)
+        if to % 3:
+            target -= (target - start) % BLOCK
+        piece = state[source].content[start : start + BLOCK * (length % 6) + length % 2 * 700]
+        if not piece or target < 0 or (source == number and name is None and abs(start - target) < len(piece)):
+            return
+        reader = self.tree.reader if name is None else self.tree.snapshot_reader(self.machine.snapshot(name))
+        done = 0
+        while done < len(piece):
+            at = self.ino(number)
+            done += copy_range(self.tree, reader, self.ino(source), start + done, at, target + done, len(piece) - done)
+        self.model.write(number, target, piece, self.now())
 
     def restore_path(self, which: int, what: int, where: int, name: int) -> bool | None:
         """One file or subtree of a snapshot: in place, or elsewhere."""

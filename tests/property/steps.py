@@ -30,6 +30,7 @@ WEIGHTS: dict[str, tuple[int, int]] = {
     "append_alone": (4, 3),
     "truncate": (10, 2),
     "punch": (7, 3),
+    "copy": (6, 5),
     "commit": (3, 0),
     "check": (1, 0),
     "reopen": (1, 0),
