@@ -21,7 +21,7 @@ class PathDriver(Driver):
     """All that ``Driver`` does, and these."""
 
     def copy(self, which: int, where: int, offset: int, to: int, length: int) -> None:
-        """A part of a file, as it is now or in a snapshot, into another."""
+        """A part of a file, as it is now or in a snapshot, into another: as much as one call copies."""
         number = self.file(where)
         name = self._pick_snapshot(which // 3) if which % 3 == 0 else None
         state = self.model.active if name is None else self.model.snapshots[name]
@@ -36,11 +36,10 @@ class PathDriver(Driver):
         if not piece or target < 0 or (source == number and name is None and abs(start - target) < len(piece)):
             return
         reader = self.tree.reader if name is None else self.tree.snapshot_reader(self.machine.snapshot(name))
-        done = 0
-        while done < len(piece):
-            at = self.ino(number)
-            done += copy_range(self.tree, reader, self.ino(source), start + done, at, target + done, len(piece) - done)
-        self.model.write(number, target, piece, self.now())
+        size = len(piece)
+        done = copy_range(self.tree, reader, self.ino(source), start, self.ino(number), target, size)
+        assert 0 < done <= size
+        self.model.write(number, target, piece[:done], self.now())
 
     def restore_path(self, which: int, what: int, where: int, name: int) -> bool | None:
         """One file or subtree of a snapshot: in place, or elsewhere."""

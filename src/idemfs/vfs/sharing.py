@@ -17,7 +17,7 @@ from idemfs.vfs.tree import Tree
 
 
 def copy_range(tree: Tree, reader: Reader, source: Ino, offset: int, ino: Ino, target_offset: int, size: int) -> int:
-    """As ``copy_file_range(2)``: how many bytes were copied, fewer than asked at the end of the source or after a while.
+    """As ``copy_file_range(2)``: how many bytes were copied; fewer than asked at the end of the source, or to go on.
 
     Raises ``OSError``, ``NoSpace``, ``QuotaExceeded``.
     """
