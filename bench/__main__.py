@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
-from bench import clones, differences, files, many, mounts, processes, snapshots, standby
+from bench import clones, differences, files, many, mounts, processes, restoring, snapshots, standby
 from bench.measure import Figure, Skipped, workspace
 
 CASES: dict[str, Callable[[str], Iterator[Figure]]] = {
@@ -24,6 +24,7 @@ CASES: dict[str, Callable[[str], Iterator[Figure]]] = {
     "btrfs-snapshots": many.against_btrfs,
     "clone": clones.make,
     "clone-write": clones.first_write,
+    "restore": restoring.restore,
     "difference": differences.of_100_files,
     "wire": standby.wire,
     "failover": standby.failover,

@@ -17,7 +17,7 @@ from idemfs.versions.active import Active
 from idemfs.vfs.junctions import Junctions
 from tests.property.filesets import run
 
-RUNS, STEP_COUNT = 30, 120
+RUNS, STEP_COUNT = 40, 120
 
 
 def first_failure(seed: int) -> Exception | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -110,6 +111,86 @@ def test_snapshots_of_filesets(at: Path, store: Path, tmp_path: Path) -> None:
     assert (at / "srv/home/f").read_text() == "old"
 
 
+def test_each_fileset_root_has_its_own_snapshots(at: Path, store: Path) -> None:
+    home, deep = at / "srv/home", at / "srv/home/d/deep"
+    (home / "f").write_text("old")
+    (deep / "g").write_text("old")
+    for folder in (home / ".snapshots", deep / ".snapshots", at / ".snapshots"):
+        assert os.listdir(folder) == []
+        refused(errno.ENOENT, lambda folder=folder: os.stat(folder / "latest"))  # type: ignore[misc]
+    os.mkdir(home / ".snapshots/one")
+    (home / "f").write_text("new")
+    os.mkdir(home / ".snapshots/two")
+    os.mkdir(deep / ".snapshots/one")
+    assert sorted(os.listdir(home / ".snapshots")) == ["latest", "one", "two"]
+    assert sorted(os.listdir(deep / ".snapshots")) == ["latest", "one"]
+    assert os.listdir(at / ".snapshots") == []
+    assert os.readlink(home / ".snapshots/latest") == "two"
+    assert (home / ".snapshots/one/f").read_text() == "old"
+    assert (home / ".snapshots/latest/f").read_text() == "new"
+    assert (deep / ".snapshots/latest/g").read_text() == "old"
+    assert os.listdir(home / ".snapshots/one/d/deep") == []
+    assert idemfs("snapshot", "list", store, "home").stdout.split().count("one") == 1
+    shown = [at / ".snapshots", home / ".snapshots", deep / ".snapshots", home / ".snapshots/one"]
+    shown += [home / ".snapshots/two", deep / ".snapshots/one", home / ".snapshots/one/f", home / ".snapshots/two/f"]
+    inos = [os.stat(path).st_ino for path in shown]
+    assert len(set(inos)) == len(inos) and min(inos) >> 63 == 1
+    assert os.path.samefile(home / ".snapshots/..", home)
+    assert os.path.samefile(home / ".snapshots/one/..", home / ".snapshots")
+    assert os.path.samefile(home / ".snapshots/one/.snapshots", home / ".snapshots")
+    assert sorted(os.listdir(home)) == ["d", "f"], "it is not listed"
+
+
+def test_snapshots_of_filesets_are_renamed_and_deleted_at_once(at: Path, store: Path) -> None:
+    folder = at / "srv/home/.snapshots"
+    (at / "srv/home/f").write_text("1")
+    os.mkdir(folder / "one")
+    assert (folder / "one/f").read_text() == "1"
+    os.rename(folder / "one", folder / "eins")
+    assert sorted(os.listdir(folder)) == ["eins", "latest"] and not (folder / "one").exists()
+    with open(folder / "eins/f") as file:
+        idemfs("snapshot", "delete", store, "home@eins", "--yes")
+        assert os.listdir(folder) == [] and not (folder / "eins").exists()
+        refused(errno.ESTALE, lambda: os.pread(file.fileno(), 10, 0))
+    idemfs("snapshot", "create", store, "home@two")
+    assert (folder / "two/f").read_text() == "1"
+    os.rmdir(folder / "two")
+    assert idemfs("snapshot", "list", store, "home", "--json").stdout.strip() == "[]"
+    refused(errno.EXDEV, lambda: os.rename(at / "srv/home/f", folder / "f"))
+    refused(errno.EEXIST, lambda: os.mkdir(at / "srv/home/.snapshots"))
+    refused(errno.EBUSY, lambda: os.rmdir(at / "srv/home/.snapshots"))
+    refused(errno.EROFS, lambda: os.chmod(folder, 0o777))
+    (at / "plain").mkdir()
+    assert not (at / "plain/.snapshots").exists()
+    (at / "plain/.snapshots").mkdir()
+    idemfs("fileset", "create", store, "/made")
+    assert os.listdir(at / "made/.snapshots") == []
+    idemfs("fileset", "delete", store, "made", "--yes")
+    assert not (at / "made/.snapshots").exists()
+
+
+def test_who_owns_the_root_of_a_fileset_takes_its_snapshots(at: Path) -> None:
+    os.chown(at / "srv/home", 65534, 65534)
+    code = "import os, sys; os.setgid(65534); os.setuid(65534); os.mkdir(sys.argv[1])"
+    for path, is_right in (("srv/home/.snapshots/own", True), ("srv/home/d/deep/.snapshots/no", False)):
+        ended = subprocess.run([sys.executable, "-c", code, path], cwd=at, capture_output=True, text=True, check=False)
+        assert (ended.returncode == 0) == is_right, ended.stderr
+    assert sorted(os.listdir(at / "srv/home/.snapshots")) == ["latest", "own"]
+
+
+def test_a_dynamic_link_in_a_fileset(at: Path, store: Path) -> None:
+    (at / "srv/home/d/report").write_text("monday")
+    idemfs("link", "create", store, "/srv/home/d/report", "/srv/home/d/current")
+    assert (at / "srv/home/d/current").read_text() == "monday"
+    os.mkdir(at / "srv/home/.snapshots/one")
+    (at / "srv/home/d/report").write_text("tuesday")
+    assert os.readlink(at / "srv/home/d/current") == "../.snapshots/latest/d/report"
+    assert (at / "srv/home/d/current").read_text() == "monday"
+    assert (at / "srv/home/.snapshots/one/d/current").read_text() == "monday"
+    os.mkdir(at / "srv/home/.snapshots/two")
+    assert (at / "srv/home/d/current").read_text() == "tuesday"
+
+
 def test_a_snapshot_of_a_fileset_is_mounted(store: Path, tmp_path: Path) -> None:
     with mounted(store, tmp_path / "mount") as at:
         idemfs("fileset", "create", store, "/home")
@@ -119,6 +200,9 @@ def test_a_snapshot_of_a_fileset_is_mounted(store: Path, tmp_path: Path) -> None
         (at / "home/d/f").write_text("new")
     with mounted(store, tmp_path / "mount", "--snapshot", "home@one") as at:
         assert (at / "d/f").read_text() == "old" and os.listdir(at) == ["d"]
+        assert os.listdir(at / ".snapshots") == ["latest", "one"]
+        assert (at / ".snapshots/one/d/f").read_text() == "old"
+        assert os.path.samefile(at / ".snapshots/..", at)
         refused(errno.EROFS, lambda: (at / "d/g").write_text("1"))
 
 
@@ -159,3 +243,29 @@ def test_a_clone_is_there_at_once_and_is_written_to(at: Path, store: Path) -> No
     assert (at / "srv/try/d/big").read_bytes() == b"its own" + (b"big" * 100_000)[7:]
     idemfs("fileset", "delete", store, "try", "--yes")
     refused(errno.ENOENT, lambda: os.stat(at / "srv/try"))
+
+
+def test_copies_share_their_blocks(at: Path, store: Path) -> None:
+    data = os.urandom(5 << 20) + b"tail"
+    (at / "large").write_bytes(data)
+    os.mkdir(at / ".snapshots/one")
+    with open(at / "large", "r+b") as file:
+        file.write(b"changed")
+        os.fsync(file.fileno())
+    before = os.statvfs(at).f_bfree
+    for source, target in ((at / ".snapshots/one/large", at / "srv/home/copy"), (at / "large", at / "large2")):
+        expected = source.read_bytes()
+        with open(source, "rb") as reading, open(target, "wb") as writing:
+            left = len(expected)
+            while left:
+                left -= os.copy_file_range(reading.fileno(), writing.fileno(), left)
+            os.fsync(writing.fileno())
+        assert target.read_bytes() == expected
+    taken = before - os.statvfs(at).f_bfree
+    assert taken * 4096 < 1 << 20, "the blocks of ten MiB are shared"
+    with open(at / "large2", "r+b") as file:
+        file.seek(1 << 20)
+        file.write(b"mine")
+    assert (at / "large").read_bytes() == b"changed" + data[7:]
+    idemfs("snapshot", "delete", store, "one", "--yes")
+    assert (at / "srv/home/copy").read_bytes() == data

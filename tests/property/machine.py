@@ -137,6 +137,10 @@ class Machine:
         ]
         return next((each for each in kept if each.name == name and each.state == COMPLETE), None)
 
+    def has_durable_record(self, key: bytes) -> bool:
+        """Whether the engine has this record in its small table."""
+        return self.kv.copied(Fuse()).get(Table.SMALL, key) is not None
+
     def has_begun(self, what: str, digest: int) -> bool:
         """Whether the engine says that a restore or rollback goes on, or has the state that it leads to."""
         engine = self.kv.copied(Fuse())

@@ -21,16 +21,17 @@ from idemfs.replication import applier, difference, link
 from idemfs.replication.apply import drop_partial
 from idemfs.snapshots import delete, manage, received
 from tests.property.compare import check_store, compare_nodes, compare_snapshots
-from tests.property.driver import Driver, Options
+from tests.property.driver import Options
 from tests.property.machine import Machine
 from tests.property.model import Model, State
+from tests.property.path_driver import PathDriver
 
 
 class Stopped(Exception):
     """Somebody stopped a transfer."""
 
 
-class Pair(Driver):
+class Pair(PathDriver):
     """``machine`` is primary; ``states`` are the snapshots of ``standby``, in order."""
 
     def __init__(self, options: Options) -> None:

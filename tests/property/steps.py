@@ -7,6 +7,7 @@ from random import Random
 
 from tests.property.driver import PLAIN, Driver, Options
 from tests.property.pair import Pair
+from tests.property.path_driver import PathDriver
 
 Step = tuple[str, tuple[int, ...]]
 
@@ -29,6 +30,7 @@ WEIGHTS: dict[str, tuple[int, int]] = {
     "append_alone": (4, 3),
     "truncate": (10, 2),
     "punch": (7, 3),
+    "copy": (6, 5),
     "commit": (3, 0),
     "check": (1, 0),
     "reopen": (1, 0),
@@ -37,6 +39,7 @@ WEIGHTS: dict[str, tuple[int, int]] = {
     "take": (12, 0),
     "delete": (7, 1),
     "restore": (3, 1),
+    "restore_path": (4, 4),
     "undo": (1, 0),
     "go_back": (1, 1),
     "rollback": (1, 0),
@@ -49,6 +52,7 @@ WEIGHTS: dict[str, tuple[int, int]] = {
     "torn_delete": (2, 2),
     "torn_restore": (1, 2),
     "torn_rollback": (1, 1),
+    "torn_restore_path": (2, 5),
 }
 """For each step how often it comes, and how many numbers it takes."""
 PAIR_WEIGHTS = WEIGHTS | {
@@ -82,7 +86,7 @@ def random_steps(seed: int, count: int, options: Options = PLAIN, often: Collect
 
 def run(steps: Iterable[Step], options: Options = PLAIN) -> Driver:
     """Do the steps; a failure is given the steps up to it, to be pasted into another ``run``."""
-    driver = Driver(options) if options.standby is None else Pair(options)
+    driver = PathDriver(options) if options.standby is None else Pair(options)
     try:
         for name, numbers in steps:
             driver.step(name, *numbers)

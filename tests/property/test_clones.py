@@ -23,6 +23,7 @@ from idemfs.vfs.tree import Tree
 from tests.property import compare, driver, machine
 from tests.property.driver import Driver, Options
 from tests.property.model import ROOT, Model
+from tests.property.path_driver import PathDriver
 from tests.property.steps import random_steps
 
 CLONE = FilesetId(1)
@@ -102,7 +103,7 @@ def clone_of(run: Driver, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_random_steps_in_a_clone(number: int, options: Options, seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
     seed = seed * 1_000_000 + 2000 + number
     monkeypatch.setattr(promote, "_STEP_RECORD_COUNT", 16)
-    run = Driver(options)
+    run = PathDriver(options)
     try:
         for name, numbers in random_steps(seed, PAST, options):
             run.step(name, *numbers)

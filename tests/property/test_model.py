@@ -14,8 +14,9 @@ import pytest
 from hypothesis import settings
 from hypothesis.stateful import RuleBasedStateMachine, rule
 
-from tests.property.driver import Driver, Options
+from tests.property.driver import Options
 from tests.property.pair import Pair
+from tests.property.path_driver import PathDriver
 from tests.property.steps import NUMBER_MAX, PAIR_WEIGHTS, WEIGHTS, random_steps, run
 
 KINDS = {
@@ -70,7 +71,7 @@ def rules_of(weights: dict[str, tuple[int, int]]) -> dict[str, Callable[..., Non
 class StoreMachine(RuleBasedStateMachine):
     """What hypothesis drives; the rules are added below."""
 
-    driver: Driver
+    driver: PathDriver
 
     def teardown(self) -> None:
         self.driver.end()
@@ -81,7 +82,7 @@ class OneStore(StoreMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.driver = Driver()
+        self.driver = PathDriver()
 
 
 class TwoStores(StoreMachine):

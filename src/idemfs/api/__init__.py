@@ -14,6 +14,7 @@ import os
 
 from idemfs.api.filesets import Fileset, Filesets
 from idemfs.api.filesystem import FileSystem
+from idemfs.api.restoring import RestoreInfo
 from idemfs.api.snapshot_writing import WritableSnapshot
 from idemfs.api.snapshots import Snapshots, SnapshotView
 from idemfs.limits import BLOCK_SIZE_DEFAULT
@@ -32,6 +33,7 @@ __all__ = [
     "FilesetInfo",
     "Filesets",
     "Policy",
+    "RestoreInfo",
     "SnapshotInfo",
     "SnapshotView",
     "Snapshots",

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Iterable, Iterator
+from typing import overload
 
+from idemfs.api.names import AnyPath
+from idemfs.api.restoring import RestoreInfo, restore_path
 from idemfs.api.snapshot_writing import SnapshotWriting
 from idemfs.api.view import TreeView
 from idemfs.errors import FilesetMissing, SnapshotError, SnapshotHeld, SnapshotMissing
@@ -141,13 +144,56 @@ class Snapshots(SnapshotWriting):
             manage.rename(self._store, snapshot, new_name)
             return self._info(snapshot)
 
-    def restore(self, name: str, undo_name: str | None = None) -> SnapshotInfo:
+    @overload
+    def restore(self, name: str, undo_name: str | None = None) -> SnapshotInfo: ...
+    @overload
+    def restore(
+        self,
+        name: str,
+        undo_name: str | None = None,
+        *,
+        path: AnyPath,
+        to: AnyPath | None = None,
+        to_fileset: str | None = None,
+        dry_run: bool = False,
+    ) -> RestoreInfo: ...
+    def restore(
+        self,
+        name: str,
+        undo_name: str | None = None,
+        *,
+        path: AnyPath | None = None,
+        to: AnyPath | None = None,
+        to_fileset: str | None = None,
+        dry_run: bool = False,
+    ) -> SnapshotInfo | RestoreInfo:
         """Make the active state that of a snapshot; the snapshot that undoes it. Newer ones stay; durable on return.
 
         ``undo_name``: ``before-restore-NAME`` unless given. Files that are open show what the snapshot has of
         them. Refused while a fileset appears in a directory that the snapshot has not, or not empty.
-        Raises ``SnapshotExists``, ``FilesetInUse``, ``NotPrimary``, ``NoSpace``, ``CommitFailed``.
+
+        ``path``: only what has this path in the snapshot, a file or a directory with all that is in it; who has
+        a name elsewhere by now stays as it is. It comes back where it was, or with ``to`` at another path of the
+        store, which nothing has or which is an empty directory; or as all that is in fileset ``to_fileset``, which
+        is empty. What is restored elsewhere can be removed again, so no snapshot is left to undo that unless
+        ``undo_name`` is given. ``dry_run``: only say what would be done.
+
+        Raises ``SnapshotExists``, ``FilesetInUse``, ``NotPrimary``, ``NoSpace``, ``CommitFailed``; for a path
+        ``OSError`` as well, ``QuotaExceeded`` among them. Then nothing was changed.
         """
+        if path is not None:
+            with self._store.lock:
+                return restore_path(
+                    self._tree,
+                    self._find(name),
+                    path,
+                    to=to,
+                    to_fileset=to_fileset,
+                    undo_name=undo_name,
+                    dry_run=dry_run,
+                )
+        if to is not None or to_fileset is not None or dry_run:
+            raise SnapshotError("what is to be restored elsewhere needs a path; '/' is all that the snapshot has")
         with self._store.exclusive():
             self._tree.refuse_unless_primary()
             snapshot = self._find(name)

@@ -32,6 +32,7 @@ _KEY_SIZES = {
     b"T": 1,
     b"U": 3,
     b"W": 17,
+    b"Y": 1,
 }
 _EIGHT = frozenset((b"D", b"E", b"H", b"L", b"R"))
 """Tables of which each value is one number of 8 bytes."""
@@ -130,6 +131,9 @@ def _read_record(
             policy.unpack(value)
         case b"D" | b"E" | b"R":
             return
+        case b"Y":
+            if len(value) != 10:
+                raise Damaged("names no snapshot")
         case _:
             raise Damaged("is in no table of this format")
 

@@ -22,7 +22,7 @@ from idemfs.snapshots.received import BASE
 from idemfs.store.store import Store
 from idemfs.vfs.tree import Tree
 
-_UNDER_WAY = (keys.replication("restore"), keys.replication("rollback"))
+_UNDER_WAY = (keys.replication("restore"), keys.replication("rollback"), keys.UNDOING)
 
 
 def find(store_or_tree: Store | Tree, *, read_data: bool = False) -> Iterator[Finding]:

@@ -16,7 +16,7 @@
              'K' · fileset(2)                   policy               'D' · fileset(2)              schedule state
              'L' · snapshot(8)                  lock                 'I'                           mark of the log
              'U' · fileset(2)                   usage of a fileset    'G' · fileset(2)              origin of a clone
-             'W' · snapshot(8) · ino(8)         orphan in a snapshot that is written to
+             'W' · snapshot(8) · ino(8)         orphan in a written snapshot           'Y'          restore of a subtree
 
 Values of link and xattr records start with ``PRESENT``, since in the shadow table
 an empty value is ``ABSENT``. A shadow key cannot be taken for the key of a longer name: snapshot ids start
@@ -36,6 +36,8 @@ NAME_AT = 9
 PRESENT = b"\x01"
 STORE_STATE = b"T"
 LOG_MARK = b"I"
+UNDOING = b"Y"
+"""Of the record that says which snapshot a restore of a subtree that is under way is undone with."""
 END = b"\xff" * 16
 """Greater than every key of the small table."""
 

@@ -10,7 +10,7 @@ import errno
 from idemfs.ids import Ino
 from idemfs.limits import TIME_NS_MAX, TIME_NS_MIN
 from idemfs.mount import wire
-from idemfs.mount.nodes import MADE_UP, Nodes
+from idemfs.mount.nodes import Nodes, kind_of
 from idemfs.mount.server import Handler, Reply
 from idemfs.mount.wire import Opcode, Request, Valid
 from idemfs.vfs import acl
@@ -78,14 +78,14 @@ class AttributeRequests:
 
     def getxattr(self, request: Request) -> Reply:
         (size,) = wire.GETXATTR_IN.unpack_from(request.body)
-        if request.node in MADE_UP:
+        if kind_of(request.node):
             raise posix(errno.ENODATA)
         reader, ino = self._nodes.place(request.node)
         return _sized(reader.xattr(ino, request.name(wire.GETXATTR_IN.size)), size)
 
     def listxattr(self, request: Request) -> Reply:
         (size,) = wire.GETXATTR_IN.unpack_from(request.body)
-        if request.node in MADE_UP:
+        if kind_of(request.node):
             return _sized(b"", size)
         reader, ino = self._nodes.place(request.node)
         names = reader.xattr_names(ino)
@@ -113,7 +113,7 @@ class AttributeRequests:
         return b""
 
     def statfs(self, request: Request) -> Reply:
-        is_active = self._nodes.shows_active and request.node not in MADE_UP
+        is_active = self._nodes.shows_active and not kind_of(request.node)
         found = self._tree.statfs(self._nodes.place(request.node)[1] if is_active else None)
         return wire.STATFS_OUT.pack(
             found.f_blocks,

@@ -16,10 +16,11 @@ from time import monotonic
 
 from idemfs.ids import Ino
 from idemfs.mount import wire
-from idemfs.mount.nodes import FOLDER, FOLDER_NAME, ROOT, Nodes
+from idemfs.mount.nodes import FOLDER, FOLDER_NAME, Nodes, kind_of
 from idemfs.mount.server import Handler, Reply
 from idemfs.mount.wire import Opcode, Request
 from idemfs.vfs.reader import Reader, posix
+from idemfs.vfs.sharing import copy_range
 from idemfs.vfs.tree import AllocateFlag
 
 _OPEN_FLAGS = wire.OPEN_KEEP_CACHE | wire.OPEN_NOFLUSH
@@ -158,6 +159,7 @@ class ContentRequests:
             Opcode.SYNCFS: self.syncfs,
             Opcode.FALLOCATE: self.fallocate,
             Opcode.LSEEK: self.lseek,
+            Opcode.COPY_FILE_RANGE: self.copy_file_range,
         }
 
     def open(self, request: Request) -> Reply:
@@ -185,9 +187,9 @@ class ContentRequests:
     def create(self, request: Request) -> Reply:
         flags, mode, umask, open_flags = wire.CREATE_IN.unpack_from(request.body)
         name = request.name(wire.CREATE_IN.size)
-        if request.node == ROOT and name == FOLDER_NAME:
+        if name == FOLDER_NAME and self._nodes.folder_at(request.node):
             raise posix(errno.EISDIR)
-        if request.node == FOLDER:
+        if kind_of(request.node) == FOLDER:
             raise posix(errno.EPERM)
         parent = self._nodes.changing(request.node)
         opened = OPENED
@@ -286,3 +288,14 @@ class ContentRequests:
             raise posix(errno.EINVAL)
         reader, ino = self._nodes.place(request.node)
         return wire.LSEEK_OUT.pack(reader.seek(ino, offset, hole=whence == _SEEK_HOLE))
+
+    def copy_file_range(self, request: Request) -> Reply:
+        _, offset, node, _, target_offset, size, _ = wire.COPY_FILE_RANGE_IN.unpack_from(request.body)
+        ino = self._nodes.changing(node)
+        reader, source = self._nodes.place(request.node)
+        with self._store.lock:
+            self._tree.drop_capability(ino)
+            copied = copy_range(self._tree, reader, source, offset, ino, target_offset, size)
+            if reader is self._nodes.active:
+                self._tree.touch_atime(source)
+        return wire.WRITE_OUT.pack(copied)

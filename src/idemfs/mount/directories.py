@@ -21,7 +21,7 @@ from idemfs.ids import ROOT_NUMBER, Ino, fileset_of, make_ino, number_of
 from idemfs.ids import Number as NumberType
 from idemfs.mount import wire
 from idemfs.mount.contents import OpenInodes
-from idemfs.mount.nodes import FOLDER, FOLDER_NAME, ROOT, Nodes
+from idemfs.mount.nodes import FOLDER, FOLDER_NAME, ROOT, Nodes, kind_of
 from idemfs.mount.server import Handler, Reply
 from idemfs.mount.snapshot_folder import SnapshotFolder
 from idemfs.mount.wire import Opcode, Request
@@ -73,21 +73,21 @@ class DirectoryRequests:
         }
 
     def opendir(self, request: Request) -> Reply:
-        if request.node != FOLDER:
+        if kind_of(request.node) != FOLDER:
             with self._nodes.tree.store.lock:
                 reader, ino = self._nodes.place(request.node)
                 if request.node != ROOT:
                     reader.directory(ino)
                 self._opened.add(request.node, reader, ino)
         flags, _ = wire.OPEN_IN.unpack_from(request.body)
-        kind = _WITH_FOLDER if request.node == ROOT and not flags else 0
+        kind = _WITH_FOLDER if self._nodes.folder_at(request.node) and not flags else 0
         return wire.OPEN_OUT.pack(next(self._handles) | kind, 0, 0)
 
     def releasedir(self, request: Request) -> Reply:
         (handle,) = wire.RELEASE_IN.unpack_from(request.body)
         with self._lock:
             self._last.pop(handle, None)
-        if request.node != FOLDER:
+        if kind_of(request.node) != FOLDER:
             self._opened.discard(request.node)
         return b""
 
@@ -113,11 +113,11 @@ class DirectoryRequests:
         if cookie in (0, _SELF):
             parts.append(self._dirent(node, _PARENT, _DIRECTORY, b"..", plus))
             if handle & _WITH_FOLDER:
-                parts.append(self._dirent(FOLDER, _PARENT, _DIRECTORY, FOLDER_NAME, plus))
+                parts.append(self._dirent(self._nodes.folder_at(node), _PARENT, _DIRECTORY, FOLDER_NAME, plus))
         left = size - sum(map(len, parts))
-        if node == FOLDER:
-            after = b"" if cookie in _FIRST else self._place_in_folder(handle, cookie)
-            self._list_folder(after, left, parts, names, plus)
+        if kind_of(node) == FOLDER:
+            after = b"" if cookie in _FIRST else self._place_in_folder(node, handle, cookie)
+            self._list_folder(node, after, left, parts, names, plus)
         else:
             with self._nodes.tree.store.lock:
                 reader, ino = self._nodes.place(node)
@@ -131,8 +131,8 @@ class DirectoryRequests:
         entry = wire.dirent(number, cookie, kind, name)
         return wire.NO_ENTRY + entry if plus else entry
 
-    def _list_folder(self, after: bytes, left: int, parts: list[bytes], names: Names, plus: bool) -> None:
-        for name, number, kind in self._folder.entries():
+    def _list_folder(self, node: int, after: bytes, left: int, parts: list[bytes], names: Names, plus: bool) -> None:
+        for name, number, kind in self._folder.entries(node):
             if name <= after:
                 continue
             at = cookie_of(name, number)
@@ -203,9 +203,9 @@ class DirectoryRequests:
                 return name
         raise posix(errno.ENOENT, "the place in the listing is gone")
 
-    def _place_in_folder(self, handle: int, cookie: int) -> bytes:
-        name = self._after(FOLDER, handle, cookie)
+    def _place_in_folder(self, node: int, handle: int, cookie: int) -> bytes:
+        name = self._after(node, handle, cookie)
         if name is not None:
             return name
-        found = (name for name, number, _ in self._folder.entries() if cookie_of(name, number) == cookie)
+        found = (name for name, number, _ in self._folder.entries(node) if cookie_of(name, number) == cookie)
         return next(found, b"\xff")

@@ -10,7 +10,7 @@ import stat
 
 from idemfs.ids import Ino
 from idemfs.mount import wire
-from idemfs.mount.nodes import FOLDER, FOLDER_NAME, LATEST, ROOT, UP, UP_TARGET, Nodes
+from idemfs.mount.nodes import FOLDER, FOLDER_NAME, LATEST, ROOT, UP, UP_TARGET, Nodes, kind_of, made_up
 from idemfs.mount.server import Handler, Reply
 from idemfs.mount.snapshot_folder import SnapshotFolder
 from idemfs.mount.wire import Opcode, Request
@@ -45,23 +45,23 @@ class NameRequests:
     def lookup(self, request: Request) -> Reply:
         name = bytes(request.body[:-1])
         node = request.node
-        if node == ROOT and name == FOLDER_NAME:
-            return self._folder.entry(FOLDER)
-        if node == FOLDER:
-            return self._folder.lookup(name)
+        if name == FOLDER_NAME and (folder := self._nodes.folder_at(node)):
+            return self._folder.entry(folder)
+        if kind_of(node) == FOLDER:
+            return self._folder.lookup(node, name)
         if name == b".":
             return self._itself(node)
         reader, directory = self._nodes.place(node)
         if name == FOLDER_NAME and directory == reader.root and reader.snapshot is not None:
-            return self._folder.entry(UP)
+            return self._folder.entry(made_up(reader.fileset, UP))
         if name == b".." and directory == reader.root and reader.snapshot is not None and node != ROOT:
-            return self._folder.entry(FOLDER)
+            return self._folder.entry(made_up(reader.fileset, FOLDER))
         with reader.store.lock:
             return self._nodes.entry(reader, reader.lookup(directory, name))
 
     def _itself(self, node: int) -> Reply:
         """What a file handle names, a file as well: it outlives what the kernel knows, and even the mount."""
-        if node in (LATEST, UP):
+        if kind_of(node):
             return self._folder.entry(node)
         reader, ino = self._nodes.place(node)
         return self._nodes.entry(reader, ino)
@@ -71,7 +71,7 @@ class NameRequests:
 
     def _place(self, node: int, name: bytes) -> Ino:
         """The directory in which ``name`` is going to be changed."""
-        if node == ROOT and name == FOLDER_NAME:
+        if name == FOLDER_NAME and self._nodes.folder_at(node):
             raise posix(errno.EEXIST)
         return self._nodes.changing(node)
 
@@ -84,8 +84,8 @@ class NameRequests:
     def mkdir(self, request: Request) -> Reply:
         mode, umask = wire.MKDIR_IN.unpack_from(request.body)
         name = request.name(wire.MKDIR_IN.size)
-        if request.node == FOLDER:
-            return self._folder.create(name)
+        if kind_of(request.node) == FOLDER:
+            return self._folder.create(request.node, name)
         parent = self._place(request.node, name)
         mode = stat.S_IFDIR | mode & 0o7777
         return self._made(self._tree.create(parent, name, mode, request.uid, request.gid, umask=umask))
@@ -96,25 +96,26 @@ class NameRequests:
         return self._made(self._tree.create(parent, name, stat.S_IFLNK | 0o777, request.uid, request.gid, data=target))
 
     def readlink(self, request: Request) -> Reply:
-        if request.node == LATEST:
-            return self._folder.latest()
-        if request.node == UP:
+        kind = kind_of(request.node)
+        if kind == LATEST:
+            return self._folder.latest(request.node)
+        if kind == UP:
             return UP_TARGET
         reader, ino = self._nodes.place(request.node)
         return reader.readlink(ino)
 
     def unlink(self, request: Request) -> Reply:
         name = request.name()
-        if request.node == FOLDER:
+        if kind_of(request.node) == FOLDER:
             raise posix(errno.EPERM)
         self._tree.unlink(self._place(request.node, name), name)
         return b""
 
     def rmdir(self, request: Request) -> Reply:
         name = request.name()
-        if request.node == FOLDER:
-            self._folder.delete(name)
-        elif request.node == ROOT and name == FOLDER_NAME:
+        if kind_of(request.node) == FOLDER:
+            self._folder.delete(request.node, name)
+        elif name == FOLDER_NAME and self._nodes.folder_at(request.node):
             raise posix(errno.EBUSY)
         else:
             self._tree.rmdir(self._nodes.changing(request.node), name)
@@ -130,14 +131,14 @@ class NameRequests:
 
     def _rename(self, request: Request, new_node: int, flags: int, start: int) -> Reply:
         name, new_name, *_ = request.names(start)
-        if request.node == FOLDER == new_node:
-            self._folder.rename(name, new_name)
+        if kind_of(request.node) == FOLDER and request.node == new_node:
+            self._folder.rename(request.node, name, new_name)
             return b""
-        if FOLDER in (request.node, new_node):
+        if FOLDER in (kind_of(request.node), kind_of(new_node)):
             raise posix(errno.EXDEV)
         if flags & ~(RenameFlag.NOREPLACE | RenameFlag.EXCHANGE):
             raise posix(errno.EINVAL)
-        if request.node == ROOT and name == FOLDER_NAME:
+        if name == FOLDER_NAME and self._nodes.folder_at(request.node):
             raise posix(errno.EBUSY)
         parent, new_parent = self._nodes.changing(request.node), self._place(new_node, new_name)
         self._tree.rename(parent, name, new_parent, new_name, RenameFlag(flags))

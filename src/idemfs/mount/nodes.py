@@ -4,9 +4,10 @@
 
     number of an active inode (fileset · number)           the active file system; 1 is the root of the root fileset
     1 · snapshot id (28 bits) · number (35 bits)            an inode as a snapshot sees it
-    1 · 0 (28 bits) · 1, 2, 3                               .snapshots, .snapshots/latest, .snapshots/NAME/.snapshots
+    1 · 0 (28 bits) · fileset (33 bits) · 1, 2, 3           .snapshots, .snapshots/latest, .snapshots/NAME/.snapshots
 
-No number is ever reused, so nothing is kept for what the kernel knows, and forgetting costs nothing. On a standby,
+No number is ever reused, so nothing is kept for what the kernel knows, and forgetting costs nothing; of which fileset a
+snapshot is, is remembered, and looked for if it is not. On a standby,
 and in a mount of one snapshot, the root stands for that snapshot's root, and all below it has its numbers.
 
 Threads: any.
@@ -16,12 +17,13 @@ from __future__ import annotations
 
 import errno
 import stat
+from contextlib import suppress
 
 from idemfs.errors import SnapshotMissing
 from idemfs.format.inode import Inode
 from idemfs.format.role import Role
-from idemfs.format.tables import Snapshot
-from idemfs.ids import ROOT_INO, ROOT_NUMBER, Ino, SnapshotId, fileset_of, make_ino, number_of
+from idemfs.format.tables import COMPLETE, Snapshot
+from idemfs.ids import ROOT_INO, ROOT_NUMBER, FilesetId, Ino, SnapshotId, fileset_of, make_ino, number_of
 from idemfs.mount import wire
 from idemfs.vfs.fileset_state import new_inode
 from idemfs.vfs.reader import Reader, posix
@@ -32,12 +34,12 @@ ID_BITS, NUMBER_BITS = 28, 35
 _NUMBER_MASK = (1 << NUMBER_BITS) - 1
 
 ROOT = int(ROOT_INO)
-FOLDER = SNAPSHOT_BIT | 1
-LATEST = SNAPSHOT_BIT | 2
-UP = SNAPSHOT_BIT | 3
-"""In the root of each snapshot, a link to ``..``: a dynamic link is told the same way from there as from the root."""
+FOLDER, LATEST, UP = 1, 2, 3
+"""What the mount makes up for each fileset. The last one is, in the root of each snapshot, a link to ``..``: a dynamic
+link is told the same way from there as from the root."""
+_KIND_BITS = 2
+_FIRST_IN_SNAPSHOTS = SNAPSHOT_BIT | 1 << NUMBER_BITS
 UP_TARGET = b".."
-MADE_UP = (FOLDER, LATEST, UP)
 
 FOLDER_NAME = b".snapshots"
 _READER_COUNT_MAX = 1000
@@ -46,6 +48,24 @@ LONG_SECONDS = 3600
 """How long the kernel may believe what it was told: nobody else changes it, or else the kernel is told."""
 SHORT_SECONDS = 1
 """The same for a kernel that cannot be told to forget all names, after a restore."""
+
+
+def made_up(fileset: FilesetId, kind: int) -> int:
+    """The kernel's number of what the mount makes up."""
+    return SNAPSHOT_BIT | fileset << _KIND_BITS | kind
+
+
+def kind_of(node: int) -> int:
+    """``FOLDER``, ``LATEST`` or ``UP``; 0 for what is in the store."""
+    return node & (1 << _KIND_BITS) - 1 if SNAPSHOT_BIT <= node < _FIRST_IN_SNAPSHOTS else 0
+
+
+def fileset_of_made_up(node: int) -> FilesetId:
+    return FilesetId((node & _NUMBER_MASK) >> _KIND_BITS)
+
+
+def is_in_snapshot(node: int) -> bool:
+    return node >= _FIRST_IN_SNAPSHOTS
 
 
 class Nodes:
@@ -57,10 +77,12 @@ class Nodes:
         """What can be changed: the active file system, or in its place a snapshot that is mounted to be written to."""
         self.snapshot = snapshot
         self.fileset = tree.fileset if snapshot is None else snapshot.fileset
-        """Whose snapshots are shown."""
+        """Whose root is shown at the root of the mount."""
         self.seconds = LONG_SECONDS
         self._block_size = min(tree.store.block_size, wire.WRITE_SIZE_MAX)
         self._readers: dict[int, Reader] = {}
+        self._filesets: dict[int, FilesetId] = {}
+        """Of snapshots that the kernel may have been told of."""
 
     @property
     def shows_active(self) -> bool:
@@ -75,9 +97,19 @@ class Nodes:
                 raise posix(errno.ESTALE)
             reader = self.shown_reader()
             return reader, reader.root
-        return self.snapshot_reader(node >> NUMBER_BITS & (1 << ID_BITS) - 1), make_ino(
-            self.fileset, number_of(Ino(node & _NUMBER_MASK))
-        )
+        reader = self.snapshot_reader(node >> NUMBER_BITS & (1 << ID_BITS) - 1)
+        return reader, make_ino(reader.fileset, number_of(Ino(node & _NUMBER_MASK)))
+
+    def folder_at(self, node: int) -> int:
+        """The number of ``.snapshots`` in a directory, the root of a fileset; 0 for others, which have none."""
+        if node == ROOT:
+            return made_up(self.fileset, FOLDER)
+        is_root = node < SNAPSHOT_BIT and number_of(Ino(node)) == ROOT_NUMBER and self.shows_active
+        return made_up(fileset_of(Ino(node)), FOLDER) if is_root else 0
+
+    def root_of(self, fileset: FilesetId) -> int:
+        """The number of the directory that ``.snapshots`` is in."""
+        return ROOT if fileset == self.fileset else int(make_ino(fileset, ROOT_NUMBER))
 
     def shown_reader(self) -> Reader:
         """What the root shows when it is not the active file system."""
@@ -91,13 +123,26 @@ class Nodes:
         if reader is None:
             with self.tree.store.lock:
                 try:
-                    snapshot = self.tree.store.catalog.snapshot(self.fileset, SnapshotId(number))
+                    snapshot = self._snapshot(SnapshotId(number))
                 except SnapshotMissing:
                     raise posix(errno.ESTALE) from None
                 if len(self._readers) >= _READER_COUNT_MAX:
                     self._readers.clear()
                 reader = self._readers[number] = self.tree.snapshot_reader(snapshot)
         return reader
+
+    def _snapshot(self, number: SnapshotId) -> Snapshot:
+        """Raises ``SnapshotMissing``."""
+        catalog = self.tree.store.catalog
+        known = self._filesets.get(number)
+        if known is not None and known in catalog.filesets:
+            return catalog.snapshot(known, number)
+        for fileset in (self.fileset, *catalog.filesets):
+            with suppress(SnapshotMissing):
+                found = catalog.snapshot(fileset, number)
+                self._filesets[number] = fileset
+                return found
+        raise SnapshotMissing(f"snapshot {number} does not exist any more")
 
     def changing(self, node: int) -> Ino:
         """The active inode of this number, to be changed. Raises ``OSError`` (EROFS)."""
@@ -122,13 +167,14 @@ class Nodes:
         if reader.snapshot is None:
             return int(ino)
         number = int(number_of(ino))
-        if reader.snapshot.id >> ID_BITS or number >> NUMBER_BITS or fileset_of(ino) != self.fileset:
+        if reader.snapshot.id >> ID_BITS or number >> NUMBER_BITS:
             raise posix(errno.EOVERFLOW, "this snapshot or inode has a number that the mount cannot show")
+        self._filesets[reader.snapshot.id] = reader.fileset
         return SNAPSHOT_BIT | reader.snapshot.id << NUMBER_BITS | number
 
     def inode(self, node: int) -> Inode:
         """What the kernel's number names. Raises ``OSError`` (ENOENT, ESTALE)."""
-        if node in MADE_UP:
+        if kind_of(node):
             return self._made_up(node)
         reader, ino = self.place(node)
         try:
@@ -140,23 +186,31 @@ class Nodes:
 
     def _made_up(self, node: int) -> Inode:
         """``.snapshots`` belongs to the store's owner: who may write there takes and deletes snapshots."""
+        kind, fileset = kind_of(node), fileset_of_made_up(node)
         with self.tree.store.lock:
-            snapshots = self.tree.store.catalog.snapshots(self.fileset)
-            root = self.tree.reader.view.inode(make_ino(self.fileset, ROOT_NUMBER))
+            snapshots = self.snapshots(fileset)
+            root = self.tree.reader.view.inode(make_ino(fileset, ROOT_NUMBER))
         time = max((each.created_ns for each in snapshots), default=self.tree.store.superblock.created_ns)
-        mode = stat.S_IFDIR | 0o755 if node == FOLDER else stat.S_IFLNK | 0o777
+        mode = stat.S_IFDIR | 0o755 if kind == FOLDER else stat.S_IFLNK | 0o777
         made = new_inode(mode, root.uid if root else 0, root.gid if root else 0, time)
-        if node == FOLDER:
+        if kind == FOLDER:
             made.size = len(snapshots)
         else:
-            newest = None if node == UP else self.tree.newest_snapshot(self.fileset)
+            newest = None if kind == UP else self.tree.newest_snapshot(fileset)
             made.size = len(newest.name.encode()) if newest is not None else len(UP_TARGET)
-        made.nlink = 2 + len(snapshots) if node == FOLDER else 1
+        made.nlink = 2 + len(snapshots) if kind == FOLDER else 1
         return made
+
+    def snapshots(self, fileset: FilesetId) -> list[Snapshot]:
+        """Those that a fileset shows. Raises ``OSError`` (ESTALE) for one that is no more."""
+        found = self.tree.store.catalog.filesets.get(fileset)
+        if found is None or found.state != COMPLETE:
+            raise posix(errno.ESTALE, "the fileset was deleted")
+        return self.tree.store.catalog.snapshots(fileset)
 
     def attributes(self, node: int) -> bytes:
         """``struct fuse_attr`` of the kernel's number."""
-        return self.pack(node, *self.place(node)) if node not in (*MADE_UP, ROOT) else self._pack_special(node)
+        return self.pack(node, *self.place(node)) if node != ROOT and not kind_of(node) else self._pack_special(node)
 
     def _pack_special(self, node: int) -> bytes:
         if node == ROOT and self.shows_active:
@@ -187,7 +241,7 @@ class Nodes:
 
     def attr(self, node: int) -> bytes:
         """``struct fuse_attr_out`` of the kernel's number."""
-        if node not in (*MADE_UP, ROOT):
+        if node != ROOT and not kind_of(node):
             return wire.attr_out(*self._told(node, *self.place(node)))
         is_steady = node == ROOT and self.shows_active
         return wire.attr_out(self.seconds if is_steady else 0, self._pack_special(node))

@@ -25,7 +25,7 @@ from idemfs.mount.channel import Channel
 from idemfs.mount.contents import ContentRequests, OpenInodes
 from idemfs.mount.directories import DirectoryRequests
 from idemfs.mount.names import NameRequests
-from idemfs.mount.nodes import FOLDER, ROOT, SHORT_SECONDS, Nodes
+from idemfs.mount.nodes import ROOT, SHORT_SECONDS, Nodes, is_in_snapshot
 from idemfs.mount.server import Server
 from idemfs.mount.snapshot_folder import SnapshotFolder
 from idemfs.mount.wire import Notice, Opcode, Request
@@ -108,7 +108,7 @@ class Session:
     def forget_snapshots(self) -> None:
         """A snapshot was deleted: what is open in it is asked for again, and fails."""
         for node in self._opened.numbers():
-            if node > FOLDER:
+            if is_in_snapshot(node):
                 self._channel.notify(Notice.INVAL_INODE, wire.INVAL_INODE.pack(node, 0, 0))
 
 

@@ -65,6 +65,7 @@ class Opcode(IntEnum):
     READDIRPLUS = 44
     RENAME2 = 45
     LSEEK = 46
+    COPY_FILE_RANGE = 47
     SYNCFS = 50
     TMPFILE = 51
 
@@ -143,6 +144,7 @@ GETXATTR_OUT = GETXATTR_IN
 FALLOCATE_IN = Struct("=QQQI4x")
 LSEEK_IN = Struct("=QQI4x")
 LSEEK_OUT = Struct("=Q")
+COPY_FILE_RANGE_IN = Struct("=QQQQQQQ")
 STATFS_OUT = Struct("=QQQQQIII28x")
 DIRENT = Struct("=QQII")
 INVAL_INODE = Struct("=Qqq")

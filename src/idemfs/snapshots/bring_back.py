@@ -177,7 +177,7 @@ def resume(active: Active) -> None:
 
 def pending(store: Store) -> Snapshot | None:
     """The snapshot that ``resume`` will bring the active state to, when the store is opened to write."""
-    value = store.small.get(_RESTORE) or store.small.get(_ROLLBACK)
+    value = store.small.get(_RESTORE) or store.small.get(_ROLLBACK) or store.small.get(keys.UNDOING)
     return None if value is None else store.catalog.snapshot(*_target(value))
 
 
@@ -238,10 +238,10 @@ def _bring_back_blocks(
                 store.space.share(address)
                 number = index * INDIRECT_ENTRY_COUNT + entry
                 active.set_block(ino, node, number, address, checksum, number * block_size)
-    _trim_tail(active, ino, node, target, frees)
+    trim_tail(active, ino, node, target, frees)
 
 
-def _trim_tail(active: Active, ino: Ino, node: Inode, target: Inode, frees: bool) -> None:
+def trim_tail(active: Active, ino: Ino, node: Inode, target: Inode, frees: bool) -> None:
     """Active blocks hold nothing past the size of their file: the one block that a restore may have to write."""
     store = active.store
     number = target.size // store.block_size

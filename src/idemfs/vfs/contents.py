@@ -16,7 +16,7 @@ from idemfs.errors import DamagedBlock, NoSpace
 from idemfs.format.address import HOLE
 from idemfs.format.inode import INLINE, Inode
 from idemfs.format.tables import STORE_COMPRESSION, ZSTD_COMPRESSION
-from idemfs.ids import Ino
+from idemfs.ids import Address, Ino
 from idemfs.limits import DIRTY_DATA_BYTES_MAX, FILE_SIZE_MAX, SECTOR_SIZE
 from idemfs.versions.active import Active
 from idemfs.vfs.reader import posix
@@ -114,6 +114,15 @@ class Contents:
             # This block lies past the size until the caller has set it.
             node.size = max(node.size, number * self.block_size + end)
             self.flush()
+
+    def share(self, ino: Ino, node: Inode, number: int, address: Address, checksum: int) -> None:
+        """A whole block is that of another file too. Raises ``NoSpace``."""
+        if node.is_inline:
+            self._leave_inline(ino, node)
+        self._forget(ino, number)
+        self.store.space.share(address)
+        self.active.set_block(ino, node, number, address, checksum, number * self.block_size)
+        node.size = max(node.size, (number + 1) * self.block_size)
 
     def _leave_inline(self, ino: Ino, node: Inode) -> None:
         """The content of an inline file becomes its first block."""

@@ -19,7 +19,18 @@ from idemfs.format.role import Role, RoleRecord
 from idemfs.format.tables import Snapshot
 from idemfs.ids import NO_SNAPSHOT, ROOT_FILESET, ROOT_NUMBER, FilesetId, Ino, fileset_of, make_ino
 from idemfs.limits import INDIRECT_ENTRY_COUNT, SECTOR_SIZE
-from idemfs.snapshots import bring_back, delete, drop, promote, quota, received, refresh, usage, write
+from idemfs.snapshots import (
+    bring_back,
+    delete,
+    drop,
+    promote,
+    quota,
+    received,
+    refresh,
+    restore_path,
+    usage,
+    write,
+)
 from idemfs.store.store import Store
 from idemfs.versions import origin
 from idemfs.versions.active import Active
@@ -80,6 +91,7 @@ class FilesetState:
     def recover(self) -> None:
         """What a crash or another primary left: interrupted deletions and restores, files unlinked while open."""
         bring_back.resume(self.active)
+        restore_path.resume(self.active)
         delete.resume(self.active)
         drop.resume(self.active)
         promote.resume(self.active)
@@ -87,7 +99,7 @@ class FilesetState:
         if self.role.role is Role.PRIMARY:
             write.resume(self.active)
             for key, _ in self.store.small.scan(*keys.prefix_range(b"O"), 1 << 30):
-                self._reclaim(Ino(int.from_bytes(key[1:], "big")))
+                self.reclaim(Ino(int.from_bytes(key[1:], "big")))
             if self.active.inode(self.root) is None and self._is_untouched():
                 self.make_root()
 
@@ -186,7 +198,7 @@ class FilesetState:
         if ino in self._open_counts or block_count > INDIRECT_ENTRY_COUNT:
             self.store.small.put(keys.orphan(ino), b"")
             if ino not in self._open_counts:
-                self._reclaim(ino)
+                self.reclaim(ino)
         else:
             self.contents.drop(ino)
             self.active.remove_inode(ino, block_count)
@@ -195,7 +207,10 @@ class FilesetState:
         node = self.active.inode(ino)
         return 0 if node is None or not node.is_file or node.is_inline else -(-node.size // self.store.block_size)
 
-    def _reclaim(self, ino: Ino) -> None:
+    def is_open(self, ino: Ino) -> bool:
+        return ino in self._open_counts
+
+    def reclaim(self, ino: Ino) -> None:
         """Free an orphan, a part at a time, from its end. Without room for that it stays until the next opening."""
         with self.store.lock, suppress(NoSpace):
             while True:
@@ -231,7 +246,7 @@ class FilesetState:
             del self._open_counts[ino]
             node = self.active.inode(ino)
             if node is not None and not node.nlink and self.role.role is Role.PRIMARY and not self.store.readonly:
-                self._reclaim(ino)
+                self.reclaim(ino)
 
     def sync(self) -> None:
         """Everything that was changed before is durable on return."""

@@ -50,6 +50,10 @@ class Namespace(FilesetState):
             raise posix(errno.EBUSY, "a fileset appears in the place of this directory")
         return node
 
+    def refuse_as_parent(self, ino: Ino) -> None:
+        """Raises what making something in this directory would raise, whatever it is."""
+        self._directory(ino)
+
     def refuse_junction(self, ino: Ino) -> None:
         """Before a directory is removed or replaced. Raises ``OSError`` (EBUSY)."""
         number = self._junctions.get(ino)

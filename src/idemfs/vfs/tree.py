@@ -32,7 +32,7 @@ from idemfs.vfs import acl
 from idemfs.vfs.fileset_state import RECLAIM_BLOCK_COUNT, RECLAIM_BYTES, RECLAIM_RECORD_COUNT, RECORD_SIZE
 from idemfs.vfs.junctions import Junctions
 from idemfs.vfs.namespace import RenameFlag
-from idemfs.vfs.reader import posix
+from idemfs.vfs.reader import Reader, posix
 
 __all__ = ["RenameFlag", "Tree", "XattrFlag"]
 
@@ -322,6 +322,28 @@ class Tree(Junctions):
                     done += self.write(record.ino, offset + done, data[done:])
             node = self.active.change_inode(record.ino)
             node.mtime, node.ctime = record.mtime, record.ctime
+
+    def share_blocks(self, reader: Reader, source: Ino, first: int, ino: Ino, target: int, count: int) -> int:
+        """Let blocks from ``target`` on be those of another file, from ``first`` on, which lie whole in that one.
+
+        How many were shared: fewer where one waits to be written. Raises as ``write``.
+        """
+        return self._with_room(lambda: self._share_blocks(reader, source, first, ino, target, count))
+
+    def _share_blocks(self, reader: Reader, source: Ino, first: int, ino: Ino, target: int, count: int) -> int:
+        size = RECORD_SIZE + 100 * count + 4 * self.store.superblock.inline_size
+        self._change(5 * count + 20, size, grows=ino, data=count * self.store.block_size)
+        node = self.active.change_inode(ino)
+        done = 0
+        while done < count:
+            if reader is self.reader and self.contents.waiting(source, first + done) is not None:
+                break
+            address, checksum = reader.view.block(source, first + done)
+            self.contents.share(ino, node, target + done, address, checksum)
+            done += 1
+        if done:
+            node.mtime = node.ctime = self.store.clock.now_ns()
+        return done
 
     def truncate(self, ino: Ino, size: int) -> None:
         if size < 0:

@@ -19,7 +19,7 @@ def test_a_snapshot_on_which_a_clone_rests_is_not_written_to(tmp_path: Path) -> 
             with pytest.raises(OSError, match="clones rest on snapshot 's'"):
                 inside.write_bytes("/f", b"new")
         for change in (lambda: fs.snapshots.write("s"), lambda: fs.snapshots.refresh("s")):
-            with pytest.raises(SnapshotHeld, match="clone.*promote"):
+            with pytest.raises(SnapshotHeld, match=r"clone.*promote"):
                 change()
         assert fs.read_bytes("/clone/f") == b"old"
         fs.filesets["clone"].promote()

@@ -1,0 +1,126 @@
+"""Copying parts of files: what arrives, what is shared, and that neither file is changed through the other."""
+
+from __future__ import annotations
+
+import errno
+from random import Random
+
+import pytest
+
+from idemfs import FileSystem
+from idemfs.errors import QuotaExceeded
+from idemfs.ids import Ino
+from idemfs.testing.builders import assert_clean, memory_tree
+from idemfs.vfs.reader import Reader
+from idemfs.vfs.sharing import copy_range
+
+BLOCK = 4096
+
+
+@pytest.fixture
+def fs() -> FileSystem:
+    return FileSystem(memory_tree(block_size=BLOCK))
+
+
+def ino_of(fs: FileSystem, path: str) -> Ino:
+    return Ino(fs.stat(path).st_ino)
+
+
+def copied(fs: FileSystem, reader: Reader, source: Ino, at: int, path: str, to: int, size: int) -> int:
+    """All of it, call by call."""
+    done = 0
+    while done < size:
+        count = copy_range(fs.tree, reader, source, at + done, ino_of(fs, path), to + done, size - done)
+        if not count:
+            break
+        done += count
+    return done
+
+
+def sectors_taken(fs: FileSystem) -> int:
+    fs.sync()
+    return fs.tree.store.space.sector_count - fs.tree.store.space.free_sectors()
+
+
+def test_whole_blocks_are_shared_and_stay_apart(fs: FileSystem) -> None:
+    content = Random(1).randbytes(20 * BLOCK)
+    fs.write_bytes("/a", content)
+    fs.write_bytes("/b", b"")
+    before = sectors_taken(fs)
+    assert copied(fs, fs.tree.reader, ino_of(fs, "/a"), 0, "/b", 0, 1 << 30) == len(content)
+    assert sectors_taken(fs) == before
+    assert fs.read_bytes("/b") == content
+    with fs.open("/b", "r+b") as file:
+        file.write(b"changed")
+    fs.unlink("/a")
+    fs.sync()
+    assert fs.read_bytes("/b") == b"changed" + content[7:]
+    assert_clean(fs.tree)
+
+
+def test_from_a_snapshot_into_another_fileset(fs: FileSystem) -> None:
+    content = Random(2).randbytes(9 * BLOCK + 100)
+    fs.write_bytes("/a", content)
+    snapshot = fs.snapshots.create("s")
+    with fs.open("/a", "ab") as file:
+        file.write(b"appended" * 1000)
+    fs.filesets.create("/home").set_quota(1 << 20)
+    fs.write_bytes("/home/b", b"longer than it" * BLOCK)
+    reader = fs.snapshots[snapshot.name].reader
+    assert copied(fs, reader, ino_of(fs, "/a"), 0, "/home/b", BLOCK, 1 << 30) == len(content)
+    expected = b"longer than it" * BLOCK
+    assert fs.read_bytes("/home/b") == expected[:BLOCK] + content + expected[BLOCK + len(content) :]
+    fs.snapshots.delete("s")
+    fs.unlink("/a")
+    assert_clean(fs.tree)
+    fs.write_bytes("/large", Random(3).randbytes(300 * BLOCK))
+    with pytest.raises(QuotaExceeded):
+        copied(fs, fs.tree.reader, ino_of(fs, "/large"), 0, "/home/b", 0, 1 << 30)
+    assert_clean(fs.tree)
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_any_part_arrives_anywhere(fs: FileSystem, seed: int) -> None:
+    rng = Random(seed)
+    contents = {
+        path: bytearray(rng.randbytes(rng.choice((0, 900, 7 * BLOCK, 11 * BLOCK + 5)))) for path in ("/a", "/b")
+    }
+    for path, content in contents.items():
+        fs.write_bytes(path, content)
+    for turn in range(60):
+        source, path = rng.choice(["/a", "/b"]), rng.choice(["/a", "/b"])
+        at, to = (rng.choice((0, BLOCK, 3 * BLOCK, rng.randrange(9 * BLOCK))) for _ in range(2))
+        size = rng.choice((1, BLOCK, 4 * BLOCK, rng.randrange(1, 6 * BLOCK)))
+        piece = bytes(contents[source][at : at + size])
+        if source == path and abs(at - to) < len(piece):
+            continue
+        assert copied(fs, fs.tree.reader, ino_of(fs, source), at, path, to, len(piece)) == len(piece)
+        target = contents[path]
+        if piece:
+            target.extend(bytes(max(0, to - len(target))))
+            target[to : to + len(piece)] = piece
+        if turn % 7 == 0:
+            fs.snapshots.create(f"s{turn}")
+        if turn % 5 == 0:
+            size = rng.randrange(len(target) + 1)
+            with fs.open(path, "r+b") as file:
+                file.truncate(size)
+            del target[size:]
+        assert {each: fs.read_bytes(each) for each in contents} == contents
+    assert_clean(fs.tree)
+
+
+def test_what_is_refused(fs: FileSystem) -> None:
+    fs.write_bytes("/a", bytes(range(256)) * 100)
+    fs.mkdir("/d")
+    a, d = ino_of(fs, "/a"), ino_of(fs, "/d")
+    for source, at, target, to, number in (
+        (a, 0, d, 0, errno.EISDIR),
+        (d, 0, a, 0, errno.EISDIR),
+        (a, 0, a, 100, errno.EINVAL),
+        (a, 0, a, 1 << 44, errno.EFBIG),
+    ):
+        with pytest.raises(OSError) as refused:
+            copy_range(fs.tree, fs.tree.reader, source, at, target, to, 1000)
+        assert refused.value.errno == number
+    assert copy_range(fs.tree, fs.tree.reader, a, 1 << 20, a, 0, 10) == 0
