@@ -15,7 +15,8 @@
              'P' · text                         replication state    'H' · snapshot(8) · owner     hold
              'K' · fileset(2)                   policy               'D' · fileset(2)              schedule state
              'L' · snapshot(8)                  lock                 'I'                           mark of the log
-             'U' · fileset(2)                   usage of a fileset
+             'U' · fileset(2)                   usage of a fileset   'Q' · snapshot(8) · owner      hold that came
+             'V' · fileset(2) · text            replication state of a fileset
 
 Values of link and xattr records start with ``PRESENT``, since in the shadow table
 an empty value is ``ABSENT``. A shadow key cannot be taken for the key of a longer name: snapshot ids start
@@ -174,6 +175,24 @@ def schedule_state(number: FilesetId) -> bytes:
 
 def replication(name: str) -> bytes:
     return b"P" + name.encode()
+
+
+def fileset_replication(number: FilesetId, name: str) -> bytes:
+    """Replication state of one fileset; that of the root fileset is the store's."""
+    return b"V" + number.to_bytes(2, "big") + name.encode() if number else replication(name)
+
+
+def fileset_replication_range(number: FilesetId) -> tuple[bytes, bytes]:
+    return b"V" + number.to_bytes(2, "big"), b"V" + number.to_bytes(2, "big") + b"\xff"
+
+
+def came_hold(snapshot_id: SnapshotId, owner: bytes) -> bytes:
+    """Of the mark that a hold is one of the primary, and goes when it does."""
+    return b"Q" + snapshot_id.to_bytes(8, "big") + owner
+
+
+def came_hold_range(snapshot_id: SnapshotId) -> tuple[bytes, bytes]:
+    return b"Q" + snapshot_id.to_bytes(8, "big"), b"Q" + (snapshot_id + 1).to_bytes(8, "big")
 
 
 def prefix_range(prefix: bytes) -> tuple[bytes, bytes]:
