@@ -21,10 +21,11 @@ from idemfs.errors import SnapshotMissing
 from idemfs.format.inode import Inode
 from idemfs.format.role import Role
 from idemfs.format.tables import Snapshot
-from idemfs.ids import ROOT_INO, ROOT_NUMBER, Ino, SnapshotId, fileset_of, make_ino, number_of
+from idemfs.ids import ROOT_INO, ROOT_NUMBER, Ino, SnapshotId, make_ino, number_of
 from idemfs.mount import wire
 from idemfs.vfs.fileset_state import new_inode
 from idemfs.vfs.reader import Reader, posix
+from idemfs.vfs.received_reader import ReceivedReader
 from idemfs.vfs.tree import Tree
 
 SNAPSHOT_BIT = 1 << 63
@@ -74,29 +75,44 @@ class Nodes:
                 raise posix(errno.ESTALE)
             reader = self.shown_reader()
             return reader, reader.root
-        return self.snapshot_reader(node >> NUMBER_BITS & (1 << ID_BITS) - 1), make_ino(
-            self.fileset, number_of(Ino(node & _NUMBER_MASK))
-        )
+        snapshot_id = SnapshotId(node >> NUMBER_BITS & (1 << ID_BITS) - 1)
+        number = number_of(Ino(node & _NUMBER_MASK))
+        if self.snapshot is None and not self.shows_active:
+            shown = self.shown_reader()
+            fileset = shown.fileset_at(snapshot_id) if isinstance(shown, ReceivedReader) else None
+            if fileset is not None:
+                return shown, make_ino(fileset, number)
+        reader = self.snapshot_reader(snapshot_id)
+        return reader, make_ino(reader.fileset, number)
 
     def shown_reader(self) -> Reader:
         """What the root shows when it is not the active file system."""
         if self.snapshot is not None:
             return self.snapshot_reader(self.snapshot.id)
-        reader = self.tree.newest_reader()
-        return reader if reader.snapshot is None else self.snapshot_reader(reader.snapshot.id)
+        return self.tree.newest_reader()
 
     def snapshot_reader(self, number: int) -> Reader:
         reader = self._readers.get(number)
         if reader is None:
             with self.tree.store.lock:
                 try:
-                    snapshot = self.tree.store.catalog.snapshot(self.fileset, SnapshotId(number))
+                    snapshot = self._snapshot(SnapshotId(number))
                 except SnapshotMissing:
                     raise posix(errno.ESTALE) from None
                 if len(self._readers) >= _READER_COUNT_MAX:
                     self._readers.clear()
                 reader = self._readers[number] = self.tree.snapshot_reader(snapshot)
         return reader
+
+    def _snapshot(self, snapshot_id: SnapshotId) -> Snapshot:
+        """Of the fileset whose snapshots are shown; on a standby also of one that appears in it. The ids of a store
+        are all different."""
+        catalog = self.tree.store.catalog
+        if self.snapshot is None and not self.shows_active:
+            for fileset in catalog.junctions.values():
+                if any(each.id == snapshot_id for each in catalog.snapshots(fileset)):
+                    return catalog.snapshot(fileset, snapshot_id)
+        return catalog.snapshot(self.fileset, snapshot_id)
 
     def changing(self, node: int) -> Ino:
         """The active inode of this number, to be changed. Raises ``OSError`` (EROFS)."""
@@ -108,12 +124,13 @@ class Nodes:
 
     def number(self, reader: Reader, ino: Ino) -> int:
         """The kernel's number of an inode in this state. Raises ``OSError`` (EOVERFLOW)."""
-        if reader.snapshot is None:
+        snapshot = reader.snapshot_of(ino)
+        if snapshot is None:
             return int(ino)
         number = int(number_of(ino))
-        if reader.snapshot.id >> ID_BITS or number >> NUMBER_BITS or fileset_of(ino) != self.fileset:
+        if snapshot.id >> ID_BITS or number >> NUMBER_BITS:
             raise posix(errno.EOVERFLOW, "this snapshot or inode has a number that the mount cannot show")
-        return SNAPSHOT_BIT | reader.snapshot.id << NUMBER_BITS | number
+        return SNAPSHOT_BIT | snapshot.id << NUMBER_BITS | number
 
     def inode(self, node: int) -> Inode:
         """What the kernel's number names. Raises ``OSError`` (ENOENT, ESTALE)."""

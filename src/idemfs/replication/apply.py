@@ -136,12 +136,15 @@ def complete(tree: Tree, receptions: Sequence[Reception], also: Callable[[], Non
         tree.moves += 1
         if also is not None:
             also()
-        return manage.create_all(
+        made = manage.create_all(
             store,
             [(each.fileset, _free_name(tree, each.fileset, each.header.name)) for each in receptions],
             guids=tuple(each.header.target.guid for each in receptions),
             created_ns=receptions[0].header.created_ns,
         )
+        # Whoever looked meanwhile found no snapshot yet.
+        tree.moves += 1
+        return made
 
 
 def _room(store: Store, also: Callable[[], None] | None) -> int:

@@ -79,6 +79,12 @@ def gone(store: Store) -> set[Guid]:
     return found
 
 
+def remember_gone(store: Store, fileset: Fileset) -> None:
+    """A primary deletes it, and has peers that may have it too. The caller has admitted a record."""
+    if store.small.get(keys.replication("peers")) is not None and line_of(store, fileset.number) is None:
+        put_gone(store, fileset.guid)
+
+
 def put_gone(store: Store, guid: Guid) -> None:
     store.small.put(_GONE + guid, b"")
 

@@ -18,7 +18,7 @@ from idemfs.format.inode import Inode
 from idemfs.format.tables import COMPLETE, SNAPSHOTS_COUNT, STORE_COMPRESSION, Fileset, Snapshot
 from idemfs.ids import ROOT_FILESET, ROOT_NUMBER, FilesetId, Guid, Ino, fileset_of, make_ino, number_of
 from idemfs.limits import FILESET_COUNT_MAX, FILESET_NAME_SIZE_MAX, FILESET_NUMBER_MAX, LINK_COUNT_MAX
-from idemfs.snapshots import drop, usage
+from idemfs.snapshots import drop, lines, usage
 from idemfs.snapshots.choose import PATTERN
 from idemfs.versions.resolve import View
 from idemfs.vfs.fileset_state import RECORD_SIZE, REMOVAL_SIZE, new_inode
@@ -179,6 +179,7 @@ class Junctions(Namespace):
             if fileset.junction:
                 self._drop_junction(fileset.junction)
             self.store.catalog.end_fileset(fileset)
+            lines.remember_gone(self.store, fileset)
             self.moves += 1
             # crash: from here on the deletion happens, now or when the store is opened again.
             self.store.commit()
