@@ -49,7 +49,7 @@ def exchange_without_freezing(patch: pytest.MonkeyPatch) -> None:
 
 
 def forget_the_base(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(received, "put_base", lambda store, guid: None)
+    patch.setattr(received, "put_base", lambda store, guid, fileset=0: None)
 
 
 BREAKS: tuple[Break, ...] = (
