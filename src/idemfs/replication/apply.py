@@ -213,9 +213,11 @@ def drop_partial(tree: Tree, fileset: FilesetId = ROOT_FILESET) -> bool:
 def _judge(tree: Tree, fileset: FilesetId, header: Header) -> Snapshot | None:
     """The base here; None for a full stream. Raises ``StreamRefused``, ``StreamDamaged``, ``NotStandby``."""
     store = tree.store
-    if tree.role.role is not Role.STANDBY:
-        raise NotStandby("this store is no standby, so it receives nothing; 'idemfs failback' makes an old primary one")
-    _judge_format(tree, fileset, header)
+    refuse_unless_standby(tree)
+    if header.fileset != store.catalog.filesets[fileset].guid:
+        raise StreamRefused("the stream is of another store, not of the one that this is a standby of")
+    judge_format(tree, header)
+    judge_name(header)
     seen_epoch = _seen_epoch(tree, fileset)
     if header.epoch < seen_epoch:
         raise StreamRefused(
@@ -246,10 +248,15 @@ def _judge(tree: Tree, fileset: FilesetId, header: Header) -> Snapshot | None:
     return base
 
 
-def _judge_format(tree: Tree, fileset: FilesetId, header: Header) -> None:
+def refuse_unless_standby(tree: Tree) -> None:
+    """Raises ``NotStandby``."""
+    if tree.role.role is not Role.STANDBY:
+        raise NotStandby("this store is no standby, so it receives nothing; 'idemfs failback' makes an old primary one")
+
+
+def judge_format(tree: Tree, header: Header) -> None:
+    """Raises ``StreamRefused`` for blocks of other sizes than this store has."""
     block = tree.store.superblock
-    if header.fileset != tree.store.catalog.filesets[fileset].guid:
-        raise StreamRefused("the stream is of another store, not of the one that this is a standby of")
     ours = block.block_size, block.inline_size, block.entry_count
     theirs = header.block_size, header.inline_size, header.entry_count
     if ours != theirs:
@@ -257,7 +264,6 @@ def _judge_format(tree: Tree, fileset: FilesetId, header: Header) -> None:
             f"the stream has blocks of {header.block_size} bytes (inline up to {header.inline_size}), this store of "
             f"{block.block_size} ({block.inline_size}): make a standby with the block size of its primary"
         )
-    judge_name(header)
 
 
 def judge_name(header: Header) -> None:
