@@ -55,7 +55,7 @@ def behind(world: World) -> None:
 def half_received(world: World) -> None:
     follow(world)
     # More than one frame of changes, so that the break finds some of them applied.
-    world.write("A", 15, size=100_000)
+    world.write("A", 45 if world.nested else 15, size=100_000)
     world.snapshot("A")
     world.write("A", 3)
     world.receive_half("A", "B")
@@ -103,18 +103,23 @@ def end_of(world: World) -> dict[str, object]:
 def _seen(side: Side) -> object:
     base = side.held(side.base)
     names = [(held.name, held.digest) for held in side.snapshots]
-    return side.role.role, side.digest, names, base.name if base and side.is_standby else None, side.half_received
+    # Filesets that only one store has are not in any order that means something.
+    others = sorted(
+        (part.name, part.digest, [(held.name, held.digest) for held in part.snapshots]) for part in side.others
+    )
+    shown = base.name if base and side.is_standby else None
+    return side.role.role, side.digest, names, shown, side.half_received, others
 
 
-def made(scene: Scene) -> World:
-    world = World()
+def made(scene: Scene, *, nested: bool = False) -> World:
+    world = World(nested=nested)
     scene.prepare(world)
     return world
 
 
-def interrupt_after_every_step(scene: Scene) -> None:
+def interrupt_after_every_step(scene: Scene, *, nested: bool = False) -> None:
     """The command, killed after each of its steps and repeated, leads to the same end."""
-    start = made(scene)
+    start = made(scene, nested=nested)
     world = start.copy()
     count = world.run(scene.store, scene.command, reach=scene.reach)
     wanted = end_of(world)
@@ -143,7 +148,8 @@ def random_life(world: World, length: int) -> None:
         kind = world.rng.random()
         if kind < 0.35:
             with suppress(RoleError):
-                world.rng.choice((world.write, world.overwrite, world.snapshot))(name)
+                nest = (world.nest,) if world.nested else ()
+                world.rng.choice((world.write, world.overwrite, world.snapshot, *nest))(name)
             continue
         command = world.rng.choice(COMMANDS)
         with suppress(RoleError):
@@ -179,3 +185,7 @@ def meet(world: World) -> None:
     primary = next(side for side in sides if side.is_primary)
     world.run(primary.path, replicate)
     assert {world.side(name).digest for name in world.machines} == {world.side(primary.path).digest}
+    wanted = {part.fileset: part.digest for part in world.side(primary.path).parts}
+    for name in world.machines:
+        there = {part.fileset: part.digest for part in world.side(name).parts}
+        assert {guid: there.get(guid) for guid in wanted} == wanted, f"{name} has not the same in all filesets"
