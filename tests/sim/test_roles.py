@@ -45,7 +45,7 @@ def test_a_command_that_is_interrupted_after_any_step_and_repeated_leads_to_the_
     interrupt_after_every_step(scene, nested=nested)
 
 
-@worlds
+@pytest.mark.parametrize("nested", [False, pytest.param(True, marks=pytest.mark.long)], ids=["one fileset", "nested"])
 @scenes
 def test_a_power_cut_at_any_write_point_leads_to_the_same_end(scene: Scene, nested: bool) -> None:
     start = made(scene, nested=nested)

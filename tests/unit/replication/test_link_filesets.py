@@ -287,7 +287,7 @@ def test_a_snapshot_in_the_middle_of_nowhere_is_told_with_the_name_of_its_filese
     home = named(standby, "home")
     stranger = manage.create(standby.store, home.number, "stranger")
     received.put_base(standby.store, stranger.guid, home.number)
-    with pytest.raises(PeerError, match="fileset 'home': .*stranger"):
+    with pytest.raises(PeerError, match=r"fileset 'home': .*stranger"):
         replicate_into(primary, standby)
 
 
