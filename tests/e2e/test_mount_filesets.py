@@ -134,3 +134,31 @@ def test_a_long_listing_with_junctions(store: Path, tmp_path: Path) -> None:
                 (at / name).touch()
         assert set(os.listdir(at)) == expected
         assert {entry.inode() >> 48 for entry in os.scandir(at)} == set(range(11))
+
+
+def test_a_mount_of_a_standby_leads_through_junctions_and_moves_on(tmp_path: Path) -> None:
+    import idemfs as library
+
+    primary, standby = tmp_path / "primary", tmp_path / "standby"
+    with library.create(primary) as fs:
+        fs.filesets.create("/home")
+        fs.filesets.create("/home/deep")
+        for where in ("", "/home", "/home/deep"):
+            fs.write_text(f"{where}/f", where or "root")
+    idemfs("standby", "add", primary, standby)
+    idemfs("replicate", primary)
+    with mounted(standby, tmp_path / "mount") as at:
+        assert sorted(str(path.relative_to(at)) for path in at.rglob("*")) == [
+            "f",
+            "home",
+            "home/deep",
+            "home/deep/f",
+            "home/f",
+        ]
+        assert (at / "home/deep/f").read_text() == "/home/deep"
+        assert (at / "home/deep/../f").read_text() == "/home"
+        assert (at / "home/deep/../../f").read_text() == "root"
+        refused(errno.EROFS, lambda: (at / "home/deep/g").write_text("1"))
+        with pytest.raises(OSError):
+            (at / "home/deep/f").unlink()
+    assert "clean" in idemfs("check", standby).stdout
