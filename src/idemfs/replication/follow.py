@@ -16,6 +16,7 @@ from idemfs.format.tables import SNAPSHOTS_COUNT, Fileset
 from idemfs.ids import ROOT_FILESET, ROOT_NUMBER, FilesetId, Guid, Ino, Number, make_ino, number_of
 from idemfs.limits import FILESET_COUNT_MAX, FILESET_NUMBER_MAX
 from idemfs.replication import partial
+from idemfs.replication.describe import description_of
 from idemfs.replication.description import Description
 from idemfs.snapshots import drop, lines
 from idemfs.snapshots.lines import Line
@@ -57,6 +58,17 @@ def free_name(store: Store, wanted: str) -> str:
 
 
 # -- what they are -------------------------------------------------------------------------------------
+
+
+def differs(tree: Tree, wanted: Mapping[Guid, Description]) -> bool:
+    """Whether ``reconcile`` may have something to do."""
+    store = tree.store
+    for each in lines.own_filesets(store):
+        if each.guid in wanted:
+            policy = (lines.policy_of(store, each.number) or b"").decode()
+            if description_of(store, each)._replace(policy=policy) != wanted[each.guid]:
+                return True
+    return False
 
 
 def reconcile(tree: Tree, wanted: Mapping[Guid, Description]) -> bool:

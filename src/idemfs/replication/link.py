@@ -228,11 +228,12 @@ class _Link:
         store = self._target.store
         kept = holds.protections(self._source.store, [number for number, _ in numbers])
         with store.lock:
-            policies = sum(len(each.policy) for each in self._wanted.values())
-            store.admit(4 * len(self._wanted), follow.RECORD_BYTES * len(self._wanted) + policies)
-            changed = follow.reconcile(self._target, self._wanted)
+            if follow.differs(self._target, self._wanted):
+                policies = sum(len(each.policy) for each in self._wanted.values())
+                store.admit(4 * len(self._wanted), follow.RECORD_BYTES * len(self._wanted) + policies)
+                follow.reconcile(self._target, self._wanted)
             holds.follow(store, [there for _, there in numbers], kept)
-            if changed or len(self._wanted) > 1 or kept:
+            if store.dirty:
                 # crash: nothing relies on it; what is not durable is found to be different the next time.
                 store.commit()
         follow.delete_gone(self._target, gone)
