@@ -35,7 +35,7 @@ from idemfs.format import role
 from idemfs.format.role import Role, RoleRecord
 from idemfs.format.tables import Fileset, Snapshot
 from idemfs.ids import FilesetId, Guid, Ino
-from idemfs.replication import follow, holds, link
+from idemfs.replication import follow, link
 from idemfs.replication.apply import drop_partials
 from idemfs.snapshots import automatic, bring_back, lines, manage, received
 from idemfs.store.store import Store
@@ -105,9 +105,9 @@ def _group(tree: Tree) -> Iterator[None]:
 
 
 def _room(store: Store) -> tuple[int, int]:
-    """What a change of role may change: some records of each fileset, and a mark of each hold that came."""
+    """What a change of role may change: some records of each fileset."""
     filesets = lines.own_filesets(store)
-    records_count = 100 + 10 * len(filesets) + holds.mark_count(store)
+    records_count = 100 + 10 * len(filesets)
     policies = sum(len(lines.policy_of(store, each.number) or b"") for each in filesets)
     return records_count, 300 * records_count + policies
 
@@ -197,7 +197,6 @@ def promote(tree: Tree, epoch: int, after: Tree | None) -> None:
         store = tree.store
         for fileset in lines.own_filesets(store):
             _take_over(tree, fileset, after, was_standby)
-        holds.forget_marks(store)
         store.small.put(records.FROZEN, None)
         store.small.put(role.KEY, role.pack(RoleRecord(Role.PRIMARY, epoch, max(epoch, tree.role.seen_epoch))))
     tree.moves += 1

@@ -15,7 +15,7 @@
              'P' · text                         replication state    'H' · snapshot(8) · owner     hold
              'K' · fileset(2)                   policy               'D' · fileset(2)              schedule state
              'L' · snapshot(8)                  lock                 'I'                           mark of the log
-             'U' · fileset(2)                   usage of a fileset   'Q' · snapshot(8) · owner      hold that came
+             'U' · fileset(2)                   usage of a fileset   'Q' · snapshot(8) · owner      hold known to both
              'V' · fileset(2) · text            replication state of a fileset
 
 Values of link and xattr records start with ``PRESENT``, since in the shadow table
@@ -187,7 +187,7 @@ def fileset_replication_range(number: FilesetId) -> tuple[bytes, bytes]:
 
 
 def came_hold(snapshot_id: SnapshotId, owner: bytes) -> bytes:
-    """Of the mark that a hold is one of the primary, and goes when it does."""
+    """Of the mark that primary and standby both know of a hold."""
     return b"Q" + snapshot_id.to_bytes(8, "big") + owner
 
 

@@ -1,7 +1,7 @@
 """Holds and locks of users follow their snapshots to the standby; what stores hold for each other does not.
 
-``Q snapshot owner`` marks a hold of the standby that came: it goes when the primary has it no more. What somebody held
-on the standby itself has no mark, and stays. A lock is never made shorter.
+``Q snapshot owner`` marks a hold that both stores know of, on each of them: whichever is the standby lets it go when
+the primary has it no more. What somebody held on one store alone has no mark, and stays. A lock is never made shorter.
 
 Threads: each store's lock is taken for its own part, never both.
 """
@@ -49,16 +49,41 @@ def protections(store: Store, filesets: list[FilesetId]) -> dict[Guid, Protectio
         }
 
 
-def follow(store: Store, filesets: list[FilesetId], wanted: dict[Guid, Protection]) -> None:
-    """Let the snapshots of these filesets be kept as ``wanted`` says. Part of the open group."""
+def follow(store: Store, filesets: list[FilesetId], wanted: dict[Guid, Protection]) -> dict[Guid, Protection]:
+    """Let the snapshots of these filesets be kept as ``wanted`` says; what of it there is. Part of the open group."""
     with store.lock:
         marked = {SnapshotId(int.from_bytes(key[1:9], "big")) for key, _ in _pairs(store, b"Q")}
+        there: dict[Guid, Protection] = {}
         if not wanted and not marked:
-            return
+            return there
         for fileset in filesets:
             for snapshot in store.catalog.snapshots(fileset):
                 if snapshot.guid in wanted or snapshot.id in marked:
                     protect(store, snapshot, wanted.get(snapshot.guid, NOTHING))
+                if snapshot.guid in wanted:
+                    there[snapshot.guid] = wanted[snapshot.guid]
+        return there
+
+
+def note_told(store: Store, filesets: list[FilesetId], told: dict[Guid, Protection]) -> bool:
+    """The primary remembers of which holds its standby knows; whether that is new. Part of the open group."""
+    with store.lock:
+        marked = {key for key, _ in _pairs(store, b"Q")}
+        if not told and not marked:
+            return False
+        wanted = {
+            keys.came_hold(snapshot.id, owner.encode())
+            for fileset in filesets
+            for snapshot in store.catalog.snapshots(fileset)
+            for owner, _ in told.get(snapshot.guid, NOTHING).holds
+        }
+        for key in marked - wanted:
+            store.admit(1, 300, frees=True)
+            store.small.put(key, None)
+        for key in wanted - marked:
+            store.admit(1, 300)
+            store.small.put(key, b"")
+        return wanted != marked
 
 
 def protect(store: Store, snapshot: Snapshot, wanted: Protection) -> None:
@@ -81,16 +106,6 @@ def protect(store: Store, snapshot: Snapshot, wanted: Protection) -> None:
                     store.small.put(keys.came_hold(snapshot.id, owner.encode()), b"")
         if wanted.locked_until_ns > manage.locked_until(store, snapshot):
             manage.lock(store, snapshot, wanted.locked_until_ns)
-
-
-def forget_marks(store: Store) -> None:
-    """What came is the store's own now: it has become primary. Part of the open group; the caller has admitted it."""
-    for key, _ in _pairs(store, b"Q"):
-        store.small.put(key, None)
-
-
-def mark_count(store: Store) -> int:
-    return len(_pairs(store, b"Q"))
 
 
 def _pairs(store: Store, prefix: bytes) -> list[tuple[bytes, bytes]]:

@@ -232,10 +232,13 @@ class _Link:
                 policies = sum(len(each.policy) for each in self._wanted.values())
                 store.admit(4 * len(self._wanted), follow.RECORD_BYTES * len(self._wanted) + policies)
                 follow.reconcile(self._target, self._wanted)
-            holds.follow(store, [there for _, there in numbers], kept)
+            told = holds.follow(store, [there for _, there in numbers], kept)
             if store.dirty:
                 # crash: nothing relies on it; what is not durable is found to be different the next time.
                 store.commit()
+        if holds.note_told(self._source.store, [number for number, _ in numbers], told):
+            # crash: likewise.
+            self._source.store.commit()
         follow.delete_gone(self._target, gone)
 
 
