@@ -18,10 +18,11 @@ from __future__ import annotations
 from json import dumps, loads
 from typing import NamedTuple
 
-from idemfs.errors import StreamDamaged, StreamTooNew
+from idemfs.errors import Damaged, FormatTooNew, StreamDamaged, StreamTooNew
 from idemfs.format.tables import SNAPSHOTS_COUNT, ZSTD_COMPRESSION
 from idemfs.ids import NUMBER_MASK, Guid
 from idemfs.limits import FILESET_NAME_SIZE_MAX, RECORD_SIZE_MAX, SNAPSHOT_NAME_SIZE_MAX
+from idemfs.snapshots import policy as policies
 
 SIZE_MAX = 1 << 20
 _NUMBER_MAX = (1 << 63) - 1
@@ -83,7 +84,7 @@ def unpack(value: bytes) -> Description:
         quota_bytes=_number(fields.get("quota_bytes", 0)),
         quota_inodes=_number(fields.get("quota_inodes", 0)),
         flags=_number(fields.get("flags", 0), SNAPSHOTS_COUNT),
-        policy=_text(fields.get("policy", ""), RECORD_SIZE_MAX),
+        policy=_policy(fields.get("policy", "")),
         holds=_holds(fields.get("holds", [])),
         locked_until_ns=_number(fields.get("locked_until_ns", 0)),
     )
@@ -119,6 +120,17 @@ def _number(value: object, most: int = _NUMBER_MAX) -> int:
     if type(value) is not int or not 0 <= value <= most:
         raise _bad()
     return value
+
+
+def _policy(value: object) -> str:
+    text = _text(value, RECORD_SIZE_MAX)
+    try:
+        policies.unpack(text.encode() or None)
+    except Damaged as bad:
+        raise _bad() from bad
+    except FormatTooNew as new:
+        raise StreamTooNew(f"the stream has a schedule that this idemfs cannot follow: {new}") from new
+    return text
 
 
 def _holds(value: object) -> tuple[tuple[str, int], ...]:
