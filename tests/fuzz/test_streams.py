@@ -231,7 +231,7 @@ _VALUES = st.recursive(
     st.binary()
     | st.fixed_dictionaries(
         {"line": st.just("00" * 16), "name": st.just("x")},
-        optional={name: _VALUES for name in (*Description._fields[2:], "origin")},
+        optional=dict.fromkeys((*Description._fields[2:], "origin"), _VALUES),
     ).map(lambda fields: dumps(fields).encode())
 )
 def test_any_description_is_a_value_that_comes_back_or_an_error_of_streams(value: bytes) -> None:
