@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping
 
 from idemfs.errors import BadFilesetName, StreamDamaged, StreamRefused
 from idemfs.format.tables import SNAPSHOTS_COUNT, Fileset
-from idemfs.ids import ROOT_FILESET, ROOT_NUMBER, FilesetId, Guid, Ino, Number, make_ino, number_of
+from idemfs.ids import ROOT_FILESET, ROOT_NUMBER, FilesetId, Guid, Ino, Number, fileset_of, make_ino, number_of
 from idemfs.limits import FILESET_COUNT_MAX, FILESET_NUMBER_MAX
 from idemfs.replication import partial
 from idemfs.replication.describe import description_of
@@ -113,6 +113,10 @@ def _place(tree: Tree, ours: Mapping[Guid, Fileset], wanted: Mapping[Guid, Descr
         place = _place_of(tree, fileset, ours, wanted[guid])
         if place is not None and place != fileset.junction:
             places.append((fileset, place))
+    for stranger in catalog.listed_filesets():
+        if stranger.guid not in ours and stranger.junction and _is_place(tree, stranger.junction) is False:
+            # It is going, or nobody's but the standby's, and its directory went with what came.
+            places.append((stranger, Ino(0)))
     for fileset, _ in places:
         # Two may have exchanged their places, too.
         catalog.change_fileset(fileset, junction=Ino(0))
@@ -131,12 +135,17 @@ def _place_of(tree: Tree, fileset: Fileset, ours: Mapping[Guid, Fileset], descri
     above = ours.get(description.parent)
     if above is None:
         return Ino(0)
-    if partial.get(tree.store, above.number) is not None:
-        return None
     ino = make_ino(above.number, Number(description.junction))
+    is_place = _is_place(tree, ino)
+    return None if is_place is None else ino if is_place else Ino(0)
+
+
+def _is_place(tree: Tree, ino: Ino) -> bool | None:
+    """Whether a fileset can appear there; None: its fileset is half received, and nobody can tell."""
+    if partial.get(tree.store, fileset_of(ino)) is not None:
+        return None
     node = tree.active.inode(ino)
-    is_place = node is not None and node.is_dir and node.nlink and not node.size and number_of(ino) != ROOT_NUMBER
-    return ino if is_place else Ino(0)
+    return bool(node is not None and node.is_dir and node.nlink and not node.size and number_of(ino) != ROOT_NUMBER)
 
 
 def _limit(store: Store, fileset: Fileset, description: Description) -> bool:

@@ -186,7 +186,7 @@ class _Link:
             receptions.append(reception)
         fresh = [reception for reception in receptions if reception.held is None]
         if fresh:
-            complete(self._target, fresh, self._reconcile if len(self._wanted) > 1 else None)
+            complete(self._target, fresh, self._reconcile if self._is_several() else None)
         self.hold_only([step.target for step in unit])
         return [
             self._transfer(step, frames.sent, reception)
@@ -196,6 +196,9 @@ class _Link:
     def _told(self, snapshot: Snapshot) -> Callable[[int], object] | None:
         progress = self._progress
         return None if progress is None else lambda size: progress(snapshot.guid, size)
+
+    def _is_several(self) -> bool:
+        return len(self._wanted) > 1 or len(self._target.store.catalog.filesets) > 1
 
     def _reconcile(self) -> None:
         follow.reconcile(self._target, self._wanted)
