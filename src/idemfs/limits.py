@@ -22,6 +22,7 @@ KEY_SIZE_MAX = 300
 
 SNAPSHOT_ID_MAX = (1 << 56) - 1
 """The top byte of an id is 0: this keeps shadow keys prefix-free, since names hold no NUL byte."""
+HOLD_COUNT_MAX = 1000
 SNAPSHOT_NAME_SIZE_MAX = 200
 SNAPSHOT_COUNT_MAX = 1 << 20
 FILESET_NAME_SIZE_MAX = 200

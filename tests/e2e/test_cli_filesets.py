@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 import idemfs as library
 from tests.e2e.program import done, refused, rows
+
+IDEMFS = [sys.executable, "-m", "idemfs"]
 
 
 @pytest.fixture
@@ -72,25 +76,79 @@ def test_snapshots_of_several_filesets(store: Path) -> None:
     assert done("check", store, "--data").startswith("clean")
 
 
-def test_other_filesets_are_not_sent(store: Path, tmp_path: Path) -> None:
+def sent(store: Path, *words: str) -> bytes:
+    return subprocess.run([*IDEMFS, "send", store, *words], check=True, stdout=subprocess.PIPE).stdout
+
+
+def test_filesets_are_sent_and_received_beside_others(store: Path, tmp_path: Path) -> None:
     done("snapshot", "create", store, "*@x")
-    assert "cannot be sent yet" in refused("send", store, "home@x")
-    assert "root fileset alone is replicated, not yet: home, tmp" in done("standby", "add", store, tmp_path / "peer")
+    full = sent(store, "home@x")
+    with library.open(store) as fs:
+        fs.write_text("/home/f", "2")
+    done("snapshot", "create", store, "home@y")
+    more = sent(store, "home@y", "--base", "x")
+    for peer, words in ((tmp_path / "one", ()), (tmp_path / "two", ("--fileset", "copy"))):
+        for stream in (full, more):
+            subprocess.run([*IDEMFS, "receive", peer, *words], input=stream, check=True, stdout=subprocess.PIPE)
+        name = words[-1] if words else "home"
+        assert [row["name"] for row in rows("fileset", "list", peer)] == ["root", name]
+        assert (
+            rows("snapshot", "list", peer, name)[-1]["digest"] == rows("snapshot", "list", store, "home")[-1]["digest"]
+        )
+        assert done("cat", f"{peer}@{name}@y", "/f") == "2"
+        assert done("check", peer).startswith("clean")
+    again = subprocess.run([*IDEMFS, "receive", tmp_path / "two"], input=full, capture_output=True, check=False)
+    assert again.returncode == 0 and b"copy@x is here already" in again.stdout
+    other = tmp_path / "other"
+    done("init", other)
+    done("standby", "add", other, tmp_path / "three")
+    stranger = subprocess.run([*IDEMFS, "receive", tmp_path / "three"], input=full, capture_output=True, check=False)
+    assert stranger.returncode == 1 and b"--fileset NAME" in stranger.stderr
+
+
+def test_all_filesets_are_replicated_and_roles_move_with_all(store: Path, tmp_path: Path) -> None:
+    peer = tmp_path / "peer"
+    done("snapshot", "create", store, "*@x")
+    done("standby", "add", store, peer)
     done("replicate", store)
-    first, second = rows("status", store)
-    assert (first["other_filesets"], second["other_filesets"]) == (2, 0)
-    assert "not replicated: 2" in done("status", store).splitlines()[1]
-    assert [row["digest"] for row in rows("snapshot", "list", tmp_path / "peer")] == [
-        row["digest"] for row in rows("snapshot", "list", store)
+    assert [row["fileset_count"] for row in rows("status", store)] == [3, 3]
+    assert_equal(store, peer)
+    assert done("ls", peer, "/home").split() == ["f", "scratch"]
+    assert "standby" in refused("fileset", "create", peer, "/more")
+    with library.open(store) as fs:
+        fs.write_text("/home/unsent", "only here")
+    done("failover", peer, "--yes")
+    with library.open(peer) as fs:
+        fs.write_text("/home/scratch/late", "2")
+        fs.filesets.create("/home/more")
+        fs.filesets["home"].set_quota(1 << 30)
+    would = done("failback", store, "--dry-run")
+    assert "changes that are in no snapshot of fileset home" in would
+    done("failback", store, "--yes")
+    assert [row["name"] for row in rows("snapshot", "list", store, "home")][1] == "diverged-1"
+    assert done("cat", f"{store}@home@diverged-1", "/unsent") == "only here"
+    assert done("cat", store, "/home/scratch/late") == "2"
+    assert rows("fileset", "list", store)[1]["quota_bytes"] == 1 << 30
+    done("fileset", "delete", peer, "more", "--yes", "--held")
+    done("replicate", peer)
+    assert [row["name"] for row in rows("fileset", "list", store)] == ["root", "home", "tmp"]
+    done("switchover", peer, "--yes")
+    with library.open(store) as fs:
+        fs.write_text("/home/again", "3")
+    done("replicate", store)
+    assert_equal(store, peer, without="diverged-1")
+
+
+def assert_equal(one: Path, other: Path, without: str = "") -> None:
+    """Every fileset has the same snapshots, and both stores are sound."""
+    found = [
+        [(row["fileset"], row["name"], row["digest"]) for row in rows("snapshot", "list", each, "*")]
+        for each in (one, other)
     ]
-    # The junction is the empty directory there that snapshots show.
-    assert done("ls", tmp_path / "peer", "/").split() == ["f", "home"]
-    assert done("ls", tmp_path / "peer", "/home") == ""
-    done("switchover", store, "--yes")
-    assert done("check", store).startswith("clean") and done("check", tmp_path / "peer").startswith("clean")
-    assert "standby" in refused("fileset", "create", store, "/more")
-    done("switchover", tmp_path / "peer", "--yes")
-    assert done("cat", store, "/home/f") == "/home" * 2000
+    wanted = [sorted(row for row in each if row[1] != without) for each in found]
+    assert wanted[0] == wanted[1]
+    for each in (one, other):
+        assert done("check", each, "--data").startswith("clean")
 
 
 def test_delete(store: Path) -> None:

@@ -269,3 +269,31 @@ def test_copies_share_their_blocks(at: Path, store: Path) -> None:
     assert (at / "large").read_bytes() == b"changed" + data[7:]
     idemfs("snapshot", "delete", store, "one", "--yes")
     assert (at / "srv/home/copy").read_bytes() == data
+
+
+def test_a_mount_of_a_standby_leads_through_junctions_and_moves_on(tmp_path: Path) -> None:
+    import idemfs as library
+
+    primary, standby = tmp_path / "primary", tmp_path / "standby"
+    with library.create(primary) as fs:
+        fs.filesets.create("/home")
+        fs.filesets.create("/home/deep")
+        for where in ("", "/home", "/home/deep"):
+            fs.write_text(f"{where}/f", where or "root")
+    idemfs("standby", "add", primary, standby)
+    idemfs("replicate", primary)
+    with mounted(standby, tmp_path / "mount") as at:
+        assert sorted(str(path.relative_to(at)) for path in at.rglob("*")) == [
+            "f",
+            "home",
+            "home/deep",
+            "home/deep/f",
+            "home/f",
+        ]
+        assert (at / "home/deep/f").read_text() == "/home/deep"
+        assert (at / "home/deep/../f").read_text() == "/home"
+        assert (at / "home/deep/../../f").read_text() == "root"
+        refused(errno.EROFS, lambda: (at / "home/deep/g").write_text("1"))
+        with pytest.raises(OSError):
+            (at / "home/deep/f").unlink()
+    assert "clean" in idemfs("check", standby).stdout

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tracemalloc
 from functools import cache
+from json import dumps
 from random import Random
 
 from hypothesis import example, given, settings
@@ -11,9 +12,10 @@ from hypothesis import strategies as st
 
 from idemfs.errors import StreamError, StreamRefused
 from idemfs.limits import FRAME_SIZE_MAX
-from idemfs.replication import codec
+from idemfs.replication import codec, description
 from idemfs.replication.apply import drop_partial, receive
 from idemfs.replication.codec import Decoder, StreamReader
+from idemfs.replication.description import Description
 from idemfs.replication.records import parse_cursor
 from idemfs.testing.builders import assert_clean, memory_tree, random_changes
 from idemfs.testing.clock import Simulated
@@ -215,3 +217,26 @@ def test_a_stream_that_claims_much_takes_little_memory() -> None:
                 raise AssertionError("this was no stream")
     finally:
         tracemalloc.stop()
+
+
+_VALUES = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.sampled_from(["00" * 16, "", "{}"]),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
+    max_leaves=6,
+)
+
+
+@settings(max_examples=300)
+@given(
+    st.binary()
+    | st.fixed_dictionaries(
+        {"line": st.just("00" * 16), "name": st.just("x")},
+        optional=dict.fromkeys((*Description._fields[2:], "origin"), _VALUES),
+    ).map(lambda fields: dumps(fields).encode())
+)
+def test_any_description_is_a_value_that_comes_back_or_an_error_of_streams(value: bytes) -> None:
+    try:
+        found = description.unpack(value)
+    except StreamError:
+        return
+    assert description.unpack(description.pack(found)) == found

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import pytest
 
@@ -11,6 +11,7 @@ from idemfs.failover import decisions, driver
 from idemfs.failover.facts import Held, Side, Step, TakeSnapshot
 from idemfs.format import role
 from idemfs.format.role import Role, RoleRecord
+from idemfs.ids import Guid
 from idemfs.snapshots import received
 from idemfs.vfs.tree import Tree
 from tests.sim.scenes import SCENES, interrupt_after_every_step, random_life
@@ -22,8 +23,8 @@ Break = Callable[[pytest.MonkeyPatch], None]
 def keep_nothing_that_diverged(patch: pytest.MonkeyPatch) -> None:
     give_up = decisions._give_up
 
-    def broken(me: Side, primary: Side, common: Held) -> list[Step]:
-        return [step for step in give_up(me, primary, common) if not isinstance(step, TakeSnapshot)]
+    def broken(me: Side, primary: Side, commons: Mapping[Guid, Held]) -> list[Step]:
+        return [step for step in give_up(me, primary, commons) if not isinstance(step, TakeSnapshot)]
 
     patch.setattr(decisions, "_give_up", broken)
 
@@ -49,7 +50,7 @@ def exchange_without_freezing(patch: pytest.MonkeyPatch) -> None:
 
 
 def forget_the_base(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(received, "put_base", lambda store, guid: None)
+    patch.setattr(received, "put_base", lambda store, guid, fileset=0: None)
 
 
 BREAKS: tuple[Break, ...] = (

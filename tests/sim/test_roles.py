@@ -34,14 +34,21 @@ from tests.sim.world import World
 scenes = pytest.mark.parametrize("scene", [pytest.param(scene, id=name) for name, scene in SCENES.items()])
 
 
-@scenes
-def test_a_command_that_is_interrupted_after_any_step_and_repeated_leads_to_the_same_end(scene: Scene) -> None:
-    interrupt_after_every_step(scene)
+worlds = pytest.mark.parametrize("nested", [False, True], ids=["one fileset", "nested"])
 
 
+@worlds
 @scenes
-def test_a_power_cut_at_any_write_point_leads_to_the_same_end(scene: Scene) -> None:
-    start = made(scene)
+def test_a_command_that_is_interrupted_after_any_step_and_repeated_leads_to_the_same_end(
+    scene: Scene, nested: bool
+) -> None:
+    interrupt_after_every_step(scene, nested=nested)
+
+
+@pytest.mark.parametrize("nested", [False, pytest.param(True, marks=pytest.mark.long)], ids=["one fileset", "nested"])
+@scenes
+def test_a_power_cut_at_any_write_point_leads_to_the_same_end(scene: Scene, nested: bool) -> None:
+    start = made(scene, nested=nested)
     world = start.copy()
     world.run(scene.store, scene.command, reach=scene.reach)
     wanted = end_of(world)
@@ -134,18 +141,20 @@ def test_two_stores_that_took_over_apart_from_each_other_become_one_line_when_th
     assert any(name.startswith("diverged") for name in kept)
 
 
+@worlds
 @pytest.mark.parametrize("names", ["AB", "ABC"])
-def test_random_lives(names: str, seed: int) -> None:
+def test_random_lives(names: str, nested: bool, seed: int) -> None:
     for offset in range(6):
-        world = World(names, seed=seed * 1000 + offset)
+        world = World(names, seed=seed * 1000 + offset, nested=nested)
         print(f"life {offset}")
         random_life(world, 40)
 
 
 @pytest.mark.long
+@worlds
 @pytest.mark.parametrize("names", ["AB", "ABC"])
-def test_many_random_lives(names: str, seed: int) -> None:
+def test_many_random_lives(names: str, nested: bool, seed: int) -> None:
     for offset in range(150):
-        world = World(names, seed=seed * 1000 + 100 + offset)
+        world = World(names, seed=seed * 1000 + 100 + offset, nested=nested)
         print(f"life {100 + offset}")
         random_life(world, 60)

@@ -22,7 +22,7 @@ from idemfs.failover.stage import Stage
 from idemfs.format import role
 from idemfs.format.role import Role, RoleRecord
 from idemfs.format.tables import Snapshot
-from idemfs.ids import ROOT_FILESET, Guid
+from idemfs.ids import ROOT_FILESET, ROOT_NUMBER, Guid, Ino, fileset_of, make_ino, number_of
 from idemfs.replication.apply import receive
 from idemfs.replication.send import Frames
 from idemfs.snapshots import manage, received
@@ -66,16 +66,21 @@ class Machine:
 
 
 class World:
-    """Stores of one fileset, all of which know all others; the first one is primary at the start."""
+    """Stores that all know all others; the first one is primary at the start.
 
-    def __init__(self, names: str = "AB", seed: int = 0) -> None:
+    ``nested``: with filesets in filesets, written to in turn, and more of them made by whoever is primary.
+    """
+
+    def __init__(self, names: str = "AB", seed: int = 0, *, nested: bool = False) -> None:
+        self.nested = nested
+        self.filesets_made = 0
         self.rng = Random(seed)
         self.clock = Simulated(seed)
         fileset = Guid(self.clock.random_bytes(16))
         self.machines = {name: Machine(name, self.clock, fileset) for name in names}
         self.acknowledged: dict[bytes, bytes] = {}
         """Every content that a store said was durable, by the name of its file, which is used once."""
-        self.numbers: dict[int, bytes] = {}
+        self.numbers: dict[tuple[Guid, int], bytes] = {}
         for name, machine in self.machines.items():
             store = machine.store()
             store.admit(2, 10_000)
@@ -84,11 +89,15 @@ class World:
             members = [records.PeerRecord(guid=m.guid, path=m.name, name=m.name) for m in self.machines.values()]
             records.commit_members(store, members)
             store.close()
+        if nested:
+            self.nest(names[0])
+            self.nest(names[0])
 
     def copy(self) -> World:
         """The same world once more; the two go on apart."""
         twin = World.__new__(World)
-        twin.rng, twin.clock = Random(0), self.clock
+        twin.rng, twin.clock, twin.nested = Random(0), self.clock, self.nested
+        twin.filesets_made = self.filesets_made
         twin.acknowledged, twin.numbers = self.acknowledged.copy(), self.numbers.copy()
         twin.machines = {}
         for name, machine in self.machines.items():
@@ -106,6 +115,17 @@ class World:
         finally:
             tree.store.close()
 
+    def nest(self, name: str) -> None:
+        """One more fileset, in the one that was made last and still has a place."""
+        with self.opened(name) as tree:
+            self.filesets_made += 1
+            tree.make_fileset(self._roots(tree)[-1], b"in%d" % self.filesets_made, f"in{self.filesets_made}", 0, 0)
+
+    def _roots(self, tree: Tree) -> list[Ino]:
+        """Root directories of the filesets that appear, in the order in which they were made."""
+        filesets = tree.store.catalog.listed_filesets() if self.nested else []
+        return [tree.root, *(make_ino(each.number, ROOT_NUMBER) for each in filesets if each.junction)]
+
     def write(self, name: str, count: int = 1, *, size: int | None = None) -> None:
         """Files of their own content, some inline, some with blocks; acknowledged when they are durable.
 
@@ -118,9 +138,11 @@ class World:
                 file = b"w%d" % number
                 content = b"%s by %s. " % (file, name.encode())
                 content *= size // len(content) if size else self.rng.choice((1, 10, 900))
-                ino = tree.create(tree.root, file, stat.S_IFREG | 0o644, 0, 0)
-                assert ino not in self.numbers, f"number {ino} was given to {self.numbers[ino]!r} before"
-                self.numbers[ino] = file
+                roots = self._roots(tree)
+                ino = tree.create(roots[number % len(roots)], file, stat.S_IFREG | 0o644, 0, 0)
+                given = tree.active.fileset(ino).guid, int(number_of(ino))
+                assert given not in self.numbers, f"number {ino} was given to {self.numbers[given]!r} before"
+                self.numbers[given] = file
                 if len(fresh) < count - 1:
                     tree.write(ino, 0, content)
                 fresh[file] = content
@@ -135,12 +157,16 @@ class World:
         """Change a file that is there, after a snapshot has it, so that blocks move."""
         with self.opened(name) as tree:
             tree.refuse_unless_primary()
-            manage.create(tree.store, ROOT_FILESET, manage.unique_name(tree.store, ROOT_FILESET, "before"))
-            entries = list(tree.reader.all_entries(tree.root))
-            if entries:
-                file, ino, _ = self.rng.choice(entries)
-                tree.write(ino, 0, b"again")
-                tree.unlink(tree.root, file) if self.rng.random() < 0.3 else tree.truncate(ino, 7)
+            filesets = [fileset_of(root) for root in self._roots(tree)]
+            self.clock.advance(0.001 if self.nested else 0)
+            places = [(each, manage.unique_name(tree.store, each, "before")) for each in filesets]
+            manage.create_all(tree.store, places)
+            for root in self._roots(tree):
+                entries = [each for each in tree.reader.all_entries(root) if each[2] == stat.S_IFREG >> 12]
+                if entries:
+                    file, ino, _ = self.rng.choice(entries)
+                    tree.write(ino, 0, b"again")
+                    tree.unlink(root, file) if self.rng.random() < 0.3 else tree.truncate(ino, 7)
             tree.store.commit()
 
     def snapshot(self, name: str) -> None:
@@ -240,11 +266,13 @@ def _by_guid(snapshots: list[Snapshot], guid: Guid) -> Snapshot:
 
 def contents(tree: Tree) -> set[tuple[bytes, bytes]]:
     """Names and contents of the files of the active state and of every snapshot."""
-    snapshots = tree.store.catalog.snapshots(tree.fileset)
-    readers: list[Reader] = [tree.reader, *map(tree.snapshot_reader, snapshots)]
     found = set()
-    for reader in readers:
-        with suppress(FileNotFoundError):
-            for name, ino, _ in reader.all_entries(tree.root):
-                found.add((name, content_of(reader, ino)))
+    for fileset in tree.store.catalog.listed_filesets():
+        snapshots = tree.store.catalog.snapshots(fileset.number)
+        readers: list[Reader] = [tree.reader, *map(tree.snapshot_reader, snapshots)]
+        for reader in readers:
+            with suppress(FileNotFoundError):
+                for name, ino, kind in reader.all_entries(make_ino(fileset.number, ROOT_NUMBER)):
+                    if kind == stat.S_IFREG >> 12:
+                        found.add((name, content_of(reader, ino)))
     return found

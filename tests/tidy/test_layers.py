@@ -41,6 +41,7 @@ PURE = (
     "idemfs.snapshots.schedule",
     "idemfs.snapshots.retention",
     "idemfs.replication.codec",
+    "idemfs.replication.description",
     "idemfs.replication.plan",
     "idemfs.failover.decisions",
 )

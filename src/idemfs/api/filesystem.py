@@ -37,7 +37,7 @@ class FileSystem(Writable):
         if self.tree.role.role is not _STANDBY:
             return self._paths
         reader = self.tree.newest_reader()
-        if self._standby.reader.snapshot is not reader.snapshot or reader.snapshot is None:
+        if self._standby.reader is not reader:
             self._standby = Paths(reader)
         return self._standby
 

@@ -215,7 +215,7 @@ class Snapshots(SnapshotWriting):
 
     def _shown(self, fileset: FilesetId) -> Snapshot | None:
         """What stands for the active state: on a standby, what it received last."""
-        is_received = self._tree.role.role is Role.STANDBY and fileset == ROOT_FILESET
+        is_received = self._tree.role.role is Role.STANDBY
         return received.base(self._store, fileset) if is_received else None
 
     def hold(self, name: str, owner: str, seconds: float | None = None) -> None:

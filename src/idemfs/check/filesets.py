@@ -5,7 +5,7 @@ Threads: under the store's lock.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 
 from idemfs.check.context import Context
 from idemfs.check.findings import Finding, Kind
@@ -22,8 +22,12 @@ from idemfs.ids import ROOT_FILESET, FilesetId, Ino, fileset_of
 from idemfs.vfs.junctions import check_fileset_name
 
 
-def check(context: Context) -> Iterator[Finding]:
-    """All but what they hold. One that is being deleted has lost its name and its junction already."""
+def check(context: Context, between: Collection[FilesetId], is_standby: bool) -> Iterator[Finding]:
+    """All but what they hold. One that is being deleted has lost its name and its junction already.
+
+    On a standby one may appear nowhere, as what came from another store does; and ``between`` are filesets on the way
+    to another state, of which nobody sees the directories.
+    """
     names: set[str] = set()
     places: dict[Ino, str] = {}
     for number, fileset in context.filesets.items():
@@ -42,6 +46,8 @@ def check(context: Context) -> Iterator[Finding]:
             continue
         if fileset.junction in places:
             yield Finding(Kind.FILESET, where, f"appears in the directory of {places[fileset.junction]}")
+            continue
+        if (is_standby and not fileset.junction) or fileset_of(fileset.junction) in between:
             continue
         what = _wrong_place(context, fileset)
         if what:

@@ -36,7 +36,7 @@ _KEY_SIZES = {
 }
 _EIGHT = frozenset((b"D", b"E", b"H", b"L", b"R"))
 """Tables of which each value is one number of 8 bytes."""
-_OF_FILESETS = frozenset((b"D", b"K"))
+_OF_FILESETS = {b"D": "a schedule", b"K": "a schedule", b"V": "replication state"}
 _UNDER_WAY_SIZES = {
     keys.replication("restore"): 10,
     keys.replication("rollback"): 10,
@@ -51,12 +51,12 @@ def read(context: Context) -> Iterator[Finding]:
     """Fill ``context`` with filesets and snapshots; what cannot be read is reported and left out."""
     snapshots: dict[FilesetId, list[Snapshot]] = {}
     holds: list[SnapshotId] = []
-    planned: set[FilesetId] = set()
+    planned: dict[FilesetId, str] = {}
     for key, value in pairs(context.store.small):
         try:
             _read_record(context, key, value, snapshots, holds)
             if key[:1] in _OF_FILESETS:
-                planned.add(FilesetId(int.from_bytes(key[1:], "big")))
+                planned[FilesetId(int.from_bytes(key[1:3], "big"))] = _OF_FILESETS[key[:1]]
         except Damaged as damaged:
             yield Finding(Kind.RECORD, _where(key), str(damaged))
             if key[:1] == b"S" and len(key) == 11:
@@ -68,8 +68,8 @@ def read(context: Context) -> Iterator[Finding]:
     yield from _counters(context)
     for number in context.filesets:
         yield from _snapshots(context, number)
-    for number in sorted(planned - context.filesets.keys()):
-        yield Finding(Kind.FILESET, f"fileset {number}", "has a schedule and does not exist")
+    for number in sorted(planned.keys() - context.filesets.keys()):
+        yield Finding(Kind.FILESET, f"fileset {number}", f"has {planned[number]} and does not exist")
     known = {snapshot for timeline in context.timelines.values() for snapshot in timeline.ids}
     for held in holds:
         if held not in known and not context.unreadable:
@@ -104,7 +104,7 @@ def _read_record(
         case b"O" | b"W":
             if value:
                 raise Damaged("its value is not empty")
-        case b"H" | b"L":
+        case b"H" | b"L" | b"Q":
             if len(key) < 9:
                 raise Damaged("names no snapshot")
             holds.append(SnapshotId(int.from_bytes(key[1:9], "big")))
@@ -112,6 +112,11 @@ def _read_record(
             if key == role.KEY:
                 role.unpack(value)
             elif len(value) != _UNDER_WAY_SIZES.get(key, len(value)):
+                raise Damaged("names no snapshot")
+        case b"V":
+            if len(key) < 4:
+                raise Damaged("says nothing")
+            if key[3:] == b"base" and len(value) != 16:
                 raise Damaged("names no snapshot")
         case b"U":
             number = FilesetId(int.from_bytes(key[1:], "big"))

@@ -17,8 +17,7 @@ from idemfs.errors import Damaged
 from idemfs.format import keys, role
 from idemfs.format.role import Role
 from idemfs.format.tables import COMPLETE, Snapshot
-from idemfs.ids import ROOT_FILESET, FilesetId
-from idemfs.snapshots.received import BASE
+from idemfs.ids import FilesetId
 from idemfs.store.store import Store
 from idemfs.vfs.tree import Tree
 
@@ -37,9 +36,9 @@ def find(store_or_tree: Store | Tree, *, read_data: bool = False) -> Iterator[Fi
         active = clones.active_of(store, store_or_tree if isinstance(store_or_tree, Tree) else None)
         context = Context(store, store.catalog.state, active)
         yield from small.read(context)
-        yield from filesets.check(context)
         yield from clones.check(context)
         between = {number: base for number in context.filesets for base in _between(context, number)}
+        yield from filesets.check(context, between.keys(), _is_standby(store))
         extents = Extents(context)
         yield from ActiveRecords(context, extents, frozenset(between), read_data).check()
         yield from shadows.ShadowRecords(context, extents).check()
@@ -56,6 +55,13 @@ def find(store_or_tree: Store | Tree, *, read_data: bool = False) -> Iterator[Fi
         yield from extents.check(read_data)
 
 
+def _is_standby(store: Store) -> bool:
+    try:
+        return role.unpack(store.small.get(role.KEY)).role is Role.STANDBY
+    except Damaged:
+        return False
+
+
 def _between(context: Context, number: FilesetId) -> Iterator[Snapshot | None]:
     """Once, when the active state is on the way to another one: the snapshot that it comes from, if there is one."""
     store = context.store
@@ -63,15 +69,9 @@ def _between(context: Context, number: FilesetId) -> Iterator[Snapshot | None]:
     if any((store.small.get(key) or b"")[:2] == number.to_bytes(2, "big") for key in _UNDER_WAY):
         yield snapshots[-1] if snapshots else None
         return
-    if number != ROOT_FILESET:
-        # Nobody sends it, so it is no standby's.
+    if not _is_standby(store):
         return
-    try:
-        if role.unpack(store.small.get(role.KEY)).role is not Role.STANDBY:
-            return
-    except Damaged:
-        return
-    guid = store.small.get(BASE)
+    guid = store.small.get(keys.fileset_replication(number, "base"))
     complete = [snapshot for snapshot in snapshots if snapshot.state == COMPLETE and guid in (None, snapshot.guid)]
     base = complete[-1] if complete else None
     if base is None or base.digest != context.filesets[number].digest:

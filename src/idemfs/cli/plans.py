@@ -90,7 +90,7 @@ def _risk(risk: Risk, stage: Stage) -> str:
         return f"{risk.path} {risk.why}"
     from idemfs.failover.measure import bytes_since
 
-    size = bytes_since(stage.tree(risk.store), risk.since.guid if risk.since else None)
+    size = bytes_since(stage.tree(risk.store), risk.since.guid if risk.since else None, risk.fileset)
     parts = []
     if risk.snapshots:
         names = ", ".join(held.name for held in risk.snapshots[:_NAMES_SHOWN_MAX])
@@ -98,7 +98,8 @@ def _risk(risk: Risk, stage: Stage) -> str:
         parts.append(f"{counted(len(risk.snapshots), 'snapshot')} ({names}{f' and {more} more' if more > 0 else ''})")
     if risk.unsaved_changes:
         parts.append("changes that are in no snapshot")
-    return f"{risk.path} has {' and '.join(parts)}, {format_size(size)}: {risk.why}"
+    of = f" of fileset {risk.fileset_name}" if risk.fileset_name else ""
+    return f"{risk.path} has {' and '.join(parts)}{of}, {format_size(size)}: {risk.why}"
 
 
 def counted(count: int, noun: str) -> str:
@@ -140,8 +141,11 @@ def _paths(stage: Stage) -> Callable[[Guid], str]:
 
 def _snapshot_name(stage: Stage, store: Guid, guid: Guid) -> str:
     tree = stage.tree(store)
-    snapshot = tree.store.catalog.by_guid(tree.fileset, guid)
-    return snapshot.name if snapshot else guid.hex()
+    for fileset in tree.store.catalog.listed_filesets():
+        snapshot = tree.store.catalog.by_guid(fileset.number, guid)
+        if snapshot is not None:
+            return f"{fileset.name}@{snapshot.name}" if fileset.number else snapshot.name
+    return guid.hex()
 
 
 def _told(done: Done, stage: Stage, command: str) -> str | None:

@@ -7,29 +7,19 @@ from argparse import ArgumentParser, Namespace
 
 from idemfs.cli.parser import add_store
 
-TYPE_CHECKING = False
-if TYPE_CHECKING:
-    from idemfs.format.tables import Snapshot
-    from idemfs.vfs.tree import Tree
-
 
 def arguments(parser: ArgumentParser) -> None:
     add_store(parser)
-    parser.add_argument("snapshot", metavar="TARGET", help="name of the snapshot to send")
-    parser.add_argument("--base", metavar="NAME", help="send what changed since this snapshot, which the standby has")
+    parser.add_argument("snapshot", metavar="TARGET", help="the snapshot to send, NAME or FILESET@NAME")
+    parser.add_argument(
+        "--base",
+        metavar="NAME",
+        help="send what changed since this snapshot of the same fileset, which the standby has",
+    )
     parser.add_argument("--compress", action="store_true", help="compress, for a slow connection")
     parser.add_argument(
         "--resume", metavar="CURSOR", default="", help="go on where 'idemfs receive --cursor' says; empty: the start"
     )
-
-
-def _refuse_other_filesets(tree: Tree, *snapshots: Snapshot | None) -> None:
-    from idemfs.cli.failures import Refused
-
-    for snapshot in snapshots:
-        if snapshot is not None and snapshot.fileset != tree.fileset:
-            name = tree.store.catalog.filesets[snapshot.fileset].name
-            raise Refused(f"fileset {name!r} cannot be sent yet: the root fileset alone is")
 
 
 def run(options: Namespace) -> None:
@@ -50,8 +40,9 @@ def run(options: Namespace) -> None:
         tree = Tree(store)
         catalog = store.catalog
         target = catalog.by_name(*catalog.snapshot_place(options.snapshot))
-        base = catalog.by_name(*catalog.snapshot_place(options.base)) if options.base is not None else None
-        _refuse_other_filesets(tree, target, base)
+        # A base is of the same fileset, which need not be said again.
+        place = None if options.base is None else catalog.snapshot_place(options.base, target.fileset)
+        base = None if place is None else catalog.by_name(*place)
         send(tree, base, target, sys.stdout.buffer.write, after=after, compress=options.compress)
         sys.stdout.buffer.flush()
     finally:

@@ -27,8 +27,6 @@ def run(options: Namespace) -> None:
         return
     store, path, name = show_name(options.store), show_name(joined.path), show_name(joined.name)
     print(f"{path} is a standby of {store}, by the name of {name}")
-    if joined.other_filesets:
-        print(f"the root fileset alone is replicated, not yet: {show_name(', '.join(joined.other_filesets))}")
 
 
 def _show(store: str, joined: Joined) -> None:

@@ -50,8 +50,6 @@ def _remarks(row: StoreStatus) -> list[str]:
         remarks.append("switchover not finished")
     if row.has_changed:
         remarks.append("changes since its newest snapshot")
-    if row.other_filesets:
-        remarks.append(f"filesets beside the root that are not replicated: {row.other_filesets}")
     if row.half_received:
         remarks.append("a change set is half received")
     if row.diverged_snapshots or row.diverged_changes:

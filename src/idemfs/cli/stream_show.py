@@ -65,8 +65,12 @@ def _header_row(header: Header) -> dict[str, Json]:
     from idemfs.format.digest import to_text
     from idemfs.replication.records import START
 
+    about = header.description
     return {
         "frame": "header",
+        "fileset_name": about.name if about else "root",
+        "appears_in": about.parent.hex() if about and about.parent else None,
+        "directory": about.junction if about and about.junction else None,
         "snapshot": header.name,
         "guid": header.target.guid.hex(),
         "digest": to_text(header.target.digest),

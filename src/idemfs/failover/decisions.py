@@ -10,7 +10,7 @@ Invariants, which ``tests/sim`` holds against every interruption:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from idemfs.errors import Fenced, NotPrimary, NotStandby, PeerError, RoleError
 from idemfs.failover.facts import (
@@ -21,6 +21,7 @@ from idemfs.failover.facts import (
     GoBack,
     Held,
     Introduce,
+    Part,
     Peer,
     Plan,
     Promote,
@@ -38,13 +39,23 @@ from idemfs.ids import Guid
 _KEPT = "is kept there in snapshots, and not sent"
 
 
-def common_snapshot(source: Side, target: Side) -> Held | None:
-    """The newest snapshot of ``source`` that ``target`` has too."""
+def common_snapshot(source: Side | Part, target: Side | Part) -> Held | None:
+    """The newest snapshot of a fileset (of a side: of its root fileset) that ``target`` has too."""
     there = {held.guid for held in target.snapshots}
     return next((held for held in reversed(source.snapshots) if held.guid in there), None)
 
 
-def newer(side: Side, common: Held | None) -> tuple[Held, ...]:
+def pairs(one: Side, other: Side) -> list[tuple[Part, Part]]:
+    """The filesets that both have."""
+    there = {part.fileset: part for part in other.parts}
+    return [(part, there[part.fileset]) for part in one.parts if part.fileset in there]
+
+
+def _of(part: Part) -> str:
+    return f" of fileset {part.name!r}" if part.name else ""
+
+
+def newer(side: Side | Part, common: Held | None) -> tuple[Held, ...]:
     """The snapshots of ``side`` that are newer than ``common``; all of them without one."""
     guids = [held.guid for held in side.snapshots]
     return side.snapshots[guids.index(common.guid) + 1 :] if common else side.snapshots
@@ -118,17 +129,21 @@ def replicate(me: Side, peers: Sequence[Peer]) -> Decision:
 
 def _bring_up(source: Side, target: Side) -> list[Step] | str:
     """The steps that make a standby follow ``source``, whatever it followed before; or why it cannot."""
-    common = common_snapshot(source, target)
     steps: list[Step] = []
+    back: list[Step] = []
     if target.role.seen_epoch < source.role.epoch:
         steps.append(Tell(store=target.guid, epoch=source.role.epoch))
-    if common is None and target.snapshots:
-        return (
-            f"{target.path} has snapshots, but none that {source.path} has: they are not related any more; "
-            "remove this standby and add a new one"
-        )
-    if common is not None and target.base != common.guid:
-        steps += [DropPartial(store=target.guid), GoBack(store=target.guid, snapshot=common.guid)]
+    for ours, theirs in pairs(source, target):
+        common = common_snapshot(ours, theirs)
+        if common is None and theirs.snapshots:
+            return (
+                f"{target.path} has snapshots{_of(theirs)}, but none that {source.path} has: they are not related any "
+                "more; remove this standby and add a new one"
+            )
+        if common is not None and theirs.base != common.guid:
+            back.append(GoBack(store=target.guid, snapshot=common.guid))
+    if back:
+        steps += [DropPartial(store=target.guid), *back]
     return [*steps, Send(source=source.guid, target=target.guid)]
 
 
@@ -156,7 +171,7 @@ def failover(me: Side, peers: Sequence[Peer]) -> Decision:
     if me.half_received:
         steps.append(DropPartial(store=me.guid))
     steps.append(Promote(store=me.guid, epoch=epoch))
-    risks = [_left_behind(peer, me) for peer in sides(peers)]
+    risks = [risk for peer in sides(peers) for risk in _left_behind(peer, me)]
     risks += [_not_known(peer, received) for peer in unreachable(peers)]
     source = writing[0].path if writing else next((peer.path for peer in peers), "-")
     return Plan(
@@ -165,7 +180,7 @@ def failover(me: Side, peers: Sequence[Peer]) -> Decision:
         target=me.path,
         common=received,
         steps=tuple(steps),
-        risks=tuple(risk for risk in risks if risk),
+        risks=tuple(risks),
         warning=_not_lost(peers),
     )
 
@@ -198,20 +213,31 @@ def _fenced_may_not(me: Side, peers: Sequence[Peer]) -> Refusal | None:
     return None
 
 
-def _left_behind(old: Side, new: Side) -> Risk | None:
+def _left_behind(old: Side, new: Side) -> list[Risk]:
     """What another store has, and the one that takes over has not."""
-    common = common_snapshot(old, new)
-    newer_there = newer(old, common)
-    unsaved = not old.is_standby and not old.is_kept
-    if not newer_there and not unsaved:
-        return None
+    there = {part.fileset: part for part in new.parts}
+    risks = []
+    for part in old.parts:
+        common = common_snapshot(part, there[part.fileset]) if part.fileset in there else None
+        newer_there = newer(part, common)
+        unsaved = not old.is_standby and not part.is_kept
+        if newer_there or unsaved:
+            risks.append(_risk(old, part, common, "stays there, in snapshots", newer_there, unsaved))
+    return risks
+
+
+def _risk(
+    side: Side, part: Part, since: Held | None, why: str, snapshots: tuple[Held, ...], unsaved_changes: bool
+) -> Risk:
     return Risk(
-        path=old.path,
-        store=old.guid,
-        why="stays there, in snapshots",
-        since=common,
-        snapshots=newer_there,
-        unsaved_changes=unsaved,
+        path=side.path,
+        store=side.guid,
+        why=why,
+        fileset=part.fileset if part.name else None,
+        fileset_name=part.name,
+        since=since,
+        snapshots=snapshots,
+        unsaved_changes=unsaved_changes,
     )
 
 
@@ -232,56 +258,67 @@ def failback(me: Side, peers: Sequence[Peer]) -> Decision:
     refusal = _unknown(me, [primary])
     if refusal:
         return refusal
-    common = common_snapshot(primary, me)
-    if common is None:
-        return Refusal(
-            error=PeerError(
-                f"{me.path}: has no snapshot in common with {primary.path}, so it cannot become its standby; "
-                "copy out of it what is needed, and add a new standby"
+    commons: dict[Guid, Held] = {}
+    for theirs, ours in pairs(primary, me):
+        found = common_snapshot(theirs, ours)
+        if found is not None:
+            commons[ours.fileset] = found
+        elif not me.is_standby or not ours.name:
+            return Refusal(
+                error=PeerError(
+                    f"{me.path}: has no snapshot{_of(ours)} in common with {primary.path}, so it cannot become its "
+                    "standby; copy out of it what is needed, and add a new standby"
+                )
             )
-        )
     steps: list[Step] = []
+    risks: list[Risk] = []
     if me.is_standby:
-        steps += [step for step in _bring_up(primary, me) if not isinstance(step, Send | str)]
-        risk = None
+        bring = _bring_up(primary, me)
+        if isinstance(bring, str):
+            return Refusal(error=PeerError(bring))
+        steps += [step for step in bring if not isinstance(step, Send)]
     else:
-        steps += _give_up(me, primary, common)
-        risk = _diverged(me, common)
+        steps += _give_up(me, primary, commons)
+        risks = _diverged(me, commons)
     steps += [TakeSnapshot(store=primary.guid), Send(source=primary.guid, target=me.guid)]
     return Plan(
         command="failback",
         source=primary.path,
         target=me.path,
-        common=common,
+        common=commons[me.fileset],
         steps=tuple(steps),
-        risks=(risk,) if risk else (),
+        risks=tuple(risks),
     )
 
 
-def _give_up(me: Side, primary: Side, common: Held) -> list[Step]:
-    """From an old primary, whatever it wrote, to a standby at the common snapshot."""
+def _give_up(me: Side, primary: Side, commons: Mapping[Guid, Held]) -> list[Step]:
+    """From an old primary, whatever it wrote, to a standby at the common snapshots."""
     steps: list[Step] = []
     if me.is_primary or me.role.seen_epoch < primary.role.epoch:
         steps.append(Tell(store=me.guid, epoch=primary.role.epoch))
     if not me.is_kept:
         steps.append(TakeSnapshot(store=me.guid, name=f"diverged-{me.role.epoch}"))
-    if me.digest != common.digest:
-        steps.append(GoBack(store=me.guid, snapshot=common.guid))
-    return [*steps, Demote(store=me.guid, epoch=primary.role.epoch, base=common.guid)]
+    for part in me.parts:
+        common = commons.get(part.fileset)
+        if common is not None and part.digest != common.digest:
+            steps.append(GoBack(store=me.guid, snapshot=common.guid))
+    return [*steps, _demote(me, primary.role.epoch, commons)]
 
 
-def _diverged(me: Side, common: Held) -> Risk | None:
-    newer_here = newer(me, common)
-    if me.is_kept and not newer_here:
-        return None
-    return Risk(
-        path=me.path,
-        store=me.guid,
-        why=_KEPT if me.is_kept else f"{_KEPT}; unsaved changes as diverged-{me.role.epoch}",
-        since=common,
-        snapshots=newer_here,
-        unsaved_changes=not me.is_kept,
-    )
+def _demote(me: Side, epoch: int, commons: Mapping[Guid, Held]) -> Demote:
+    others = tuple(held.guid for fileset, held in commons.items() if fileset != me.fileset)
+    return Demote(store=me.guid, epoch=epoch, base=commons[me.fileset].guid, others=others)
+
+
+def _diverged(me: Side, commons: Mapping[Guid, Held]) -> list[Risk]:
+    risks = []
+    for part in me.parts:
+        common = commons.get(part.fileset)
+        newer_here = newer(part, common)
+        if newer_here or not part.is_kept:
+            why = _KEPT if part.is_kept else f"{_KEPT}; unsaved changes as diverged-{me.role.epoch}"
+            risks.append(_risk(me, part, common, why, newer_here, not part.is_kept))
+    return risks
 
 
 def _nobody_took_over(me: Side, peers: Sequence[Peer]) -> RoleError:
@@ -353,11 +390,17 @@ def _finish_switchover(me: Side, peers: Sequence[Peer]) -> Decision:
     """What is left of an exchange whose first half was done: ``me`` is fenced."""
     primary = acting_primary(me, peers)
     if primary is not None:
-        common = common_snapshot(primary, me)
-        if common is None or common.digest != me.digest or newer(me, common):
+        commons: dict[Guid, Held] = {}
+        for theirs, ours in pairs(primary, me):
+            common = common_snapshot(theirs, ours)
+            if common is None or common.digest != ours.digest or newer(ours, common):
+                return Refusal(error=_run_failback(me, primary.role.epoch))
+            commons[ours.fileset] = common
+        if me.fileset not in commons or len(commons) < len(me.parts):
             return Refusal(error=_run_failback(me, primary.role.epoch))
-        step = Demote(store=me.guid, epoch=primary.role.epoch, base=common.guid)
-        return Plan(command="switchover", source=me.path, target=primary.path, common=common, steps=(step,))
+        step = _demote(me, primary.role.epoch, commons)
+        held = commons[me.fileset]
+        return Plan(command="switchover", source=me.path, target=primary.path, common=held, steps=(step,))
     if me.frozen is None:
         return Refusal(error=_run_failback(me, me.role.seen_epoch))
     target = next((peer for peer in peers if peer.guid == me.frozen.peer), None)

@@ -33,11 +33,12 @@ from idemfs.failover.facts import (
 from idemfs.failover.stage import Stage, guid_of
 from idemfs.format import role
 from idemfs.format.role import Role, RoleRecord
-from idemfs.format.tables import Snapshot
-from idemfs.ids import Guid
-from idemfs.replication import link
-from idemfs.replication.apply import drop_partial
-from idemfs.snapshots import bring_back, manage, received
+from idemfs.format.tables import Fileset, Snapshot
+from idemfs.ids import FilesetId, Guid, Ino
+from idemfs.replication import follow, link
+from idemfs.replication.apply import drop_partials
+from idemfs.snapshots import automatic, bring_back, lines, manage, received
+from idemfs.store.store import Store
 from idemfs.vfs.tree import Tree
 
 NUMBER_RANGE = 1 << 32
@@ -76,7 +77,7 @@ def _do(step: Step, stage: Stage, progress: link.Progress | None) -> tuple[Snaps
         case Send(source=source, target=target):
             return None, link.replicate_into(stage.tree(source), stage.tree(target), progress)
         case DropPartial(store=guid):
-            drop_partial(stage.tree(guid))
+            drop_partials(stage.tree(guid))
         case GoBack(store=guid, snapshot=snapshot):
             go_back(stage.tree(guid), snapshot)
         case Freeze(store=guid, peer=peer, epoch=epoch):
@@ -84,8 +85,8 @@ def _do(step: Step, stage: Stage, progress: link.Progress | None) -> tuple[Snaps
             freeze(stage.tree(guid), Frozen(peer=peer, epoch=epoch))
         case Promote(store=guid, epoch=epoch, after=after):
             promote(stage.tree(guid), epoch, stage.tree(after) if after else None)
-        case Demote(store=guid, epoch=epoch, base=base):
-            demote(stage.tree(guid), epoch, base)
+        case Demote(store=guid, epoch=epoch, base=base, others=others):
+            demote(stage.tree(guid), epoch, base, others)
     return None, None
 
 
@@ -96,11 +97,19 @@ def _group(tree: Tree) -> Iterator[None]:
     with store.exclusive():
         # crash: what was written before is durable by itself, so that the group below holds the step alone.
         store.commit()
-        store.admit(100, 10_000)
+        store.admit(*_room(store))
         yield
         # crash: the step is done when this returns; the next one relies on it.
         store.commit()
         tree.reload_role()
+
+
+def _room(store: Store) -> tuple[int, int]:
+    """What a change of role may change: some records of each fileset."""
+    filesets = lines.own_filesets(store)
+    records_count = 100 + 10 * len(filesets)
+    policies = sum(len(lines.policy_of(store, each.number) or b"") for each in filesets)
+    return records_count, 300 * records_count + policies
 
 
 def tell(tree: Tree, epoch: int) -> None:
@@ -121,17 +130,19 @@ def introduce(stage: Stage, guid: Guid) -> None:
 
 
 def take_snapshot(tree: Tree, name: str | None = None) -> Snapshot | None:
-    """Take one if the active state differs from the newest, or with a ``name`` from all; None: it does not."""
+    """Take snapshots, at one instant, of the filesets whose active state differs from the newest one, or with ``name``
+    from all of them; the first one taken, None: there is none."""
     store = tree.store
     with store.exclusive():
         # crash: nothing relies on it; the digest is that of the active state only when all is committed.
         store.commit()
-        digest = store.catalog.filesets[tree.fileset].digest
-        known = store.catalog.snapshots(tree.fileset)
-        if any(snapshot.digest == digest for snapshot in (known if name else known[-1:])):
-            return None
         wanted = name or time_name(store.clock.now_ns())
-        return manage.create(store, tree.fileset, manage.unique_name(store, tree.fileset, wanted))
+        places: list[tuple[FilesetId, str]] = []
+        for fileset in lines.own_filesets(store):
+            known = store.catalog.snapshots(fileset.number)
+            if all(snapshot.digest != fileset.digest for snapshot in (known if name else known[-1:])):
+                places.append((fileset.number, manage.unique_name(store, fileset.number, wanted)))
+        return manage.create_all(store, places)[0] if places else None
 
 
 def time_name(now_ns: int) -> str:
@@ -142,14 +153,14 @@ def time_name(now_ns: int) -> str:
 
 
 def go_back(tree: Tree, guid: Guid) -> None:
-    """The active state becomes that of a snapshot; addresses are shared, no data is copied."""
+    """The active state of a fileset becomes that of a snapshot; addresses are shared, no data is copied."""
     store = tree.store
     with store.exclusive():
         snapshot = _snapshot(tree, guid)
         # crash: the base and the order to go back to it stand in one group, with which the step is as good as done.
         store.commit()
         store.admit(1, 100)
-        received.put_base(store, guid)
+        received.put_base(store, guid, snapshot.fileset)
         bring_back.go_back(tree.active, snapshot)
         tree.moves += 1
 
@@ -157,7 +168,8 @@ def go_back(tree: Tree, guid: Guid) -> None:
 def refuse_without_room(tree: Tree) -> None:
     """Raises ``NoSpace`` for a store that could not take a role over: before nobody else has it any more."""
     with tree.store.lock:
-        tree.store.admit(200, 20_000)
+        count, size = _room(tree.store)
+        tree.store.admit(100 + count, 10_000 + size)
 
 
 def freeze(tree: Tree, frozen: Frozen) -> None:
@@ -176,25 +188,15 @@ def promote(tree: Tree, epoch: int, after: Tree | None) -> None:
     """
     if epoch <= tree.role.epoch:
         raise RoleError(f"epoch {epoch} is not above this store's, {tree.role.epoch}")
-    base = None
     if tree.role.role is Role.STANDBY:
         # Nothing in a plan may let a half-received state become what users see.
-        drop_partial(tree)
-        base = received.base(tree.store, tree.fileset)
-        _require_state(tree, base)
+        drop_partials(tree)
+        _require_received(tree)
+    was_standby = tree.role.role is Role.STANDBY
     with _group(tree):
         store = tree.store
-        if base is not None:
-            hold_for_peers(tree, base)
-        fileset = store.catalog.filesets[tree.fileset]
-        old = after.store.catalog.filesets[after.fileset].next_number if after else 0
-        if old >= fileset.next_number:
-            fileset.next_number = old
-        else:
-            # The old primary is not here to be asked, or a third one, which gave out more, is not.
-            fileset.next_number = _own_numbers(tree, fileset.next_number)
-        store.catalog.changed_fileset(tree.fileset)
-        received.put_base(store, None)
+        for fileset in lines.own_filesets(store):
+            _take_over(tree, fileset, after, was_standby)
         store.small.put(records.FROZEN, None)
         store.small.put(role.KEY, role.pack(RoleRecord(Role.PRIMARY, epoch, max(epoch, tree.role.seen_epoch))))
     tree.moves += 1
@@ -202,18 +204,74 @@ def promote(tree: Tree, epoch: int, after: Tree | None) -> None:
     tree.recover()
 
 
-def demote(tree: Tree, epoch: int, base: Guid | None) -> None:
-    """Become a standby whose active state is that of snapshot ``base``, or of the newest."""
+def _require_received(tree: Tree) -> None:
+    """Each fileset of which anything came is as the snapshot that it received last. Raises as ``_require_state``."""
+    for fileset in lines.own_filesets(tree.store):
+        base = received.base(tree.store, fileset.number)
+        if base is not None or fileset.number == tree.fileset:
+            _require_state(tree, fileset, base)
+
+
+def _take_over(tree: Tree, fileset: Fileset, after: Tree | None, was_standby: bool) -> None:
+    """One fileset of a store that becomes primary. Part of the open group."""
+    store = tree.store
+    base = received.base(store, fileset.number) if was_standby else None
+    if base is None and was_standby and fileset.number != tree.fileset:
+        # Nothing was ever received of it: it has no root directory, and nobody misses it.
+        store.catalog.end_fileset(fileset)
+        return
+    if base is not None:
+        hold_for_peers(tree, base)
+    old = follow.find(after.store, fileset.guid) if after else None
+    if old is not None and old.next_number >= fileset.next_number:
+        fileset.next_number = old.next_number
+    else:
+        # The old primary is not here to be asked, or a third one, which gave out more, is not.
+        fileset.next_number = _own_numbers(tree, fileset.next_number)
+    store.catalog.changed_fileset(fileset.number)
+    received.put_base(store, None, fileset.number)
+    lines.put_kept(store, fileset.number, False)
+    policy = lines.policy_of(store, fileset.number)
+    if policy is not None:
+        lines.put_policy(store, fileset.number, None)
+        automatic.take_over_policy(store, fileset.number, policy)
+
+
+def demote(tree: Tree, epoch: int, base: Guid | None, others: tuple[Guid, ...] = ()) -> None:
+    """Become a standby whose active state is that of snapshot ``base``, or of the newest; ``others``: the same for the
+    filesets beside the root. Without its own, one of them is what no primary knows: it is kept, and appears nowhere."""
     store = tree.store
     with _group(tree):
-        known = store.catalog.snapshots(tree.fileset)
-        snapshot = _snapshot(tree, base) if base else known[-1]
-        _require_state(tree, snapshot)
+        for fileset in lines.own_filesets(store):
+            known = store.catalog.snapshots(fileset.number)
+            if base is None:
+                snapshot = known[-1]
+            else:
+                wanted = (base,) if fileset.number == tree.fileset else others
+                found = [each for each in known if each.guid in wanted]
+                if not found and fileset.number != tree.fileset:
+                    _put_aside(tree, fileset)
+                    continue
+                snapshot = found[-1] if found else _snapshot(tree, base)
+            _require_state(tree, fileset, snapshot)
+            if snapshot is not known[-1]:
+                lines.put_kept(store, fileset.number, True)
+            received.put_base(store, snapshot.guid, fileset.number)
         for record in records.get_peers(store):
             release_holds(tree, record.guid)
-        received.put_base(store, snapshot.guid)
         store.small.put(records.FROZEN, None)
         store.small.put(role.KEY, role.pack(RoleRecord(Role.STANDBY, epoch, max(epoch, tree.role.seen_epoch))))
+
+
+def _put_aside(tree: Tree, fileset: Fileset) -> None:
+    """The primary has no such fileset. Part of the open group."""
+    if fileset.junction:
+        tree.store.catalog.change_fileset(fileset, junction=Ino(0))
+    same = [each for each in tree.store.catalog.snapshots(fileset.number) if each.digest == fileset.digest]
+    _require_state(tree, fileset, same[-1] if same else None)
+    received.put_base(tree.store, same[-1].guid, fileset.number)
+    lines.put_kept(tree.store, fileset.number, True)
+    tree.moves += 1
 
 
 def _own_numbers(tree: Tree, next_number: int) -> int:
@@ -235,21 +293,23 @@ def hold_for_peers(tree: Tree, base: Snapshot) -> None:
 def release_holds(tree: Tree, peer: Guid) -> None:
     """What was held for this peer need not be kept for it any more. Part of the open group."""
     owner = link.hold_owner(peer)
-    for snapshot in tree.store.catalog.all_snapshots(tree.fileset):
-        if owner in manage.holders(tree.store, snapshot):
-            manage.release(tree.store, snapshot, owner)
+    for fileset in tree.store.catalog.listed_filesets():
+        for snapshot in tree.store.catalog.all_snapshots(fileset.number):
+            if owner in manage.holders(tree.store, snapshot):
+                manage.release(tree.store, snapshot, owner)
 
 
-def _require_state(tree: Tree, snapshot: Snapshot | None) -> None:
+def _require_state(tree: Tree, fileset: Fileset, snapshot: Snapshot | None) -> None:
     """Raises ``RoleError``, ``Damaged``."""
     if snapshot is None:
         raise RoleError("the store never received a complete snapshot, so there is nothing to continue from")
-    if snapshot.digest != tree.store.catalog.filesets[tree.fileset].digest:
+    if snapshot.digest != fileset.digest:
         raise Damaged(f"the active state is not that of snapshot {snapshot.name}; run 'idemfs check'")
 
 
 def _snapshot(tree: Tree, guid: Guid) -> Snapshot:
-    snapshot = tree.store.catalog.by_guid(tree.fileset, guid)
-    if snapshot is None:
-        raise RoleError("a snapshot that the plan needs was deleted meanwhile; repeat the command")
-    return snapshot
+    for fileset in lines.own_filesets(tree.store):
+        snapshot = tree.store.catalog.by_guid(fileset.number, guid)
+        if snapshot is not None:
+            return snapshot
+    raise RoleError("a snapshot that the plan needs was deleted meanwhile; repeat the command")

@@ -27,6 +27,32 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Part:
+    """One fileset of a side: ``digest`` is that of its active state, ``base`` what a standby received of it last."""
+
+    fileset: Guid
+    name: str = ""
+    """Empty for the root fileset."""
+    snapshots: tuple[Held, ...] = ()
+    digest: int = 0
+    base: Guid | None = None
+
+    @property
+    def newest(self) -> Held | None:
+        return self.snapshots[-1] if self.snapshots else None
+
+    @property
+    def has_changed(self) -> bool:
+        """Whether the active state differs from the newest snapshot."""
+        return self.newest is None or self.newest.digest != self.digest
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether some snapshot has the active state."""
+        return any(held.digest == self.digest for held in self.snapshots)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Frozen:
     """A switchover that has begun: the peer that is to become primary, and its epoch then."""
 
@@ -36,7 +62,8 @@ class Frozen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """One store as found. ``digest`` is that of its active state, ``base`` what a standby received last.
+    """One store as found. ``fileset``, ``snapshots``, ``digest`` and ``base`` are those of its root fileset;
+    ``others`` are the other filesets of its line. ``half_received``: of any of them.
 
     ``members``: the stores that know each other, this one too, in an order that is the same on each.
     """
@@ -51,6 +78,13 @@ class Side:
     base: Guid | None = None
     half_received: bool = False
     frozen: Frozen | None = None
+    others: tuple[Part, ...] = ()
+
+    @property
+    def parts(self) -> tuple[Part, ...]:
+        """Its filesets, the root fileset first."""
+        root = Part(fileset=self.fileset, snapshots=self.snapshots, digest=self.digest, base=self.base)
+        return root, *self.others
 
     @property
     def is_primary(self) -> bool:
@@ -66,13 +100,13 @@ class Side:
 
     @property
     def has_changed(self) -> bool:
-        """Whether the active state differs from the newest snapshot."""
-        return self.newest is None or self.newest.digest != self.digest
+        """Whether the active state of a fileset differs from its newest snapshot."""
+        return any(part.has_changed for part in self.parts)
 
     @property
     def is_kept(self) -> bool:
-        """Whether some snapshot has the active state."""
-        return any(held.digest == self.digest for held in self.snapshots)
+        """Whether of each fileset some snapshot has the active state."""
+        return all(part.is_kept for part in self.parts)
 
     def held(self, guid: Guid | None) -> Held | None:
         return next((held for held in self.snapshots if held.guid == guid), None)
@@ -115,7 +149,8 @@ class Tell:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class TakeSnapshot:
-    """Take a snapshot if the active state differs from the newest one. ``name`` None: by the time."""
+    """Take snapshots of the filesets whose active state differs from the newest one, at one instant; with a ``name``
+    from all of them. ``name`` None: by the time."""
 
     store: Guid
     name: str | None = None
@@ -123,7 +158,7 @@ class TakeSnapshot:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Send:
-    """Every snapshot that ``target`` lacks, in order."""
+    """Every snapshot of every fileset that ``target`` lacks, in order."""
 
     source: Guid
     target: Guid
@@ -131,14 +166,14 @@ class Send:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class DropPartial:
-    """Drop a half-received change set."""
+    """Drop what is half received of any fileset."""
 
     store: Guid
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class GoBack:
-    """The active state becomes that of ``snapshot``, which becomes the base; newer snapshots stay."""
+    """The active state of a fileset becomes that of ``snapshot``, which becomes the base; newer snapshots stay."""
 
     store: Guid
     snapshot: Guid
@@ -168,11 +203,13 @@ class Promote:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Demote:
-    """Become a standby in ``epoch``; the active state is that of the snapshot ``base`` (None: the newest)."""
+    """Become a standby in ``epoch``; the active state is that of the snapshot ``base`` (None: the newest of each
+    fileset). ``others``: the same for the other filesets; one without keeps what it has, and follows nobody."""
 
     store: Guid
     epoch: int
     base: Guid | None = None
+    others: tuple[Guid, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -190,7 +227,7 @@ Step: TypeAlias = Tell | Introduce | TakeSnapshot | Send | DropPartial | GoBack 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Risk:
-    """What one store has, and the other one will not have on its line.
+    """What one store has of a fileset, and the other one will not have on its line.
 
     ``why`` says what becomes of it. ``since`` None: all that the store has. ``is_known`` is False when
     the store cannot be looked at; it may have more than was ever seen here.
@@ -199,6 +236,9 @@ class Risk:
     path: str
     why: str
     store: Guid
+    fileset: Guid | None = None
+    """None: the root fileset."""
+    fileset_name: str = ""
     since: Held | None = None
     snapshots: tuple[Held, ...] = ()
     unsaved_changes: bool = False

@@ -10,8 +10,11 @@ from idemfs.snapshots import measure
 from idemfs.vfs.tree import Tree
 
 
-def bytes_since(tree: Tree, guid: Guid | None) -> int:
-    """Bytes of content in the active state that the snapshot ``guid`` has not; all of them without one."""
+def bytes_since(tree: Tree, guid: Guid | None, fileset: Guid | None = None) -> int:
+    """Bytes of content in the active state of a fileset (None: of the root fileset) that the snapshot ``guid`` has not;
+    all of them without one."""
     with tree.store.lock:
-        base = tree.store.catalog.by_guid(tree.fileset, guid) if guid else None
-        return measure.bytes_since(tree.active, tree.fileset, base.id if base else None)
+        catalog = tree.store.catalog
+        number = next((each.number for each in catalog.listed_filesets() if each.guid == fileset), tree.fileset)
+        base = catalog.by_guid(number, guid) if guid else None
+        return measure.bytes_since(tree.active, number, base.id if base else None)

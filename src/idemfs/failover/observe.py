@@ -9,10 +9,11 @@ Threads: takes the store's lock.
 from __future__ import annotations
 
 from idemfs.failover import records
-from idemfs.failover.facts import Held, Side
-from idemfs.format.tables import Snapshot
-from idemfs.replication import partial
-from idemfs.snapshots import bring_back, received
+from idemfs.failover.facts import Held, Part, Side
+from idemfs.format.tables import Fileset, Snapshot
+from idemfs.replication.apply import is_half_received
+from idemfs.snapshots import bring_back, lines, received
+from idemfs.store.store import Store
 from idemfs.vfs.tree import Tree
 
 
@@ -22,21 +23,32 @@ def observe(tree: Tree, path: str) -> Side:
     with store.lock:
         if not store.readonly:
             store.commit()
-        fileset = store.catalog.filesets[tree.fileset]
-        base = received.base(store, tree.fileset)
-        pending = bring_back.pending(store)
+        root, *others = [_part(store, fileset) for fileset in lines.own_filesets(store)]
         return Side(
             guid=store.superblock.guid,
             path=path,
-            fileset=fileset.guid,
+            fileset=root.fileset,
             role=tree.role,
             members=records.order(store),
-            snapshots=tuple(held(snapshot) for snapshot in store.catalog.snapshots(tree.fileset)),
-            digest=pending.digest if pending and pending.fileset == tree.fileset else fileset.digest,
-            base=base.guid if base else None,
-            half_received=partial.get(store) is not None,
+            snapshots=root.snapshots,
+            digest=root.digest,
+            base=root.base,
+            half_received=is_half_received(store),
             frozen=records.unpack_frozen(store.small.get(records.FROZEN)),
+            others=tuple(others),
         )
+
+
+def _part(store: Store, fileset: Fileset) -> Part:
+    base = received.base(store, fileset.number)
+    pending = bring_back.pending(store)
+    return Part(
+        fileset=fileset.guid,
+        name=fileset.name if fileset.number else "",
+        snapshots=tuple(held(snapshot) for snapshot in store.catalog.snapshots(fileset.number)),
+        digest=pending.digest if pending and pending.fileset == fileset.number else fileset.digest,
+        base=base.guid if base else None,
+    )
 
 
 def held(snapshot: Snapshot) -> Held:

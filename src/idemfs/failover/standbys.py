@@ -42,16 +42,12 @@ class Arrival(Enum):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Joined:
-    """``path`` and ``name`` of the standby, and the newest snapshot that both had before.
-
-    ``other_filesets``: names of those beside the root fileset, which alone is replicated.
-    """
+    """``path`` and ``name`` of the standby, and the newest snapshot of the root fileset that both had before."""
 
     path: str
     name: str
     arrival: Arrival
     common: Held | None = None
-    other_filesets: tuple[str, ...] = ()
 
 
 def add_standby(
@@ -84,8 +80,7 @@ def add_standby(
             _take_in(active, me, members, found)
             records.commit_members(me.store, members)
         name = next(record.name for record in members if record.guid == peer.superblock.guid)
-        others = tuple(fileset.name for fileset in me.store.catalog.listed_filesets()[1:])
-        return Joined(path=peer_path, name=name, arrival=arrival or found, common=common, other_filesets=others)
+        return Joined(path=peer_path, name=name, arrival=arrival or found, common=common)
 
 
 def _refuse_unless_primary(me: Tree, path: str) -> None:

@@ -38,8 +38,7 @@ class StoreStatus:
     behind_bytes: int | None = None
     diverged_snapshots: int | None = None
     diverged_changes: bool | None = None
-    other_filesets: int | None = None
-    """Beside the root fileset, which alone is replicated."""
+    fileset_count: int | None = None
 
 
 def status(stage: Stage) -> list[StoreStatus]:
@@ -73,7 +72,7 @@ def _row(stage: Stage, peer: Side | Unreachable, primary: Side | None) -> StoreS
         has_changed=None if peer.is_standby else peer.has_changed,
         half_received=peer.half_received,
         switchover_begun=peer.frozen is not None,
-        other_filesets=len(stage.tree(peer.guid).store.catalog.listed_filesets()) - 1,
+        fileset_count=len(peer.parts),
     )
     if primary is None or primary.guid == peer.guid:
         return row
@@ -83,14 +82,23 @@ def _row(stage: Stage, peer: Side | Unreachable, primary: Side | None) -> StoreS
 def _against(stage: Stage, row: StoreStatus, peer: Side, primary: Side, common: Held | None) -> StoreStatus:
     from dataclasses import replace
 
-    missing = decisions.newer(primary, common)
-    is_behind = primary.digest != (common.digest if common else 0)
-    diverged = decisions.newer(peer, common)
+    there = {part.fileset: part for part in peer.parts}
+    missing = behind_bytes = 0
+    for part in primary.parts:
+        held = decisions.common_snapshot(part, there[part.fileset]) if part.fileset in there else None
+        missing += len(decisions.newer(part, held))
+        if part.digest != (held.digest if held else 0):
+            behind_bytes += bytes_since(stage.tree(primary.guid), held.guid if held else None, part.fileset)
+    known = {part.fileset: part for part in primary.parts}
+    diverged = 0
+    for part in peer.parts:
+        held = decisions.common_snapshot(known[part.fileset], part) if part.fileset in known else None
+        diverged += len(decisions.newer(part, held))
     return replace(
         row,
         common=common.name if common else None,
-        behind_snapshots=len(missing),
-        behind_bytes=bytes_since(stage.tree(primary.guid), common.guid if common else None) if is_behind else 0,
-        diverged_snapshots=0 if peer.role.role is Role.STANDBY else len(diverged),
+        behind_snapshots=missing,
+        behind_bytes=behind_bytes,
+        diverged_snapshots=0 if peer.role.role is Role.STANDBY else diverged,
         diverged_changes=not peer.is_standby and not peer.is_kept,
     )

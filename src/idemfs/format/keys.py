@@ -17,6 +17,8 @@
              'L' · snapshot(8)                  lock                 'I'                           mark of the log
              'U' · fileset(2)                   usage of a fileset    'G' · fileset(2)              origin of a clone
              'W' · snapshot(8) · ino(8)         orphan in a written snapshot           'Y'          restore of a subtree
+             'V' · fileset(2) · text            replication state of a fileset
+             'Q' · snapshot(8) · owner          hold known to both
 
 Values of link and xattr records start with ``PRESENT``, since in the shadow table
 an empty value is ``ABSENT``. A shadow key cannot be taken for the key of a longer name: snapshot ids start
@@ -192,6 +194,24 @@ def schedule_state(number: FilesetId) -> bytes:
 
 def replication(name: str) -> bytes:
     return b"P" + name.encode()
+
+
+def fileset_replication(number: FilesetId, name: str) -> bytes:
+    """Replication state of one fileset; that of the root fileset is the store's."""
+    return b"V" + number.to_bytes(2, "big") + name.encode() if number else replication(name)
+
+
+def fileset_replication_range(number: FilesetId) -> tuple[bytes, bytes]:
+    return b"V" + number.to_bytes(2, "big"), b"V" + number.to_bytes(2, "big") + b"\xff"
+
+
+def came_hold(snapshot_id: SnapshotId, owner: bytes) -> bytes:
+    """Of the mark that primary and standby both know of a hold."""
+    return b"Q" + snapshot_id.to_bytes(8, "big") + owner
+
+
+def came_hold_range(snapshot_id: SnapshotId) -> tuple[bytes, bytes]:
+    return b"Q" + snapshot_id.to_bytes(8, "big"), b"Q" + (snapshot_id + 1).to_bytes(8, "big")
 
 
 def prefix_range(prefix: bytes) -> tuple[bytes, bytes]:

@@ -27,6 +27,7 @@ from idemfs.ids import ROOT_INO, ROOT_NUMBER, FilesetId, Ino, SnapshotId, filese
 from idemfs.mount import wire
 from idemfs.vfs.fileset_state import new_inode
 from idemfs.vfs.reader import Reader, posix
+from idemfs.vfs.received_reader import ReceivedReader
 from idemfs.vfs.tree import Tree
 
 SNAPSHOT_BIT = 1 << 63
@@ -97,8 +98,15 @@ class Nodes:
                 raise posix(errno.ESTALE)
             reader = self.shown_reader()
             return reader, reader.root
-        reader = self.snapshot_reader(node >> NUMBER_BITS & (1 << ID_BITS) - 1)
-        return reader, make_ino(reader.fileset, number_of(Ino(node & _NUMBER_MASK)))
+        snapshot_id = SnapshotId(node >> NUMBER_BITS & (1 << ID_BITS) - 1)
+        number = number_of(Ino(node & _NUMBER_MASK))
+        if self.snapshot is None and not self.shows_active:
+            shown = self.shown_reader()
+            fileset = shown.fileset_at(snapshot_id) if isinstance(shown, ReceivedReader) else None
+            if fileset is not None:
+                return shown, make_ino(fileset, number)
+        reader = self.snapshot_reader(snapshot_id)
+        return reader, make_ino(reader.fileset, number)
 
     def folder_at(self, node: int) -> int:
         """The number of ``.snapshots`` in a directory, the root of a fileset; 0 for others, which have none."""
@@ -115,8 +123,7 @@ class Nodes:
         """What the root shows when it is not the active file system."""
         if self.snapshot is not None:
             return self.snapshot_reader(self.snapshot.id)
-        reader = self.tree.newest_reader()
-        return reader if reader.snapshot is None else self.snapshot_reader(reader.snapshot.id)
+        return self.tree.newest_reader()
 
     def snapshot_reader(self, number: int) -> Reader:
         reader = self._readers.get(number)
@@ -164,13 +171,14 @@ class Nodes:
         """The kernel's number of an inode in this state. Raises ``OSError`` (EOVERFLOW)."""
         if reader is self.active:
             return ROOT if ino == reader.root else int(ino)
-        if reader.snapshot is None:
+        snapshot = reader.snapshot_of(ino)
+        if snapshot is None:
             return int(ino)
         number = int(number_of(ino))
-        if reader.snapshot.id >> ID_BITS or number >> NUMBER_BITS:
+        if snapshot.id >> ID_BITS or number >> NUMBER_BITS:
             raise posix(errno.EOVERFLOW, "this snapshot or inode has a number that the mount cannot show")
-        self._filesets[reader.snapshot.id] = reader.fileset
-        return SNAPSHOT_BIT | reader.snapshot.id << NUMBER_BITS | number
+        self._filesets[snapshot.id] = snapshot.fileset
+        return SNAPSHOT_BIT | snapshot.id << NUMBER_BITS | number
 
     def inode(self, node: int) -> Inode:
         """What the kernel's number names. Raises ``OSError`` (ENOENT, ESTALE)."""

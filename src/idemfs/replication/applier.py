@@ -21,7 +21,7 @@ from idemfs.format import inode as inodes
 from idemfs.format import keys
 from idemfs.format.address import HOLE
 from idemfs.format.inode import DYNAMIC, INLINE, Inode
-from idemfs.ids import NO_SNAPSHOT, Ino, Number, SnapshotId, make_ino, number_of
+from idemfs.ids import NO_SNAPSHOT, ROOT_FILESET, FilesetId, Ino, Number, SnapshotId, make_ino, number_of
 from idemfs.limits import FILE_SIZE_MAX, INDIRECT_ENTRY_COUNT, NAME_SIZE_MAX, SYMLINK_SIZE_MAX
 from idemfs.replication import partial
 from idemfs.replication.codec import Header
@@ -77,11 +77,11 @@ class Losses(NamedTuple):
 class Applier:
     """Applies the records of one stream, from where ``progress`` says."""
 
-    def __init__(self, tree: Tree, header: Header, progress: Partial) -> None:
+    def __init__(self, tree: Tree, header: Header, progress: Partial, fileset: FilesetId = ROOT_FILESET) -> None:
         self._tree = tree
         self._store = tree.store
         self._active = tree.active
-        self._fileset = tree.active.fileset(tree.root)
+        self._fileset = tree.store.catalog.filesets[fileset]
         self._header = header
         self._resume = progress.cursor
         self._progress = progress
@@ -101,10 +101,10 @@ class Applier:
                     self._apply(change)
                     cursor = cursor.after(change)
                 self._progress = self._progress._replace(cursor=cursor)
-                partial.put(self._store, self._progress)
+                partial.put(self._store, self._progress, self._fileset.number)
 
     def _check_alone(self) -> None:
-        if partial.get(self._store) != self._progress:
+        if partial.get(self._store, self._fileset.number) != self._progress:
             raise StreamRefused("another change set came in, or this one was dropped; send it again")
 
     def _steps(self, changes: list[Change]) -> Iterator[list[Change]]:
@@ -144,7 +144,7 @@ class Applier:
                         records += 3 * lost
                         size += 2 * lost_bytes
                 case XattrChange(number=number, name=name):
-                    old = self._store.active.get(keys.xattr(make_ino(self._tree.fileset, number), name))
+                    old = self._store.active.get(keys.xattr(make_ino(self._fileset.number, number), name))
                     size += 2 * len(old or b"") + _size(change)
         return records + 2 * len(maps), size + _MAP_BYTES * len(maps)
 
@@ -160,7 +160,7 @@ class Applier:
 
     def _losses(self, change: InodeChange | InodeRemoved) -> Losses | None:
         """What an inode that is there loses."""
-        ino = make_ino(self._tree.fileset, change.number)
+        ino = make_ino(self._fileset.number, change.number)
         before = self._active.inode(ino)
         if before is None:
             return None
@@ -173,7 +173,7 @@ class Applier:
     # -- one record ----------------------------------------------------------------------------------
 
     def _apply(self, change: Change) -> None:
-        ino = make_ino(self._tree.fileset, change.number)
+        ino = make_ino(self._fileset.number, change.number)
         match change:
             case BlockChange():
                 self._apply_block(ino, change)
@@ -352,10 +352,10 @@ def _lose_records(tree: Tree, ino: Ino) -> bool:
     return False
 
 
-def remove_all(tree: Tree) -> None:
+def remove_all(tree: Tree, fileset: FilesetId) -> None:
     """Take everything out of the active file system of a standby that has no snapshot to go back to."""
     store = tree.store
-    start, end = keys.fileset_range(tree.fileset)
+    start, end = keys.fileset_range(fileset)
     while pairs := store.active.scan(start, end, 1):
         losses = Losses(keys.ino_of(pairs[0][0]), 0, True)
         count, size = _weigh(tree, losses)

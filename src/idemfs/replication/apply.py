@@ -10,21 +10,21 @@ Threads: takes the store's lock step by step, never while it reads from the stre
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 from idemfs.errors import BadSnapshotName, NotStandby, StreamDamaged, StreamRefused
 from idemfs.format import role
 from idemfs.format.role import Role
 from idemfs.format.tables import Snapshot
-from idemfs.ids import Guid
+from idemfs.ids import ROOT_FILESET, FilesetId, Guid
 from idemfs.limits import SNAPSHOT_COUNT_MAX, SNAPSHOT_NAME_SIZE_MAX
 from idemfs.replication import partial
 from idemfs.replication.applier import Applier, remove_all
 from idemfs.replication.codec import Header, StreamReader
 from idemfs.replication.partial import Partial
 from idemfs.replication.records import START, Cursor
-from idemfs.snapshots import bring_back, manage, received
+from idemfs.snapshots import bring_back, lines, manage, received
 from idemfs.store.store import Store
 from idemfs.vfs.tree import Tree
 
@@ -44,8 +44,49 @@ class Received(NamedTuple):
     was_held: bool = False
 
 
+class Reception:
+    """One change set on its way into a fileset: begun, then applied, and complete together with others, or alone."""
+
+    def __init__(self, tree: Tree, stream: StreamReader, fileset: FilesetId = ROOT_FILESET) -> None:
+        """Judges the header, and begins. Raises as ``receive``."""
+        self._tree = tree
+        self._stream = stream
+        self.fileset = fileset
+        self.header = stream.header
+        store = tree.store
+        with store.exclusive():
+            base = _judge(tree, fileset, self.header)
+            self.held = store.catalog.by_guid(fileset, self.header.target.guid)
+            """The target, if it is there already: then there is nothing to apply."""
+            self._begun = None if self.held is not None else _begin(tree, fileset, self.header, base)
+
+    def apply(self, progress: Callable[[int], object] | None = None) -> None:
+        """Read the stream to its end. What came is kept, and nobody sees it."""
+        if self._begun is None:
+            return
+        applier = Applier(self._tree, self.header, self._begun, self.fileset)
+        for batch in self._stream.batches():
+            applier.apply(batch.changes)
+            if progress is not None:
+                progress(self._stream.size)
+        assert self._stream.end is not None
+
+    @property
+    def is_resumed(self) -> bool:
+        """Whether a part of it had come before."""
+        return self._begun is not None and self._begun.cursor > START
+
+    def outcome(self, snapshot: Snapshot) -> Received:
+        """``snapshot``: the target, as it is there now."""
+        if self._begun is None:
+            return Received(snapshot, self._stream.size, 0, resumed=False, was_held=True)
+        end = self._stream.end
+        assert end is not None
+        return Received(snapshot, self._stream.size, end.records, resumed=self.is_resumed)
+
+
 def receive(tree: Tree, read: Callable[[int], bytes], *, progress: Callable[[int], object] | None = None) -> Received:
-    """Take the change set that ``read`` gives; the new snapshot is durable on return.
+    """Take the change set of the root fileset that ``read`` gives; the new snapshot is durable on return.
 
     ``read(size)`` returns up to ``size`` bytes, none at the end. ``progress`` is told the bytes so far.
     Raises ``NotStandby``, ``StreamRefused`` (nothing has changed), ``StreamDamaged``, ``StreamTooNew``,
@@ -54,58 +95,112 @@ def receive(tree: Tree, read: Callable[[int], bytes], *, progress: Callable[[int
     return receive_stream(tree, StreamReader(read), progress=progress)
 
 
-def receive_stream(tree: Tree, stream: StreamReader, *, progress: Callable[[int], object] | None = None) -> Received:
-    """As ``receive``, when the header was read before."""
-    store, header = tree.store, stream.header
+def receive_stream(
+    tree: Tree,
+    stream: StreamReader,
+    *,
+    fileset: FilesetId = ROOT_FILESET,
+    progress: Callable[[int], object] | None = None,
+    also: Callable[[], None] | None = None,
+) -> Received:
+    """As ``receive``, when the header was read before, into any ``fileset``. ``also``: as for ``complete``."""
+    reception = Reception(tree, stream, fileset)
+    reception.apply(progress)
+    if reception.held is not None:
+        return reception.outcome(reception.held)
+    return reception.outcome(complete(tree, [reception], also)[0])
+
+
+def complete(tree: Tree, receptions: Sequence[Reception], also: Callable[[], None] | None = None) -> list[Snapshot]:
+    """Make snapshots of what was applied, all of them in one group: readers see all, or none.
+
+    ``also`` puts what else belongs to that group, and has admitted nothing: a few records of each fileset.
+    Raises ``StreamRefused`` when one of them is not what was sent: that one is dropped, the others wait.
+    """
+    store = tree.store
     with store.exclusive():
-        base = _judge(tree, header)
-        held = store.catalog.by_guid(tree.fileset, header.target.guid)
-        if held is not None:
-            return Received(held, stream.size, 0, resumed=False, was_held=True)
-        begun = _begin(tree, header, base)
-    applier = Applier(tree, header, begun)
-    for batch in stream.batches():
-        applier.apply(batch.changes)
-        if progress is not None:
-            progress(stream.size)
-    assert stream.end is not None
-    snapshot = _complete(tree, header)
-    return Received(snapshot, stream.size, stream.end.records, resumed=begun.cursor > START)
+        # crash: the digests below are those of all that was received; and the group that makes the snapshots is empty,
+        # so that the end of the receiving records is in no other one.
+        store.commit()
+        for reception in receptions:
+            _require_digest(tree, reception)
+        count = len(receptions)
+        store.admit(4 * count + _room(store, also), 2000 * count + 500 * _room(store, also))
+        for reception in receptions:
+            header = reception.header
+            partial.put(store, None, reception.fileset)
+            received.put_base(store, header.target.guid, reception.fileset)
+            fileset = store.catalog.filesets[reception.fileset]
+            fileset.next_number = max(fileset.next_number, header.next_number)
+            store.catalog.changed_fileset(reception.fileset)
+        tree.moves += 1
+        if also is not None:
+            also()
+        made = manage.create_all(
+            store,
+            [(each.fileset, _free_name(tree, each.fileset, each.header.name)) for each in receptions],
+            guids=tuple(each.header.target.guid for each in receptions),
+            created_ns=receptions[0].header.created_ns,
+        )
+        # Whoever looked meanwhile found no snapshot yet.
+        tree.moves += 1
+        return made
+
+
+def _room(store: Store, also: Callable[[], None] | None) -> int:
+    return 0 if also is None else 4 * len(store.catalog.filesets)
+
+
+def _require_digest(tree: Tree, reception: Reception) -> None:
+    fileset = tree.store.catalog.filesets[reception.fileset]
+    header = reception.header
+    if (fileset.digest, fileset.inode_count) != (header.target.digest, header.inode_count):
+        drop_partial(tree, reception.fileset)
+        raise StreamRefused(
+            "what came does not make the snapshot that was sent: the digests differ; nothing was kept. "
+            "Send it again; if that does not help, run 'idemfs check' on both stores"
+        )
 
 
 def is_half_received(store: Store) -> bool:
-    return partial.get(store) is not None
+    return any(partial.get(store, number) is not None for number in store.catalog.filesets)
 
 
-def resume_cursor(tree: Tree) -> Cursor | None:
+def resume_cursor(tree: Tree, fileset: FilesetId = ROOT_FILESET) -> Cursor | None:
     """Where the sender of the half-received change set may go on; None: there is none."""
     with tree.store.lock:
-        half = partial.get(tree.store)
+        half = partial.get(tree.store, fileset)
     return None if half is None or half.is_dropping else half.cursor
 
 
-def drop_partial(tree: Tree) -> bool:
+def drop_partials(tree: Tree) -> bool:
+    """Undo every half-received change set; durable on return. Whether there was one. Raises as ``drop_partial``."""
+    numbers = [each.number for each in tree.store.catalog.listed_filesets()]
+    return sum(drop_partial(tree, number) for number in numbers) > 0
+
+
+def drop_partial(tree: Tree, fileset: FilesetId = ROOT_FILESET) -> bool:
     """Undo a half-received change set; durable on return. Whether there was one.
 
     Raises ``NoSpace``, ``CommitFailed``; what was begun goes on when this is called again.
     """
     store = tree.store
     with store.exclusive():
-        half = partial.get(store)
+        half = partial.get(store, fileset)
         if half is None:
             return False
         store.admit(1, partial.RECORD_SIZE_MAX)
-        partial.put(store, half._replace(is_dropping=True))
-        snapshots = store.catalog.snapshots(tree.fileset)
-        base = received.base(store, tree.fileset) or (snapshots[-1] if snapshots else None)
+        partial.put(store, half._replace(is_dropping=True), fileset)
+        snapshots = store.catalog.snapshots(fileset)
+        base = received.base(store, fileset) or (snapshots[-1] if snapshots else None)
         if base is None:
-            remove_all(tree)
-        elif base.id == store.catalog.filesets[tree.fileset].newest:
-            bring_back.rollback(tree.active, tree.fileset)
+            remove_all(tree, fileset)
+        elif base.id == store.catalog.filesets[fileset].newest:
+            bring_back.rollback(tree.active, fileset)
         else:
             bring_back.go_back(tree.active, base)
         store.admit(1, partial.RECORD_SIZE_MAX)
-        partial.put(store, None)
+        partial.put(store, None, fileset)
         tree.moves += 1
         # crash: the record goes last, so that until then the next opening knows that something is to be undone.
         store.commit()
@@ -115,23 +210,26 @@ def drop_partial(tree: Tree) -> bool:
 # -- steps ---------------------------------------------------------------------------------------------
 
 
-def _judge(tree: Tree, header: Header) -> Snapshot | None:
+def _judge(tree: Tree, fileset: FilesetId, header: Header) -> Snapshot | None:
     """The base here; None for a full stream. Raises ``StreamRefused``, ``StreamDamaged``, ``NotStandby``."""
     store = tree.store
-    if tree.role.role is not Role.STANDBY:
-        raise NotStandby("this store is no standby, so it receives nothing; 'idemfs failback' makes an old primary one")
-    _judge_format(tree, header)
-    if header.epoch < tree.role.seen_epoch:
+    refuse_unless_standby(tree)
+    if header.fileset != store.catalog.filesets[fileset].guid:
+        raise StreamRefused("the stream is of another store, not of the one that this is a standby of")
+    judge_format(tree, header)
+    judge_name(header)
+    seen_epoch = _seen_epoch(tree, fileset)
+    if header.epoch < seen_epoch:
         raise StreamRefused(
-            f"the stream is of epoch {header.epoch}, and epoch {tree.role.seen_epoch} has begun: "
+            f"the stream is of epoch {header.epoch}, and epoch {seen_epoch} has begun: "
             "send from the store that is primary now"
         )
-    if store.catalog.by_guid(tree.fileset, header.target.guid) is not None:
+    if store.catalog.by_guid(fileset, header.target.guid) is not None:
         return None
-    snapshots = store.catalog.snapshots(tree.fileset)
+    snapshots = store.catalog.snapshots(fileset)
     if len(snapshots) >= SNAPSHOT_COUNT_MAX:
         raise StreamRefused(f"this standby has {SNAPSHOT_COUNT_MAX} snapshots already; delete some first")
-    base = received.base(store, tree.fileset)
+    base = received.base(store, fileset)
     if header.base is None:
         if snapshots:
             raise StreamRefused(
@@ -150,10 +248,15 @@ def _judge(tree: Tree, header: Header) -> Snapshot | None:
     return base
 
 
-def _judge_format(tree: Tree, header: Header) -> None:
+def refuse_unless_standby(tree: Tree) -> None:
+    """Raises ``NotStandby``."""
+    if tree.role.role is not Role.STANDBY:
+        raise NotStandby("this store is no standby, so it receives nothing; 'idemfs failback' makes an old primary one")
+
+
+def judge_format(tree: Tree, header: Header) -> None:
+    """Raises ``StreamRefused`` for blocks of other sizes than this store has."""
     block = tree.store.superblock
-    if header.fileset != tree.active.fileset(tree.root).guid:
-        raise StreamRefused("the stream is of another store, not of the one that this is a standby of")
     ours = block.block_size, block.inline_size, block.entry_count
     theirs = header.block_size, header.inline_size, header.entry_count
     if ours != theirs:
@@ -161,7 +264,6 @@ def _judge_format(tree: Tree, header: Header) -> None:
             f"the stream has blocks of {header.block_size} bytes (inline up to {header.inline_size}), this store of "
             f"{block.block_size} ({block.inline_size}): make a standby with the block size of its primary"
         )
-    judge_name(header)
 
 
 def judge_name(header: Header) -> None:
@@ -172,15 +274,30 @@ def judge_name(header: Header) -> None:
         raise StreamDamaged(f"the stream is damaged: {bad}") from bad
 
 
+def _seen_epoch(tree: Tree, fileset: FilesetId) -> int:
+    """The highest epoch that was heard of: of the store's own line, or of the one that this fileset comes from."""
+    line = lines.line_of(tree.store, fileset)
+    return tree.role.seen_epoch if line is None else line.seen_epoch
+
+
+def _put_seen_epoch(tree: Tree, fileset: FilesetId, epoch: int) -> None:
+    line = lines.line_of(tree.store, fileset)
+    if line is not None:
+        lines.put_line(tree.store, fileset, line._replace(seen_epoch=epoch))
+        return
+    tree.store.small.put(role.KEY, role.pack(tree.role._replace(seen_epoch=epoch)))
+    tree.reload_role()
+
+
 def _what_to_send(base: Snapshot | None) -> str:
     return f"send with --base {base.name}" if base else "send without --base"
 
 
-def _begin(tree: Tree, header: Header, base: Snapshot | None) -> Partial:
+def _begin(tree: Tree, fileset: FilesetId, header: Header, base: Snapshot | None) -> Partial:
     """What was received of this change set, or the record that it has begun. Another one is dropped."""
     store = tree.store
     wanted = Partial(header.target.guid, None if base is None else Guid(base.guid), START, header.name)
-    half = partial.get(store)
+    half = partial.get(store, fileset)
     goes_on = half is not None and not half.is_dropping and (half.target, half.base) == (wanted.target, wanted.base)
     begun = half if goes_on and half is not None else wanted
     if header.after > begun.cursor:
@@ -189,51 +306,26 @@ def _begin(tree: Tree, header: Header, base: Snapshot | None) -> Partial:
             + (f"send with --resume {begun.cursor.to_text()}" if goes_on else "send it without --resume")
         )
     if not goes_on:
-        drop_partial(tree)
+        drop_partial(tree, fileset)
         # crash: nothing relies on it; it brings the digest up to date.
         store.commit()
-        if store.catalog.filesets[tree.fileset].digest != (base.digest if base else 0):
+        if store.catalog.filesets[fileset].digest != (base.digest if base else 0):
             raise StreamRefused(
                 f"the active state of this standby is not that of snapshot {base.name}"
                 if base
                 else "this standby holds files, but no snapshot: nothing can be received into it"
             )
     store.admit(2, partial.RECORD_SIZE_MAX + 100)
-    partial.put(store, begun)
-    if header.epoch > tree.role.seen_epoch:
-        store.small.put(role.KEY, role.pack(tree.role._replace(seen_epoch=header.epoch)))
-        tree.reload_role()
+    partial.put(store, begun, fileset)
+    if header.epoch > _seen_epoch(tree, fileset):
+        _put_seen_epoch(tree, fileset, header.epoch)
     return begun
 
 
-def _complete(tree: Tree, header: Header) -> Snapshot:
-    store = tree.store
-    with store.exclusive():
-        # crash: the digest below is that of all that was received; and the group that makes the snapshot is empty,
-        # so that the end of the receiving record is in no other one.
-        store.commit()
-        fileset = store.catalog.filesets[tree.fileset]
-        if (fileset.digest, fileset.inode_count) != (header.target.digest, header.inode_count):
-            drop_partial(tree)
-            raise StreamRefused(
-                "what came does not make the snapshot that was sent: the digests differ; nothing was kept. "
-                "Send it again; if that does not help, run 'idemfs check' on both stores"
-            )
-        store.admit(4, 2000)
-        partial.put(store, None)
-        received.put_base(store, header.target.guid)
-        fileset.next_number = max(fileset.next_number, header.next_number)
-        store.catalog.changed_fileset(tree.fileset)
-        tree.moves += 1
-        return manage.create(
-            store, tree.fileset, _free_name(tree, header.name), guid=header.target.guid, created_ns=header.created_ns
-        )
-
-
-def _free_name(tree: Tree, wanted: str) -> str:
+def _free_name(tree: Tree, fileset: FilesetId, wanted: str) -> str:
     """The name as sent; when a snapshot of this store has it already, another one that begins so."""
-    name = manage.unique_name(tree.store, tree.fileset, wanted)
+    name = manage.unique_name(tree.store, fileset, wanted)
     if len(name.encode()) <= SNAPSHOT_NAME_SIZE_MAX:
         return name
     short = wanted.encode()[: SNAPSHOT_NAME_SIZE_MAX - _SUFFIX_SIZE_MAX].decode(errors="ignore")
-    return manage.unique_name(tree.store, tree.fileset, short)
+    return manage.unique_name(tree.store, fileset, short)

@@ -37,6 +37,9 @@ from idemfs.limits import (
     XATTR_NAME_SIZE_MAX,
     XATTR_VALUE_SIZE_MAX,
 )
+from idemfs.replication.description import Description
+from idemfs.replication.description import pack as pack_description
+from idemfs.replication.description import unpack as unpack_description
 from idemfs.replication.records import (
     START,
     BlockChange,
@@ -51,7 +54,9 @@ from idemfs.replication.records import (
 
 MAGIC = b"idemfs\x1a\n"
 VERSION = 1
-FEATURES_KNOWN = 0
+DESCRIBED = 1
+"""Feature: what the fileset is stands behind the name. Without it, it is a root fileset with nothing to tell."""
+FEATURES_KNOWN = DESCRIBED
 
 HEADER, BATCH, END = 1, 2, 3
 ZSTD = 1
@@ -96,6 +101,8 @@ class Header(NamedTuple):
     after: Cursor = START
     version: int = VERSION
     features: int = 0
+    """Beside ``DESCRIBED``, which says that there is a description."""
+    description: Description | None = None
 
 
 class Batch(NamedTuple):
@@ -236,7 +243,7 @@ def pack_header(header: Header) -> bytes:
     return (
         _HEADER.pack(
             header.version,
-            header.features,
+            header.features | (DESCRIBED if header.description else 0),
             header.fileset,
             header.source,
             header.block_size,
@@ -256,6 +263,7 @@ def pack_header(header: Header) -> bytes:
             len(name),
         )
         + name
+        + (pack_description(header.description) if header.description else b"")
     )
 
 
@@ -273,12 +281,13 @@ def unpack_header(body: bytes) -> Header:
             f"the stream uses features {features:#x} that this idemfs does not know: install a newer one"
         )
     block_size, has_base, number, block = fields[4], fields[13], fields[16], fields[17]
+    end = _HEADER.size + fields[18]
     try:
-        name = body[_HEADER.size :].decode()
+        name = body[_HEADER.size : end].decode()
     except UnicodeDecodeError as bad:
         raise StreamDamaged("the stream is damaged: its snapshot's name is no text") from bad
     if (
-        len(body) != _HEADER.size + fields[18]
+        (len(body) <= end if features & DESCRIBED else len(body) != end)
         or not 0 < fields[18] <= SNAPSHOT_NAME_SIZE_MAX
         or not BLOCK_SIZE_MIN <= block_size <= BLOCK_SIZE_MAX
         or block_size & (block_size - 1)
@@ -305,7 +314,8 @@ def unpack_header(body: bytes) -> Header:
         base=Point(Guid(fields[14]), int.from_bytes(fields[15], "little")) if has_base else None,
         after=Cursor(Number(number), block),
         version=version,
-        features=features,
+        features=features & ~DESCRIBED,
+        description=unpack_description(body[end:]) if features & DESCRIBED else None,
     )
 
 

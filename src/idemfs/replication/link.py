@@ -1,4 +1,7 @@
-"""Two open stores in one process: carry out the plan that brings the second up to the first.
+"""Two open stores in one process: carry out the plan that brings all filesets of the second up to the first.
+
+Snapshots come in the order in which they were taken. Those that were taken at one instant have one time, and are
+complete together, in one transaction group; so are the names and places of filesets as they are then.
 
 Frames are made when the receiver asks for them, so that one frame at a time is under way. The newest common snapshot is
 held on the source for this standby; that hold moves on with each change set that is complete, never before.
@@ -8,18 +11,21 @@ Threads: as in ``send`` and ``apply``; the two stores' locks are never held toge
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from idemfs.errors import PeerError, SnapshotMissing
 from idemfs.format.tables import Snapshot
-from idemfs.ids import Guid
-from idemfs.replication import partial, plan
-from idemfs.replication.apply import receive
+from idemfs.ids import ROOT_FILESET, FilesetId, Guid
+from idemfs.replication import follow, holds, partial, plan
+from idemfs.replication.apply import Reception, complete
+from idemfs.replication.codec import StreamReader
+from idemfs.replication.describe import STANDBY_PREFIX, description_of
+from idemfs.replication.description import Description
 from idemfs.replication.plan import Held, Plan, Side
 from idemfs.replication.records import Cursor
-from idemfs.replication.send import Frames
-from idemfs.snapshots import manage, received
+from idemfs.replication.send import Frames, Sent
+from idemfs.snapshots import lines, manage, received
 from idemfs.vfs.tree import Tree
 
 Progress: TypeAlias = Callable[[Guid, int], object]
@@ -35,6 +41,7 @@ class Transfer(NamedTuple):
     records: int
     block_bytes: int
     resumed: bool
+    fileset: str = "root"
 
 
 class Report(NamedTuple):
@@ -58,77 +65,198 @@ class Report(NamedTuple):
 
 def hold_owner(store_guid: Guid) -> str:
     """Who holds snapshots of a primary for the standby whose store has this guid."""
-    return f"standby:{store_guid.hex()}"
+    return f"{STANDBY_PREFIX}{store_guid.hex()}"
 
 
-def side_of(tree: Tree) -> Side:
-    """What the plan needs to know of an open store."""
+def side_of(tree: Tree, fileset: FilesetId = ROOT_FILESET) -> Side:
+    """What the plan needs to know of a fileset of an open store."""
     store = tree.store
     with store.lock:
-        base = received.base(store, tree.fileset)
+        base = received.base(store, fileset)
         return Side(
-            store.catalog.filesets[tree.fileset].guid,
-            [Held(snapshot.guid, snapshot.name) for snapshot in store.catalog.snapshots(tree.fileset)],
+            store.catalog.filesets[fileset].guid,
+            [Held(snapshot.guid, snapshot.name) for snapshot in store.catalog.snapshots(fileset)],
             None if base is None else base.guid,
         )
 
 
 def replicate_into(source: Tree, target: Tree, progress: Progress | None = None) -> Report:
-    """Bring ``target`` to the newest snapshot of ``source``; durable on return, snapshot by snapshot.
+    """Bring ``target`` to the newest snapshots of all filesets of ``source``; durable on return, unit by unit.
 
     Raises ``PeerError`` when there is no way from one to the other, and what sending and receiving raise.
     """
-    made = plan.make_plan(side_of(source), side_of(target))
-    if not isinstance(made, Plan):
-        raise PeerError(plan.explain(made))
-    owner = hold_owner(target.store.superblock.guid)
-    if made.common is not None:
-        _hold_only(source, owner, _snapshot(source, made.common))
-    transfers = []
-    for step in made.steps:
-        base = None if step.base is None else _snapshot(source, step.base)
-        transfers.append(_transfer(source, target, base, _snapshot(source, step.target), owner, progress))
-    return Report(made.common, tuple(transfers))
+    root = _plan(source, target, ROOT_FILESET, ROOT_FILESET)
+    with source.store.lock:
+        wanted = {each.guid: description_of(source.store, each) for each in lines.own_filesets(source.store)}
+        numbers = follow.numbers_of(source.store, wanted)
+        gone = lines.gone(source.store)
+    there = _make_missing(source, target, wanted, numbers)
+    plans = [(ROOT_FILESET, ROOT_FILESET, root)]
+    for guid, number in numbers.items():
+        if number != ROOT_FILESET and guid in there:
+            plans.append((number, there[guid], _plan(source, target, number, there[guid])))
+    link = _Link(source, target, wanted, progress)
+    for number, _, made in plans:
+        if made.common is not None:
+            link.hold_only([_snapshot(source, number, made.common)])
+    transfers = [each for unit in _units(source, plans) for each in link.bring(unit)]
+    link.follow_others(gone - wanted.keys(), [(number, there_number) for number, there_number, _ in plans])
+    return Report(root.common, tuple(transfers))
 
 
-def _transfer(
-    source: Tree, target: Tree, base: Snapshot | None, snapshot: Snapshot, owner: str, progress: Progress | None
-) -> Transfer:
-    # Held while it is under way, too: who prunes meanwhile leaves it alone.
-    manage.hold(source.store, snapshot, owner)
-    frames = Frames(source, base, snapshot, after=_cursor(target, base, snapshot))
-    told = None if progress is None else lambda size: progress(snapshot.guid, size)
-    outcome = receive(target, _Pipe(iter(frames)).read, progress=told)
-    _hold_only(source, owner, snapshot)
-    sent = frames.sent
-    base_name = None if base is None else base.name
-    return Transfer(base_name, snapshot.name, sent.bytes, sent.records, sent.block_bytes, outcome.resumed)
+def _plan(source: Tree, target: Tree, number: FilesetId, there: FilesetId) -> Plan:
+    """Raises ``PeerError``."""
+    made = plan.make_plan(side_of(source, number), side_of(target, there))
+    if isinstance(made, Plan):
+        return made
+    where = "" if number == ROOT_FILESET else f"fileset {source.store.catalog.filesets[number].name!r}: "
+    raise PeerError(where + plan.explain(made))
 
 
-def _cursor(target: Tree, base: Snapshot | None, snapshot: Snapshot) -> Cursor | None:
+def _make_missing(
+    source: Tree, target: Tree, wanted: Mapping[Guid, Description], numbers: Mapping[Guid, FilesetId]
+) -> dict[Guid, FilesetId]:
+    """Numbers there of the filesets that have something to send, or are there."""
+    store = target.store
+    with source.store.lock:
+        sent = [guid for guid, number in numbers.items() if source.store.catalog.snapshots(number)]
+    with store.lock:
+        there = follow.numbers_of(store, wanted)
+        missing = [guid for guid in sent if guid not in there and numbers[guid] != ROOT_FILESET]
+        for guid in missing:
+            made = follow.make(store, guid, wanted[guid].name, wanted[guid].compression, None)
+            there[guid] = made.number
+        if missing:
+            # crash: nothing relies on it; an empty fileset that appears nowhere is found here the next time.
+            store.commit()
+    return there
+
+
+class _Step(NamedTuple):
+    """One change set: of which fileset there, from where to where."""
+
+    there: FilesetId
+    base: Snapshot | None
+    target: Snapshot
+
+
+def _units(source: Tree, plans: Sequence[tuple[FilesetId, FilesetId, Plan]]) -> Iterator[list[_Step]]:
+    """Change sets in the order in which their targets were taken; those taken at one instant together."""
+    steps = []
+    for number, there, made in plans:
+        for step in made.steps:
+            base = None if step.base is None else _snapshot(source, number, step.base)
+            steps.append(_Step(there, base, _snapshot(source, number, step.target)))
+    unit: list[_Step] = []
+    for next_step in sorted(steps, key=lambda step: step.target.id):
+        if unit and (
+            unit[-1].target.created_ns != next_step.target.created_ns
+            or any(each.there == next_step.there for each in unit)
+        ):
+            yield unit
+            unit = []
+        unit.append(next_step)
+    if unit:
+        yield unit
+
+
+class _Link:
+    """Two stores while the second is brought up to the first. ``wanted``: what the filesets of the first are."""
+
+    def __init__(
+        self, source: Tree, target: Tree, wanted: Mapping[Guid, Description], progress: Progress | None
+    ) -> None:
+        self._source = source
+        self._target = target
+        self._wanted = wanted
+        self._progress = progress
+        self._owner = hold_owner(target.store.superblock.guid)
+
+    def bring(self, unit: Sequence[_Step]) -> list[Transfer]:
+        """Transfer the change sets of one instant; the other store's readers see all of them, or none."""
+        sent = []
+        receptions = []
+        for step in unit:
+            # Held while it is under way, too: who prunes meanwhile leaves it alone.
+            manage.hold(self._source.store, step.target, self._owner)
+            frames = Frames(self._source, step.base, step.target, after=_cursor(self._target, step))
+            reception = Reception(self._target, StreamReader(_Pipe(iter(frames)).read), step.there)
+            reception.apply(self._told(step.target))
+            sent.append(frames)
+            receptions.append(reception)
+        fresh = [reception for reception in receptions if reception.held is None]
+        if fresh:
+            complete(self._target, fresh, self._reconcile if self._is_several() else None)
+        self.hold_only([step.target for step in unit])
+        return [
+            self._transfer(step, frames.sent, reception)
+            for step, frames, reception in zip(unit, sent, receptions, strict=True)
+        ]
+
+    def _told(self, snapshot: Snapshot) -> Callable[[int], object] | None:
+        progress = self._progress
+        return None if progress is None else lambda size: progress(snapshot.guid, size)
+
+    def _is_several(self) -> bool:
+        return len(self._wanted) > 1 or len(self._target.store.catalog.filesets) > 1
+
+    def _reconcile(self) -> None:
+        follow.reconcile(self._target, self._wanted)
+
+    def _transfer(self, step: _Step, sent: Sent, reception: Reception) -> Transfer:
+        return Transfer(
+            None if step.base is None else step.base.name,
+            step.target.name,
+            sent.bytes,
+            sent.records,
+            sent.block_bytes,
+            reception.is_resumed,
+            self._source.store.catalog.filesets[step.target.fileset].name,
+        )
+
+    def hold_only(self, snapshots: Sequence[Snapshot]) -> None:
+        """Each is the one of its fileset that the standby holds."""
+        store = self._source.store
+        with store.lock:
+            for snapshot in snapshots:
+                manage.hold(store, snapshot, self._owner)
+                for other in store.catalog.all_snapshots(snapshot.fileset):
+                    if other.id != snapshot.id and self._owner in manage.holders(store, other):
+                        manage.release(store, other, self._owner)
+            # crash: the next change set may be refused without these, so the holds are durable before that begins.
+            store.commit()
+
+    def follow_others(self, gone: set[Guid], numbers: Sequence[tuple[FilesetId, FilesetId]]) -> None:
+        """What is no content: what the filesets are, which are gone, which snapshots users hold."""
+        store = self._target.store
+        kept = holds.protections(self._source.store, [number for number, _ in numbers])
+        with store.lock:
+            if follow.differs(self._target, self._wanted):
+                policies = sum(len(each.policy) for each in self._wanted.values())
+                store.admit(4 * len(self._wanted), follow.RECORD_BYTES * len(self._wanted) + policies)
+                follow.reconcile(self._target, self._wanted)
+            told = holds.follow(store, [there for _, there in numbers], kept)
+            if store.dirty:
+                # crash: nothing relies on it; what is not durable is found to be different the next time.
+                store.commit()
+        if holds.note_told(self._source.store, [number for number, _ in numbers], told):
+            # crash: likewise.
+            self._source.store.commit()
+        follow.delete_gone(self._target, gone)
+
+
+def _cursor(target: Tree, step: _Step) -> Cursor | None:
     """Where this change set goes on, if the receiver has a part of it."""
     with target.store.lock:
-        half = partial.get(target.store)
-    if half is None or half.is_dropping or half.target != snapshot.guid:
+        half = partial.get(target.store, step.there)
+    if half is None or half.is_dropping or half.target != step.target.guid:
         return None
-    return half.cursor if half.base == (None if base is None else base.guid) else None
+    return half.cursor if half.base == (None if step.base is None else step.base.guid) else None
 
 
-def _hold_only(source: Tree, owner: str, snapshot: Snapshot) -> None:
-    """``snapshot`` is the one that ``owner`` holds."""
-    store = source.store
-    with store.lock:
-        manage.hold(store, snapshot, owner)
-        for other in store.catalog.all_snapshots(source.fileset):
-            if other.id != snapshot.id and owner in manage.holders(store, other):
-                manage.release(store, other, owner)
-        # crash: the next change set may be refused without this snapshot, so its hold is durable before that begins.
-        store.commit()
-
-
-def _snapshot(tree: Tree, held: Held) -> Snapshot:
+def _snapshot(tree: Tree, fileset: FilesetId, held: Held) -> Snapshot:
     with tree.store.lock:
-        snapshot = tree.store.catalog.by_guid(tree.fileset, held.guid)
+        snapshot = tree.store.catalog.by_guid(fileset, held.guid)
     if snapshot is None:
         raise SnapshotMissing(f"snapshot {held.name} was deleted meanwhile; repeat the command")
     return snapshot

@@ -4,8 +4,8 @@ Layout (little-endian)::
 
     target guid(16) has base(1) base guid(16) cursor number(8) cursor block(8) dropping(1) name
 
-It is written in the transaction group of the changes that it speaks of, so that after a crash both
-agree. *Dropping* says that these changes are being undone, and that nothing goes on from there.
+Each fileset has its own. It is written in the transaction group of the changes that it speaks of, so that after
+a crash both agree. *Dropping* says that these changes are being undone, and that nothing goes on from there.
 
 Threads: under the store's lock.
 """
@@ -17,12 +17,12 @@ from typing import NamedTuple
 
 from idemfs.errors import Damaged
 from idemfs.format import keys
-from idemfs.ids import Guid, Number
+from idemfs.ids import ROOT_FILESET, FilesetId, Guid, Number
 from idemfs.limits import SNAPSHOT_NAME_SIZE_MAX
 from idemfs.replication.records import Cursor
 from idemfs.store.store import Store
 
-KEY = keys.replication("receiving")
+_NAME = "receiving"
 RECORD_SIZE_MAX = 64 + SNAPSHOT_NAME_SIZE_MAX
 _LAYOUT = Struct("<16sB16sQqB")
 
@@ -54,11 +54,11 @@ def unpack(value: bytes) -> Partial:
     return Partial(Guid(target), base_guid, Cursor(Number(number), block), name, bool(is_dropping))
 
 
-def get(store: Store) -> Partial | None:
-    value = store.small.get(KEY)
+def get(store: Store, fileset: FilesetId = ROOT_FILESET) -> Partial | None:
+    value = store.small.get(keys.fileset_replication(fileset, _NAME))
     return None if value is None else unpack(value)
 
 
-def put(store: Store, partial: Partial | None) -> None:
+def put(store: Store, partial: Partial | None, fileset: FilesetId = ROOT_FILESET) -> None:
     """Part of the open group; the caller has admitted ``RECORD_SIZE_MAX`` bytes."""
-    store.small.put(KEY, None if partial is None else partial.pack())
+    store.small.put(keys.fileset_replication(fileset, _NAME), None if partial is None else partial.pack())

@@ -13,6 +13,7 @@ from idemfs.format.role import Role
 from idemfs.format.tables import Snapshot
 from idemfs.ids import Guid
 from idemfs.replication.codec import Encoder, Header, Point
+from idemfs.replication.describe import describe
 from idemfs.replication.difference import difference
 from idemfs.replication.records import START, Cursor
 from idemfs.vfs.tree import Tree
@@ -85,6 +86,7 @@ def make_header(tree: Tree, base: Snapshot | None, target: Snapshot, after: Curs
         name=target.name,
         base=None if base is None else _point(base),
         after=after or START,
+        description=describe(tree, fileset, target),
     )
 
 

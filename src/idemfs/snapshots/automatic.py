@@ -65,6 +65,15 @@ def set_policy(store: Store, fileset: FilesetId, wanted: Policy) -> None:
         store.commit()
 
 
+def take_over_policy(store: Store, fileset: FilesetId, record: bytes) -> None:
+    """A store that becomes primary goes on with the policy that the last one had; nothing is due at once.
+
+    Part of the open group; the caller has admitted two records.
+    """
+    store.small.put(keys.policy(fileset), record)
+    _put_done(store, fileset, store.clock.now_ns())
+
+
 def _takes_at_same_times(store: Store, fileset: FilesetId, wanted: Policy) -> bool:
     if store.small.get(keys.schedule_state(fileset)) is None:
         return False

@@ -11,7 +11,7 @@ from __future__ import annotations
 from idemfs.errors import NoSpace, SnapshotHeld
 from idemfs.format import keys
 from idemfs.format.tables import COMPLETE, DELETING, Fileset
-from idemfs.limits import FREEING_BYTES, FREEING_RECORD_COUNT
+from idemfs.limits import FREEING_BYTES, FREEING_RECORD_COUNT, SCAN_COUNT
 from idemfs.snapshots import delete, manage
 from idemfs.store.store import Store
 from idemfs.versions.active import Active
@@ -48,7 +48,9 @@ def finish(active: Active, fileset: Fileset) -> None:
     with store.lock:
         # The digest of the last records is taken off before the record that has it goes.
         store.commit(wait=False)
-        store.admit(6, 2000, frees=True)
+        store.admit(12, 12_000, frees=True)
+        for key, _ in store.small.scan(*keys.fileset_replication_range(fileset.number), SCAN_COUNT):
+            store.small.put(key, None)
         for key in (keys.policy(fileset.number), keys.schedule_state(fileset.number)):
             if store.small.get(key) is not None:
                 store.small.put(key, None)

@@ -51,20 +51,22 @@ def create(
     just before the snapshot is added: records that it puts are of the same group; False: it is not wanted any more.
     Raises ``BadSnapshotName``, ``SnapshotExists``, ``NoSpace``, ``CommitFailed``.
     """
-    return create_all(store, [(fileset, name)], guid=guid, created_ns=created_ns, joined=joined)[0]
+    guids = () if guid is None else (guid,)
+    return create_all(store, [(fileset, name)], guids=guids, created_ns=created_ns, joined=joined)[0]
 
 
 def create_all(
     store: Store,
     places: list[tuple[FilesetId, str]],
     *,
-    guid: Guid | None = None,
+    guids: tuple[Guid, ...] = (),
     created_ns: int | None = None,
     joined: Callable[[Snapshot], bool] | None = None,
 ) -> list[Snapshot]:
     """Take snapshots of several filesets at one instant, each with its name there; all of them, or none.
 
-    They stand in the one group whose state they name. Raises as ``create``.
+    They stand in the one group whose state they name, and have the same time, by which a standby knows that they
+    belong together. ``guids``: one for each place, or new ones. Raises as ``create``.
     """
     for _, name in places:
         check_name(name)
@@ -86,12 +88,12 @@ def create_all(
             if any(not _is_there(store, fileset) or _has(store, fileset, name) for fileset, name in places):
                 return
             now = store.clock.now_ns() if created_ns is None else created_ns
-            for fileset, name in places:
+            for at, (fileset, name) in enumerate(places):
                 record = store.catalog.filesets[fileset]
                 snapshot = Snapshot(
                     fileset,
                     store.catalog.new_snapshot_id(),
-                    guid or Guid(store.clock.random_bytes(16)),
+                    guids[at] if guids else Guid(store.clock.random_bytes(16)),
                     name,
                     now,
                     record.digest,
@@ -157,6 +159,8 @@ def release(store: Store, snapshot: Snapshot, owner: str) -> None:
 def drop_holds(store: Store, snapshot: Snapshot) -> None:
     """The snapshot goes, and with it holds and a lock that have expired. The caller has admitted a few records."""
     for key, _ in store.small.scan(*keys.hold_range(snapshot.id), SCAN_COUNT):
+        store.small.put(key, None)
+    for key, _ in store.small.scan(*keys.came_hold_range(snapshot.id), SCAN_COUNT):
         store.small.put(key, None)
     if store.small.get(keys.lock(snapshot.id)) is not None:
         store.small.put(keys.lock(snapshot.id), None)

@@ -1,10 +1,10 @@
 """The *base record* of a standby: which snapshot its active state equals when no change set is half-received.
 
-``P base`` holds the 16 bytes of that snapshot's guid. It is written in the group that completes
-a received snapshot, and by a failback when the store has gone back to the common snapshot: newer
-ones by number (``diverged-…``) are then not what the standby has received. So every base check, every
-reader of a standby and whoever drops a half-received change set asks ``base``, never for the newest number.
-Without the record the newest complete snapshot is the base; a store without snapshots has received nothing.
+``P base``, and of other filesets than the root ``V fileset base``, holds the 16 bytes of its guid. It is
+written in the group that completes a received snapshot, and by a failback when the store has gone back to the common
+snapshot: newer ones by number (``diverged-…``) are then not what the standby has received. So every base check, every
+reader of a standby and whoever drops a half-received change set ask ``base``, never for the newest number.
+Without the record the newest complete snapshot is the base; a fileset without snapshots has received nothing.
 On a primary the record means nothing; becoming primary removes it.
 
 Threads: under the store's lock; ``put_base`` is part of the open group.
@@ -14,21 +14,21 @@ from __future__ import annotations
 
 from idemfs.format import keys
 from idemfs.format.tables import Snapshot
-from idemfs.ids import FilesetId, Guid
+from idemfs.ids import ROOT_FILESET, FilesetId, Guid
 from idemfs.store.store import Store
 
-BASE = keys.replication("base")
+_BASE = "base"
 
 
 def base(store: Store, fileset: FilesetId) -> Snapshot | None:
     """The snapshot that was received last; None: none was, or it was deleted since."""
-    value = store.small.get(BASE)
+    value = store.small.get(keys.fileset_replication(fileset, _BASE))
     if value is not None:
         return store.catalog.by_guid(fileset, Guid(value))
     snapshots = store.catalog.snapshots(fileset)
     return snapshots[-1] if snapshots else None
 
 
-def put_base(store: Store, guid: Guid | None) -> None:
+def put_base(store: Store, guid: Guid | None, fileset: FilesetId = ROOT_FILESET) -> None:
     """Name the base, or with None forget it. The caller has admitted one record of 100 bytes."""
-    store.small.put(BASE, guid)
+    store.small.put(keys.fileset_replication(fileset, _BASE), guid)

@@ -39,6 +39,7 @@ from idemfs.versions.state import ActiveView
 from idemfs.vfs.contents import Contents
 from idemfs.vfs.names import Names
 from idemfs.vfs.reader import Reader, posix
+from idemfs.vfs.received_reader import ReceivedReader
 
 _PRIMARY = Role.PRIMARY
 """Looked up once: a member of an enum costs as much as a short function."""
@@ -78,6 +79,8 @@ class FilesetState:
             crosses=True,
         )
         self.contents.name_damage = self.reader.damaged
+        self._received: tuple[int, ReceivedReader] | None = None
+        """As of how many moves."""
         self._limited = store.catalog.limited
         self._junctions = store.catalog.junctions
         self._clones = store.catalog.clones
@@ -168,21 +171,20 @@ class FilesetState:
         return Reader(view, snapshot.fileset, snapshot=snapshot, link_reader=self.link_reader)
 
     def newest_reader(self) -> Reader:
-        """What readers see: on a standby the snapshot that it received last, else the active file system."""
+        """What readers see: on a standby the snapshots that it received last, else the active file system."""
         if self.role.role is Role.STANDBY:
             with self.store.lock:
-                base = received.base(self.store, self.fileset)
-            if base is not None:
-                return self.snapshot_reader(base)
-            # Nothing is older than snapshot 0: what is half-received stays unseen.
-            return Reader(View(self.active, NO_SNAPSHOT), self.fileset, link_reader=self.link_reader)
+                known, base = self._received, received.base(self.store, self.fileset)
+                if known is None or known[0] != self.moves or known[1].snapshot is not base:
+                    self._received = known = self.moves, ReceivedReader(self.active, self.link_reader)
+            return known[1]
         return self.reader
 
     def newest_snapshot(self, fileset: FilesetId = ROOT_FILESET) -> Snapshot | None:
         """The newest complete snapshot; on a standby the one that it received last."""
         with self.store.lock:
-            if self.role.role is Role.STANDBY and fileset == self.fileset:
-                return received.base(self.store, self.fileset)
+            if self.role.role is Role.STANDBY:
+                return received.base(self.store, fileset)
             return self.store.catalog.newest(fileset)
 
     def link_reader(self, fileset: FilesetId) -> Reader:

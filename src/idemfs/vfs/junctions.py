@@ -18,7 +18,7 @@ from idemfs.format.inode import Inode
 from idemfs.format.tables import COMPLETE, SNAPSHOTS_COUNT, STORE_COMPRESSION, Fileset, Origin, Snapshot
 from idemfs.ids import ROOT_FILESET, ROOT_NUMBER, FilesetId, Guid, Ino, fileset_of, make_ino, number_of
 from idemfs.limits import FILESET_COUNT_MAX, FILESET_NAME_SIZE_MAX, FILESET_NUMBER_MAX, LINK_COUNT_MAX
-from idemfs.snapshots import clones, delete, drop, promote, usage
+from idemfs.snapshots import clones, delete, drop, lines, promote, usage
 from idemfs.snapshots.choose import PATTERN
 from idemfs.versions import origin
 from idemfs.versions.resolve import View
@@ -224,6 +224,7 @@ class Junctions(Namespace):
                 self._drop_junction(fileset.junction)
             self.store.catalog.end_fileset(fileset)
             gone = None if fileset.origin is None else clones.let_go(self.active, fileset)
+            lines.remember_gone(self.store, fileset)
             self.moves += 1
             # crash: from here on the deletion happens, now or when the store is opened again.
             self.store.commit()

@@ -55,6 +55,10 @@ class Reader(NameReader):
         self._dirty_numbers = dirty_numbers
         self._link_reader = link_reader
 
+    def snapshot_of(self, ino: Ino) -> Snapshot | None:
+        """The snapshot that shows this inode; None: the active file system does."""
+        return self.snapshot
+
     def readlink(self, ino: Ino) -> bytes:
         """The target of a symlink; of a dynamic link, a path in a mount from where it stands to where it leads now."""
         with self.store.lock:

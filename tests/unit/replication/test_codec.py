@@ -11,6 +11,7 @@ from idemfs.ids import Guid, Number
 from idemfs.limits import FRAME_SIZE_MAX, STREAM_BATCH_BYTES
 from idemfs.replication import codec
 from idemfs.replication.codec import Batch, Decoder, Encoder, End, Header, Point, StreamReader
+from idemfs.replication.description import Description, pack, unpack
 from idemfs.replication.records import (
     START,
     BlockChange,
@@ -313,3 +314,59 @@ def test_a_cursor_is_past_what_is_applied_and_nothing_else() -> None:
         for earlier in CHANGES[:at]:
             if isinstance(earlier, BlockChange) or earlier.number < change.number:
                 assert cursor.is_past(earlier)
+
+
+# -- descriptions --------------------------------------------------------------------------------------
+
+DESCRIPTION = Description(
+    line=Guid(b"l" * 16),
+    name="home",
+    parent=Guid(b"p" * 16),
+    junction=17,
+    compression=2,
+    quota_bytes=1 << 40,
+    quota_inodes=9,
+    flags=1,
+    policy='{"keep_last": 3}',
+    holds=(("audit", 5), ("ü", (1 << 63) - 1)),
+    locked_until_ns=77,
+)
+
+
+def test_a_description_comes_back_as_it_was_and_a_plain_header_has_none() -> None:
+    for description in (DESCRIPTION, Description(Guid(b"l" * 16), "root")):
+        header = HEADER._replace(description=description)
+        assert codec.unpack_header(codec.pack_header(header)) == header
+        assert unpack(pack(description)) == description
+    assert codec.unpack_header(codec.pack_header(HEADER)).description is None
+    assert codec.pack_header(HEADER)[4:12] == bytes(8)
+
+
+@pytest.mark.parametrize(
+    ("value", "error"),
+    [
+        (b"", StreamDamaged),
+        (b"[]", StreamDamaged),
+        (b"[" * 100_000, StreamDamaged),
+        (b"\xff", StreamDamaged),
+        (b"{}", StreamDamaged),
+        (b'{"line": "00", "name": "x"}', StreamDamaged),
+        (b'{"line": "zz", "name": "x"}', StreamDamaged),
+        (b'{"line": "%s", "name": 1}' % (b"00" * 16), StreamDamaged),
+        (b'{"line": "%s", "name": "\\ud800"}' % (b"00" * 16), StreamDamaged),
+        (b'{"line": "%s", "name": "%s"}' % (b"00" * 16, b"x" * 201), StreamDamaged),
+        (b'{"line": "%s", "name": "x", "junction": 5}' % (b"00" * 16), StreamDamaged),
+        (b'{"line": "%s", "name": "x", "quota_bytes": -1}' % (b"00" * 16), StreamDamaged),
+        (b'{"line": "%s", "name": "x", "quota_bytes": true}' % (b"00" * 16), StreamDamaged),
+        (b'{"line": "%s", "name": "x", "quota_bytes": 1e400}' % (b"00" * 16), StreamDamaged),
+        (b'{"line": "%s", "name": "x", "holds": [["a"]]}' % (b"00" * 16), StreamDamaged),
+        (b'{"line": "%s", "name": "x", "holds": [["a\\n", 1]]}' % (b"00" * 16), StreamDamaged),
+        (b'{"line": "%s", "name": "x", "origin": []}' % (b"00" * 16), StreamTooNew),
+        (b'{"line": "%s", "name": "x", "policy": "{"}' % (b"00" * 16), StreamDamaged),
+        (b'{"line": "%s", "name": "x", "policy": "{\\"keep_best\\": 1}"}' % (b"00" * 16), StreamTooNew),
+        (b" " * ((1 << 20) + 1), StreamDamaged),
+    ],
+)
+def test_a_description_that_makes_no_sense_is_one_error(value: bytes, error: type[Exception]) -> None:
+    with pytest.raises(error):
+        unpack(value)

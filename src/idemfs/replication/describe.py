@@ -1,0 +1,58 @@
+"""Filesets of an open store as streams and links tell of them.
+
+Holds whose owner begins with ``standby:`` are the stores' own, and are not told.
+
+Threads: under the store's lock.
+"""
+
+from __future__ import annotations
+
+from idemfs.format import keys
+from idemfs.format.tables import SNAPSHOTS_COUNT, Fileset, Snapshot
+from idemfs.ids import ROOT_FILESET, fileset_of, number_of
+from idemfs.limits import HOLD_COUNT_MAX
+from idemfs.replication.description import Description
+from idemfs.snapshots import manage
+from idemfs.store.store import Store
+from idemfs.vfs.tree import Tree
+
+STANDBY_PREFIX = "standby:"
+"""How the owner of a hold begins that a store made for another one."""
+
+
+def describe(tree: Tree, fileset: Fileset, snapshot: Snapshot | None = None) -> Description | None:
+    """For the header of a stream of ``snapshot``; None for a root fileset of which there is nothing to tell."""
+    made = description_of(tree.store, fileset, snapshot)
+    plain = Description(made.line, made.name)
+    return None if fileset.number == ROOT_FILESET and made == plain else made
+
+
+def description_of(store: Store, fileset: Fileset, snapshot: Snapshot | None = None) -> Description:
+    """Everything there is to tell; without a snapshot, nothing of holds."""
+    filesets = store.catalog.filesets
+    above = filesets.get(fileset_of(fileset.junction)) if fileset.junction else None
+    policy = store.small.get(keys.policy(fileset.number)) or b""
+    return Description(
+        line=filesets[ROOT_FILESET].guid,
+        name=fileset.name,
+        parent=None if above is None else above.guid,
+        junction=0 if above is None else number_of(fileset.junction),
+        compression=fileset.compression,
+        quota_bytes=fileset.quota_bytes,
+        quota_inodes=fileset.quota_inodes,
+        flags=fileset.flags & SNAPSHOTS_COUNT,
+        policy=policy.decode(),
+        holds=() if snapshot is None else holds_of(store, snapshot),
+        locked_until_ns=0 if snapshot is None else manage.locked_until(store, snapshot),
+    )
+
+
+def holds_of(store: Store, snapshot: Snapshot) -> tuple[tuple[str, int], ...]:
+    """Who holds it until when, but for stores."""
+    now_ns = store.clock.now_ns()
+    found = []
+    for key, value in store.small.scan(*keys.hold_range(snapshot.id), HOLD_COUNT_MAX):
+        owner, expires_ns = key[9:].decode(), int.from_bytes(value, "little")
+        if expires_ns > now_ns and not owner.startswith(STANDBY_PREFIX):
+            found.append((owner, expires_ns))
+    return tuple(found)

@@ -1,0 +1,202 @@
+"""The filesets of a standby become what those of its primary are: found, made, named, placed, limited, deleted.
+
+The primary has right of way: a fileset that only the standby has gives up a name or a place that one of the primary's
+needs. A place is taken when the state that the standby has received shows an empty directory there; until then the
+fileset appears nowhere.
+
+Threads: as told for each; ``reconcile`` under the store's lock, as part of the open group.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from idemfs.errors import BadFilesetName, StreamDamaged, StreamRefused
+from idemfs.format.tables import SNAPSHOTS_COUNT, Fileset
+from idemfs.ids import ROOT_FILESET, ROOT_NUMBER, FilesetId, Guid, Ino, Number, fileset_of, make_ino, number_of
+from idemfs.limits import FILESET_COUNT_MAX, FILESET_NUMBER_MAX
+from idemfs.replication import partial
+from idemfs.replication.describe import description_of
+from idemfs.replication.description import Description
+from idemfs.snapshots import drop, lines
+from idemfs.snapshots.lines import Line
+from idemfs.store.store import Store
+from idemfs.vfs.junctions import check_fileset_name
+from idemfs.vfs.tree import Tree
+
+RECORD_BYTES = 2000
+"""What the records of one fileset may take, without its policy."""
+
+
+def find(store: Store, guid: Guid) -> Fileset | None:
+    return next((each for each in store.catalog.listed_filesets() if each.guid == guid), None)
+
+
+def make(store: Store, guid: Guid, name: str, compression: int, line: Line | None) -> Fileset:
+    """An empty fileset that appears nowhere. Part of the open group. Raises ``StreamRefused``, ``StreamDamaged``."""
+    try:
+        check_fileset_name(name)
+    except BadFilesetName as bad:
+        raise StreamDamaged(f"the stream is damaged: {bad}") from bad
+    with store.lock:
+        store.admit(6, RECORD_BYTES)
+        catalog = store.catalog
+        if len(catalog.listed_filesets()) >= FILESET_COUNT_MAX or catalog.state.next_fileset > FILESET_NUMBER_MAX:
+            raise StreamRefused("this store has had as many filesets as it can have: make another standby")
+        made = catalog.add_fileset(guid, free_name(store, name), Ino(0), compression)
+        if line is not None:
+            lines.put_line(store, made.number, line)
+        return made
+
+
+def free_name(store: Store, wanted: str) -> str:
+    name, count = wanted, 1
+    while store.catalog.has_fileset(name):
+        count += 1
+        name = f"{wanted}-{count}"
+    return name
+
+
+# -- what they are -------------------------------------------------------------------------------------
+
+
+def differs(tree: Tree, wanted: Mapping[Guid, Description]) -> bool:
+    """Whether ``reconcile`` may have something to do."""
+    store = tree.store
+    for each in lines.own_filesets(store):
+        if each.guid in wanted:
+            policy = (lines.policy_of(store, each.number) or b"").decode()
+            if description_of(store, each)._replace(policy=policy) != wanted[each.guid]:
+                return True
+    return False
+
+
+def reconcile(tree: Tree, wanted: Mapping[Guid, Description]) -> bool:
+    """Filesets of the own line, of which ``wanted`` tells, become so; whether anything was to be changed.
+
+    The caller has admitted ``4 * len(wanted)`` records.
+    """
+    store = tree.store
+    ours = {each.guid: each for each in lines.own_filesets(store) if each.guid in wanted}
+    changed = _name(store, ours, wanted)
+    changed |= _place(tree, ours, wanted)
+    for guid, fileset in ours.items():
+        changed |= _limit(store, fileset, wanted[guid])
+        policy = wanted[guid].policy.encode() or None
+        if lines.policy_of(store, fileset.number) != policy:
+            lines.put_policy(store, fileset.number, policy)
+            changed = True
+    if changed:
+        tree.moves += 1
+    return changed
+
+
+def _name(store: Store, ours: Mapping[Guid, Fileset], wanted: Mapping[Guid, Description]) -> bool:
+    catalog = store.catalog
+    changing = [fileset for guid, fileset in ours.items() if fileset.name != wanted[guid].name]
+    names = {wanted[fileset.guid].name for fileset in changing}
+    for fileset in changing:
+        # Out of the way first, since two may have exchanged their names.
+        catalog.change_fileset(fileset, name=f"@{fileset.guid.hex()}")
+    for other in catalog.listed_filesets():
+        if other.name in names:
+            catalog.change_fileset(other, name=free_name(store, f"{other.name}-here"))
+    for fileset in changing:
+        catalog.change_fileset(fileset, name=wanted[fileset.guid].name)
+    return bool(changing)
+
+
+def _place(tree: Tree, ours: Mapping[Guid, Fileset], wanted: Mapping[Guid, Description]) -> bool:
+    catalog = tree.store.catalog
+    places: list[tuple[Fileset, Ino]] = []
+    for guid, fileset in ours.items():
+        place = _place_of(tree, fileset, ours, wanted[guid])
+        if place is not None and place != fileset.junction:
+            places.append((fileset, place))
+    for stranger in catalog.listed_filesets():
+        if stranger.guid not in ours and stranger.junction and _is_place(tree, stranger.junction) is False:
+            # It is going, or nobody's but the standby's, and its directory went with what came.
+            places.append((stranger, Ino(0)))
+    for fileset, _ in places:
+        # Two may have exchanged their places, too.
+        catalog.change_fileset(fileset, junction=Ino(0))
+    for fileset, place in places:
+        other = catalog.junctions.get(place)
+        if other is not None and place:
+            catalog.change_fileset(catalog.filesets[other], junction=Ino(0))
+        catalog.change_fileset(fileset, junction=place)
+    return bool(places)
+
+
+def _place_of(tree: Tree, fileset: Fileset, ours: Mapping[Guid, Fileset], description: Description) -> Ino | None:
+    """Where a fileset is to appear now; 0: nowhere, None: where it does, since nobody can tell yet."""
+    if fileset.number == ROOT_FILESET or description.parent is None:
+        return Ino(0)
+    above = ours.get(description.parent)
+    if above is None:
+        return Ino(0)
+    ino = make_ino(above.number, Number(description.junction))
+    is_place = _is_place(tree, ino)
+    return None if is_place is None else ino if is_place else Ino(0)
+
+
+def _is_place(tree: Tree, ino: Ino) -> bool | None:
+    """Whether a fileset can appear there; None: its fileset is half received, and nobody can tell."""
+    if partial.get(tree.store, fileset_of(ino)) is not None:
+        return None
+    node = tree.active.inode(ino)
+    return bool(node is not None and node.is_dir and node.nlink and not node.size and number_of(ino) != ROOT_NUMBER)
+
+
+def _limit(store: Store, fileset: Fileset, description: Description) -> bool:
+    flags = fileset.flags & ~SNAPSHOTS_COUNT | description.flags
+    now = fileset.compression, fileset.quota_bytes, fileset.quota_inodes, fileset.flags
+    if now == (description.compression, description.quota_bytes, description.quota_inodes, flags):
+        return False
+    if not fileset.is_counted:
+        # The root fileset of an old store, of which nobody kept count.
+        return False
+    fileset.compression = description.compression
+    store.catalog.limit_fileset(fileset, description.quota_bytes, description.quota_inodes, flags)
+    return True
+
+
+# -- those that are no more ----------------------------------------------------------------------------
+
+
+def delete_gone(tree: Tree, guids: Iterable[Guid]) -> list[str]:
+    """Delete the filesets of the own line that were deleted on the primary; names of those that stay.
+
+    One that has what the primary had not, or a snapshot of which somebody holds, or nobody may delete, stays, and
+    appears nowhere. It is asked for again at the next update. Raises ``NoSpace``, ``CommitFailed``.
+    """
+    store = tree.store
+    staying = []
+    known = lines.gone(store)
+    for guid in guids:
+        fileset = find(store, guid)
+        with store.lock:
+            if guid not in known:
+                store.admit(1, 100)
+                lines.put_gone(store, guid)
+            if fileset is None or fileset.number == ROOT_FILESET or lines.line_of(store, fileset.number) is not None:
+                continue
+            store.admit(4, RECORD_BYTES)
+            for child in [*store.catalog.children(fileset.number), fileset]:
+                if child.junction:
+                    store.catalog.change_fileset(child, junction=Ino(0))
+                    tree.moves += 1
+            if lines.is_kept(store, fileset.number) or drop.held_snapshots(store, fileset):
+                staying.append(fileset.name)
+                continue
+            store.catalog.end_fileset(fileset)
+            # crash: from here on the deletion happens, now or when the store is opened again.
+            store.commit()
+        drop.finish(tree.active, fileset)
+    return staying
+
+
+def numbers_of(store: Store, guids: Iterable[Guid]) -> dict[Guid, FilesetId]:
+    """The filesets of these guids that there are."""
+    there = {each.guid: each.number for each in store.catalog.listed_filesets()}
+    return {guid: there[guid] for guid in guids if guid in there}
