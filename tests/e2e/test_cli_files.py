@@ -13,7 +13,7 @@ import pytest
 
 import idemfs as library
 from tests.conformance.disks import small_disk
-from tests.e2e.program import done, idemfs, on_terminal, refused, rows
+from tests.e2e.program import done, idemfs, lines, on_terminal, refused, rows
 from tests.interop import trees
 
 
@@ -93,7 +93,7 @@ def test_a_tree_goes_in_and_comes_out(store: Path, source: Path, tmp_path: Path)
     assert done("put", store, source, "/in").startswith(f"{len(before):,} copied (")
     done("snapshot", "create", store, "monday")
     assert done("put", "--mirror", store, source, "/in").endswith("as they were\n")
-    assert rows("snapshot", "diff", store, "monday") == []
+    assert lines("snapshot", "diff", store, "monday") == []
     done("get", store, "/in", tmp_path / "out")
     assert trees.difference(before, trees.describe(tmp_path / "out")) == []
     (tmp_path / "empty").mkdir()

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 import idemfs as library
-from tests.e2e.program import done, idemfs, on_terminal, refused, rows
+from tests.e2e.program import done, idemfs, lines, on_terminal, refused, rows
 
 
 @pytest.fixture
@@ -107,15 +107,25 @@ def test_diff(store: Path) -> None:
         fs.write_bytes("/d/new", b"")
         fs.rename("/d", "/e")
         fs.chmod("/f", 0o600)
-    found = rows("snapshot", "diff", store, "one")
+    found = sorted(lines("snapshot", "diff", store, "one"), key=lambda row: row["path"])
     assert [(row["kind"], row["path"], row["new_path"], row["what"]) for row in found] == [
         ("modified", "/", None, ["entries"]),
         ("renamed", "/d", "/e", ["entries"]),
         ("added", "/e/new", None, []),
-        ("modified", "/f", None, ["content", "attributes"]),
+        ("modified", "/f", None, ["content", "mode"]),
     ]
-    lines = done("snapshot", "diff", store, "one", "two").splitlines()
-    assert [line.split() for line in lines] == [
+    size = found[3]["size"]
+    assert (found[3]["ranges"], found[3]["type"]) == ([[0, size]], "file")
+    glance = lines("snapshot", "diff", store, "one", "--glance", "2")
+    counts = ("path", "added", "renamed", "modified", "changed_bytes", "removed_bytes")
+    assert [tuple(row[name] for name in counts) for row in glance] == [
+        ("/", 0, 1, 1, size, 0),
+        ("/e", 1, 0, 0, 0, 0),
+        ("", 1, 1, 1, size, 0),
+    ]
+    assert done("snapshot", "diff", store, "one", "--glance").splitlines()[-1].split()[:2] == ["total", "1"]
+    shown = done("snapshot", "diff", store, "one", "two").splitlines()
+    assert [line.split() for line in shown] == [
         ["KIND", "PATH", "NEW", "PATH", "WHAT"],
         ["modified", "/f", "-", "content"],
     ]
