@@ -26,6 +26,7 @@ if TYPE_CHECKING:
         Policy,
         SnapshotInfo,
         SnapshotView,
+        Version,
         create,
         open,
     )
@@ -41,6 +42,7 @@ __all__ = [
     "Policy",
     "SnapshotInfo",
     "SnapshotView",
+    "Version",
     "create",
     "errors",
     "open",

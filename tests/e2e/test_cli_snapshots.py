@@ -144,3 +144,14 @@ def test_help_of_each_command() -> None:
         assert text.startswith(f"usage: idemfs snapshot {word}") and "exit status: 0 done" in text
         ended = idemfs("snapshot", word)
         assert ended.status == 2 and ended.err.count("\n") == 1
+
+
+def test_find(store: Path) -> None:
+    found = rows("snapshot", "find", store, "/f")
+    assert [(row["path"], row["snapshots"], row["is_active"]) for row in found] == [
+        ("/f", [["one", "one"]], False),
+        ("/f", [["two", "two"]], False),
+        ("/f", [["three", "three"]], True),
+    ]
+    assert done("snapshot", "find", store, "f").splitlines()[1].split()[-3:] == ["one", "-", "/f"]
+    assert "neither the active state nor a snapshot" in refused("snapshot", "find", store, "/none")

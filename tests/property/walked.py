@@ -21,6 +21,7 @@ class Seen(NamedTuple):
     owner: tuple[int, int]
     device: int
     mtime: int
+    ctime: int
     nlink: int
     content: object
     """Bytes of a file, target of a symlink, names of a directory."""
@@ -73,4 +74,5 @@ def _seen(view: TreeView, path: str, names: list[str]) -> Seen:
         for each in sorted(view.listxattr(path, follow_symlinks=False))
     )
     owner = status.st_uid, status.st_gid
-    return Seen(status.st_mode, owner, status.st_rdev, status.st_mtime_ns, status.st_nlink, content, xattrs)
+    times = status.st_mtime_ns, status.st_ctime_ns
+    return Seen(status.st_mode, owner, status.st_rdev, *times, status.st_nlink, content, xattrs)

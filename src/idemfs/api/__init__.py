@@ -17,6 +17,7 @@ from idemfs.api.filesystem import FileSystem
 from idemfs.api.snapshots import Snapshots, SnapshotView
 from idemfs.limits import BLOCK_SIZE_DEFAULT
 from idemfs.snapshots.diff import Change, ChangeKind
+from idemfs.snapshots.history import Version
 from idemfs.snapshots.info import SnapshotInfo
 from idemfs.snapshots.policy import Policy
 from idemfs.snapshots.usage import FilesetInfo
@@ -34,6 +35,7 @@ __all__ = [
     "SnapshotInfo",
     "SnapshotView",
     "Snapshots",
+    "Version",
     "create",
     "open",
 ]

@@ -8,14 +8,13 @@ from __future__ import annotations
 import builtins
 from collections.abc import Iterable, Iterator
 
+from idemfs.api.looking import Looking
 from idemfs.api.view import TreeView
 from idemfs.errors import FilesetMissing, SnapshotError, SnapshotHeld, SnapshotMissing
 from idemfs.format.role import Role
 from idemfs.format.tables import Snapshot
-from idemfs.ids import ROOT_FILESET, FilesetId
 from idemfs.limits import SCHEDULE_SECONDS_MAX, SNAPSHOT_NAME_SIZE_MAX
-from idemfs.snapshots import bring_back, choose, delete, diff, manage, received
-from idemfs.snapshots.diff import Change
+from idemfs.snapshots import bring_back, choose, delete, manage, received
 from idemfs.snapshots.info import SnapshotInfo
 from idemfs.vfs.paths import Paths
 from idemfs.vfs.tree import Tree
@@ -39,18 +38,13 @@ class SnapshotView(TreeView):
         return f"<SnapshotView {self.info.name!r}>"
 
 
-class Snapshots:
+class Snapshots(Looking):
     """The snapshots of a fileset; iterating gives a ``SnapshotInfo`` each, oldest first.
 
     A name is that of a snapshot of this fileset, or ``FILESET@NAME`` for any fileset of the store; ``@NAME`` is of the
     root fileset. What raises ``SnapshotMissing`` does so for a name that no snapshot has. A standby takes no changes
     here but deletions, holds and releases: it gets its snapshots from the primary.
     """
-
-    def __init__(self, tree: Tree, fileset: FilesetId = ROOT_FILESET) -> None:
-        self._tree = tree
-        self._store = tree.store
-        self._fileset = fileset
 
     def create(self, name: str) -> SnapshotInfo:
         """Take a snapshot of the active state; durable on return.
@@ -154,22 +148,6 @@ class Snapshots:
             self._tree.moves += 1
             return self._info(undo)
 
-    def diff(self, base: str, target: str | None = None) -> Iterator[Change]:
-        """What changed from ``base`` to the newer ``target``; None: to the active state."""
-        with self._store.lock:
-            older = self._find(base)
-            newer = self._find(target) if target is not None else self._shown(older.fileset)
-        if newer is not None and newer.fileset != older.fileset:
-            raise SnapshotError(f"{base!r} and {target!r} are of two filesets, which have nothing in common")
-        if newer is not None and newer.id < older.id:
-            raise SnapshotError(f"snapshot {base!r} is newer than {newer.name!r}: name the older one first")
-        return diff.diff(self._tree.active, older, newer)
-
-    def _shown(self, fileset: FilesetId) -> Snapshot | None:
-        """What stands for the active state: on a standby, what it received last."""
-        is_received = self._tree.role.role is Role.STANDBY and fileset == ROOT_FILESET
-        return received.base(self._store, fileset) if is_received else None
-
     def hold(self, name: str, owner: str, seconds: float | None = None) -> None:
         """Keep a snapshot from being deleted, for so many seconds, or until ``release``; durable on return.
 
@@ -231,13 +209,6 @@ class Snapshots:
         from idemfs.api.schedule import Schedule
 
         return Schedule(self._tree, self._fileset)
-
-    def _find(self, name: str) -> Snapshot:
-        return self._store.catalog.by_name(*self._place(name))
-
-    def _place(self, name: str) -> tuple[FilesetId, str]:
-        """The fileset, and the name of the snapshot there."""
-        return self._store.catalog.snapshot_place(name, self._fileset)
 
     def _info(self, snapshot: Snapshot) -> SnapshotInfo:
         return SnapshotInfo(snapshot, self._store.catalog.filesets[snapshot.fileset])

@@ -24,6 +24,7 @@ COMMANDS: dict[tuple[str, ...], str] = {
     ("snapshot", "rename"): "give a snapshot another name",
     ("snapshot", "restore"): "bring the active file system back to a snapshot",
     ("snapshot", "diff"): "list what changed between two snapshots",
+    ("snapshot", "find"): "list the versions of one file over all snapshots",
     ("snapshot", "hold"): "keep a snapshot from being deleted",
     ("snapshot", "release"): "end a hold",
     ("snapshot", "lock"): "let nobody delete a snapshot before a date",

@@ -128,8 +128,8 @@ class _Comparison:
         self._fileset = base.fileset
         self._base: Records = View(active, base.id)
         self._target: Records = ActiveView(active) if target is None else View(active, target.id)
-        self._old_paths = _Paths(self._base, base.fileset)
-        self._new_paths = _Paths(self._target, base.fileset)
+        self._old_paths = Paths(self._base, base.fileset)
+        self._new_paths = Paths(self._target, base.fileset)
 
     def changes(self, ino: Ino, changed: Iterator[bytes]) -> list[Change]:
         old, new = self._base.inode(ino), self._target.inode(ino)
@@ -265,7 +265,7 @@ def _names(view: Records, ino: Ino, node: Inode | None) -> set[Name]:
     return names
 
 
-class _Paths:
+class Paths:
     """Paths in one state, from back-references; those of directories are remembered."""
 
     def __init__(self, view: Records, fileset: FilesetId) -> None:
