@@ -155,3 +155,25 @@ def test_find(store: Path) -> None:
     ]
     assert done("snapshot", "find", store, "f").splitlines()[1].split()[-3:] == ["one", "-", "/f"]
     assert "neither the active state nor a snapshot" in refused("snapshot", "find", store, "/none")
+
+
+def test_list_says_what_keeps_a_snapshot(store: Path) -> None:
+    assert all((row["holds"], row["locked_until"]) == ([], None) for row in rows("snapshot", "list", store))
+    assert "KEPT" not in done("snapshot", "list", store)
+    done("snapshot", "hold", store, "one", "backup")
+    done("snapshot", "hold", store, "one", "tape", "--until", "2098-01-01")
+    done("snapshot", "lock", store, "two", "2099-01-01", "--yes")
+    found = {row["name"]: (row["holds"], row["locked_until"]) for row in rows("snapshot", "list", store)}
+    backup, tape = {"owner": "backup", "until": None}, {"owner": "tape", "until": "2098-01-01T00:00:00Z"}
+    assert found == {"one": ([backup, tape], None), "two": ([], "2099-01-01T00:00:00Z"), "three": ([], None)}
+    lines_shown = done("snapshot", "list", store).splitlines()
+    assert [line.split("  ")[-1] for line in lines_shown] == [
+        "KEPT",
+        "held by backup, held by tape until 2098-01-01T00:00:00Z",
+        "locked until 2099-01-01T00:00:00Z",
+        "-",
+    ]
+    with library.open(store) as fs:
+        infos = [(info.holds, info.locked_until_ns) for info in fs.snapshots]
+        assert infos == [(fs.snapshots.info(name).holds, fs.snapshots.info(name).locked_until_ns) for name in found]
+        assert [owner for owner, _ in infos[0][0]] == ["backup", "tape"] and infos[1][1] > 0

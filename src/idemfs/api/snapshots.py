@@ -15,7 +15,8 @@ from idemfs.format.role import Role
 from idemfs.format.tables import Snapshot
 from idemfs.limits import SCHEDULE_SECONDS_MAX, SNAPSHOT_NAME_SIZE_MAX
 from idemfs.snapshots import bring_back, choose, delete, manage, received
-from idemfs.snapshots.info import SnapshotInfo
+from idemfs.snapshots.info import NEVER_NS, SnapshotInfo
+from idemfs.store.keeps import read_keeps
 from idemfs.vfs.paths import Paths
 from idemfs.vfs.tree import Tree
 
@@ -71,7 +72,10 @@ class Snapshots(Looking):
             if not self._store.readonly:
                 # What moves into the newest snapshot is counted when its group is sealed.
                 self._tree.active.settle()
-            return [self._info(snapshot) for snapshot in self._store.catalog.snapshots(self._fileset)]
+            keeps, now_ns = read_keeps(self._store.small), self._store.clock.now_ns()
+            fileset = self._store.catalog.filesets[self._fileset]
+            snapshots = self._store.catalog.snapshots(self._fileset)
+            return [SnapshotInfo(each, fileset, keeps.get(each.id), now_ns) for each in snapshots]
 
     def __iter__(self) -> Iterator[SnapshotInfo]:
         return iter(self.list())
@@ -160,7 +164,7 @@ class Snapshots(Looking):
         if seconds is not None and not 0 < seconds < SCHEDULE_SECONDS_MAX:
             raise ValueError(f"a hold lasts more than 0 and less than {SCHEDULE_SECONDS_MAX:,} seconds: not {seconds}")
         with self._store.lock:
-            expires_ns = manage.NEVER_NS if seconds is None else self._store.clock.now_ns() + int(seconds * 1e9)
+            expires_ns = NEVER_NS if seconds is None else self._store.clock.now_ns() + int(seconds * 1e9)
             manage.hold(self._store, self._find(name), owner, expires_ns)
             self._store.commit()
 
@@ -211,7 +215,8 @@ class Snapshots(Looking):
         return Schedule(self._tree, self._fileset)
 
     def _info(self, snapshot: Snapshot) -> SnapshotInfo:
-        return SnapshotInfo(snapshot, self._store.catalog.filesets[snapshot.fileset])
+        keep, store = manage.keep_of(self._store, snapshot), self._store
+        return SnapshotInfo(snapshot, store.catalog.filesets[snapshot.fileset], keep, store.clock.now_ns())
 
 
 def _refuse_if_needed(tree: Tree, snapshot: Snapshot) -> None:

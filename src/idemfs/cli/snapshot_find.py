@@ -15,9 +15,7 @@ if TYPE_CHECKING:
 
 def arguments(parser: ArgumentParser) -> None:
     add_store(parser)
-    parser.add_argument(
-        "path", metavar="PATH", help="of a file, in the active state or a snapshot"
-    )
+    parser.add_argument("path", metavar="PATH", help="of a file, in the active state or a snapshot")
     parser.add_argument(
         "--fileset", metavar="FILESET", help="the path begins at the root of this fileset (default: of the store)"
     )
