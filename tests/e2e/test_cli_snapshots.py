@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
@@ -177,3 +178,20 @@ def test_list_says_what_keeps_a_snapshot(store: Path) -> None:
         infos = [(info.holds, info.locked_until_ns) for info in fs.snapshots]
         assert infos == [(fs.snapshots.info(name).holds, fs.snapshots.info(name).locked_until_ns) for name in found]
         assert [owner for owner, _ in infos[0][0]] == ["backup", "tape"] and infos[1][1] > 0
+
+
+def test_space(store: Path) -> None:
+    info = json.loads(done("info", store, "--json"))["space"]
+    total, allocated = info.pop("total"), info.pop("allocated")
+    files = [entry for entry in store.rglob("*") if entry.is_file()]
+    assert total == sum(info.values()) == sum(entry.stat().st_size for entry in files)
+    assert allocated == sum(entry.stat().st_blocks * 512 for entry in files)
+    shown = dict(line.rsplit("  ", 1) for line in done("info", store).split("\nbytes\n")[1].splitlines())
+    shown = {name.strip(): size.strip() for name, size in shown.items()}
+    assert shown["total"] == f"{total:,}" and shown["active data"] == f"{info['active_data']:,}"
+    found = rows("snapshot", "space", store, "one", "two")
+    assert [row["name"] for row in found] == ["one", "two", None]
+    assert found[2]["owned_bytes"] == found[0]["owned_bytes"] + found[1]["owned_bytes"]
+    assert found[2]["freed_bytes"] >= found[0]["freed_bytes"] + found[1]["freed_bytes"] > 0
+    assert [row["name"] for row in rows("snapshot", "space", store)] == ["one", "two", "three", None]
+    assert done("snapshot", "space", store).splitlines()[-1].startswith("together")

@@ -14,8 +14,8 @@ from idemfs.api.names import AnyPath, encode
 from idemfs.errors import SnapshotError
 from idemfs.format.role import Role
 from idemfs.format.tables import Snapshot
-from idemfs.ids import ROOT_FILESET, ROOT_NUMBER, FilesetId, make_ino
-from idemfs.snapshots import diff, history, received
+from idemfs.ids import ROOT_FILESET, ROOT_NUMBER, FilesetId, SnapshotId, make_ino
+from idemfs.snapshots import diff, freed, history, received
 from idemfs.snapshots.diff import Change
 from idemfs.snapshots.history import Version
 from idemfs.vfs.tree import Tree
@@ -58,6 +58,19 @@ class Looking:
         if not found:
             raise FileNotFoundError(errno.ENOENT, "neither the active state nor a snapshot has it", os.fspath(path))
         return found
+
+    def freed(self, *names: str) -> int:
+        """Bytes of data that come back if just these snapshots are deleted, together; records are not counted.
+
+        It may be more than the sum for each alone: what only two of them have comes back when both go.
+        """
+        with self._store.lock:
+            self._settle()
+            gone: dict[FilesetId, set[SnapshotId]] = {}
+            for name in names:
+                snapshot = self._find(name)
+                gone.setdefault(snapshot.fileset, set()).add(snapshot.id)
+            return sum(freed.bytes_freed(self._tree.active, fileset, those) for fileset, those in gone.items())
 
     def _settle(self) -> None:
         if not self._store.readonly:
