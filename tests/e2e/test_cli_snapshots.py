@@ -195,3 +195,31 @@ def test_space(store: Path) -> None:
     assert found[2]["freed_bytes"] >= found[0]["freed_bytes"] + found[1]["freed_bytes"] > 0
     assert [row["name"] for row in rows("snapshot", "space", store)] == ["one", "two", "three", None]
     assert done("snapshot", "space", store).splitlines()[-1].startswith("together")
+
+
+def test_purge(store: Path) -> None:
+    before = {row["name"]: row["guid"] for row in rows("snapshot", "list", store)}
+    assert "Nobody is here to be asked" in refused("snapshot", "purge", store, "/f")
+    would = done("snapshot", "purge", store, "/f", "--dry-run")
+    assert would == "would remove /f from 3 snapshots: one, two, three\n"
+    done("snapshot", "hold", store, "two", "backup")
+    assert "is held by backup" in refused("snapshot", "purge", store, "/f", "--yes")
+    done("snapshot", "release", store, "two", "backup")
+    assert {row["name"]: row["guid"] for row in rows("snapshot", "list", store)} == before
+    content = done("cat", store, "/f")
+    said = done("snapshot", "purge", store, "/f", "--yes", "--reason", "a key was in it")
+    assert said == "removed /f, 1 inodes, from 3 snapshots\n"
+    assert done("cat", store, "/f") == content
+    for name in before:
+        assert "/f" in refused("cat", f"{store}@{name}", "/f")
+    after = {row["name"]: row["guid"] for row in rows("snapshot", "list", store)}
+    assert list(after) == list(before) and not set(after.values()) & set(before.values())
+    assert done("check", store).startswith("clean")
+    (record,) = rows("snapshot", "purge", store, "--list")
+    assert (record["path"], record["reason"], record["snapshots"]) == ("/f", "a key was in it", list(before))
+    assert "a key was in it" in done("snapshot", "purge", store, "--list")
+    assert "no snapshot has it" in refused("snapshot", "purge", store, "/f", "--yes")
+    assert "name either" in refused("snapshot", "purge", store, status=2)
+    done("snapshot", "create", store, "four")
+    done("snapshot", "purge", store, "/f", "--yes", "--active")
+    assert "/f" in refused("cat", store, "/f") and done("check", store).startswith("clean")

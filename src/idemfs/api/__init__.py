@@ -16,6 +16,7 @@ from idemfs.api.filesets import Fileset, Filesets
 from idemfs.api.filesystem import FileSystem
 from idemfs.api.snapshots import Snapshots, SnapshotView
 from idemfs.limits import BLOCK_SIZE_DEFAULT
+from idemfs.snapshots.audit import Purge
 from idemfs.snapshots.diff import Change, ChangeKind
 from idemfs.snapshots.history import Version
 from idemfs.snapshots.info import SnapshotInfo
@@ -32,6 +33,7 @@ __all__ = [
     "FilesetInfo",
     "Filesets",
     "Policy",
+    "Purge",
     "SnapshotInfo",
     "SnapshotView",
     "Snapshots",

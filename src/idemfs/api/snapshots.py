@@ -8,7 +8,7 @@ from __future__ import annotations
 import builtins
 from collections.abc import Iterable, Iterator
 
-from idemfs.api.looking import Looking
+from idemfs.api.purging import Purging
 from idemfs.api.view import TreeView
 from idemfs.errors import FilesetMissing, SnapshotError, SnapshotHeld, SnapshotMissing
 from idemfs.format.role import Role
@@ -39,7 +39,7 @@ class SnapshotView(TreeView):
         return f"<SnapshotView {self.info.name!r}>"
 
 
-class Snapshots(Looking):
+class Snapshots(Purging):
     """The snapshots of a fileset; iterating gives a ``SnapshotInfo`` each, oldest first.
 
     A name is that of a snapshot of this fileset, or ``FILESET@NAME`` for any fileset of the store; ``@NAME`` is of the

@@ -15,10 +15,24 @@ from idemfs.format import intent, keys, role, tables
 from idemfs.format.tables import COMPLETE, DELETING, Snapshot
 from idemfs.ids import FilesetId, SnapshotId
 from idemfs.limits import SECTOR_COUNT_MAX
-from idemfs.snapshots import policy
+from idemfs.snapshots import audit, policy
 from idemfs.snapshots.manage import check_name
 
-_KEY_SIZES = {b"D": 3, b"E": 9, b"F": 3, b"I": 1, b"K": 3, b"L": 9, b"O": 9, b"R": 9, b"S": 11, b"T": 1, b"U": 3}
+_KEY_SIZES = {
+    b"A": 9,
+    b"Z": 1,
+    b"D": 3,
+    b"E": 9,
+    b"F": 3,
+    b"I": 1,
+    b"K": 3,
+    b"L": 9,
+    b"O": 9,
+    b"R": 9,
+    b"S": 11,
+    b"T": 1,
+    b"U": 3,
+}
 _EIGHT = frozenset((b"D", b"E", b"H", b"L", b"R"))
 """Tables of which each value is one number of 8 bytes."""
 _OF_FILESETS = frozenset((b"D", b"K"))
@@ -108,6 +122,8 @@ def _read_record(
             tables.unpack_state(value)
         case b"K":
             policy.unpack(value)
+        case b"A" | b"Z":
+            audit.unpack(value)
         case b"D" | b"E" | b"R":
             return
         case _:

@@ -26,6 +26,7 @@ COMMANDS: dict[tuple[str, ...], str] = {
     ("snapshot", "diff"): "list what changed between two snapshots",
     ("snapshot", "find"): "list the versions of one file over all snapshots",
     ("snapshot", "space"): "say what snapshots own, and what comes back if they go",
+    ("snapshot", "purge"): "remove a path from all snapshots, and keep a record of it",
     ("snapshot", "hold"): "keep a snapshot from being deleted",
     ("snapshot", "release"): "end a hold",
     ("snapshot", "lock"): "let nobody delete a snapshot before a date",

@@ -15,7 +15,8 @@
              'P' · text                         replication state    'H' · snapshot(8) · owner     hold
              'K' · fileset(2)                   policy               'D' · fileset(2)              schedule state
              'L' · snapshot(8)                  lock                 'I'                           mark of the log
-             'U' · fileset(2)                   usage of a fileset
+             'U' · fileset(2)                   usage of a fileset   'A' · time, ns(8)              purge that ended
+             'Z'                                purge under way
 
 Values of link and xattr records start with ``PRESENT``, since in the shadow table
 an empty value is ``ABSENT``. A shadow key cannot be taken for the key of a longer name: snapshot ids start
@@ -34,6 +35,7 @@ NAME_AT = 9
 PRESENT = b"\x01"
 STORE_STATE = b"T"
 LOG_MARK = b"I"
+PURGE = b"Z"
 END = b"\xff" * 16
 """Greater than every key of the small table."""
 
@@ -165,6 +167,11 @@ def lock(snapshot_id: SnapshotId) -> bytes:
 def policy(number: FilesetId) -> bytes:
     """When snapshots of the fileset are taken, and which are kept."""
     return b"K" + number.to_bytes(2, "big")
+
+
+def audit(at_ns: int) -> bytes:
+    """Of the record of a purge."""
+    return b"A" + at_ns.to_bytes(8, "big")
 
 
 def schedule_state(number: FilesetId) -> bytes:

@@ -133,7 +133,7 @@ class _Comparison:
 
     def changes(self, ino: Ino, changed: Iterator[bytes]) -> list[Change]:
         old, new = self._base.inode(ino), self._target.inode(ino)
-        old_names, new_names = _names(self._base, ino, old), _names(self._target, ino, new)
+        old_names, new_names = names_of(self._base, ino, old), names_of(self._target, ino, new)
         if old and new and rule.is_born_after(new.birth, self._base_id):
             # Another inode that was given the same number, on another primary.
             return self._removed(old, old_names, stays=False) + self._added(new, new_names, is_new=True)
@@ -252,7 +252,7 @@ def _facts(old: Inode | None, new: Inode | None) -> tuple[str, int | None, int |
     return kind, None if old is None else old.size, None if new is None else new.size
 
 
-def _names(view: Records, ino: Ino, node: Inode | None) -> set[Name]:
+def names_of(view: Records, ino: Ino, node: Inode | None) -> set[Name]:
     """Every name of an inode; none if it does not exist, or was unlinked while it was open. The root's is empty."""
     if node is not None and number_of(ino) == ROOT_NUMBER:
         return {(ROOT_NUMBER, b"")}

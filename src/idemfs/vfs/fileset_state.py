@@ -19,7 +19,7 @@ from idemfs.format.role import Role, RoleRecord
 from idemfs.format.tables import Snapshot
 from idemfs.ids import NO_SNAPSHOT, ROOT_FILESET, ROOT_NUMBER, FilesetId, Ino, fileset_of, make_ino
 from idemfs.limits import INDIRECT_ENTRY_COUNT, SECTOR_SIZE
-from idemfs.snapshots import bring_back, delete, drop, quota, received, usage
+from idemfs.snapshots import bring_back, delete, drop, purge, quota, received, usage
 from idemfs.store.store import Store
 from idemfs.versions.active import Active
 from idemfs.versions.resolve import View
@@ -78,6 +78,7 @@ class FilesetState:
         bring_back.resume(self.active)
         delete.resume(self.active)
         drop.resume(self.active)
+        purge.resume(self.active)
         if self.role.role is Role.PRIMARY:
             for key, _ in self.store.small.scan(*keys.prefix_range(b"O"), 1 << 30):
                 self._reclaim(Ino(int.from_bytes(key[1:], "big")))
