@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 
 from idemfs.api.purging import Purging
 from idemfs.api.view import TreeView
@@ -56,12 +57,15 @@ class Snapshots(Purging):
             self._tree.refuse_unless_primary()
             return self._info(manage.create(self._store, *self._place(name)))
 
-    def create_all(self, *names: str, exclude: Iterable[str] = ()) -> builtins.list[SnapshotInfo]:
+    def create_all(
+        self, *names: str, exclude: Iterable[str] = (), quiesce: AbstractContextManager[object] | None = None
+    ) -> builtins.list[SnapshotInfo]:
         """Take snapshots of several filesets at one instant, all or none; durable on return. Raises as ``create``.
 
         ``"*@NAME"``: of all filesets whose names match, but those that match one of ``exclude``.
+        ``quiesce`` is entered before the instant and left after it, whatever happens; the store is not locked then.
         """
-        with self._store.lock:
+        with quiesce or nullcontext(), self._store.lock:
             self._tree.refuse_unless_primary()
             places = choose.places(self._store.catalog, names, exclude, self._fileset)
             return [self._info(made) for made in manage.create_all(self._store, places)]
