@@ -77,9 +77,8 @@ class Snapshots(Purging):
                 # What moves into the newest snapshot is counted when its group is sealed.
                 self._tree.active.settle()
             keeps, now_ns = read_keeps(self._store.small), self._store.clock.now_ns()
-            fileset = self._store.catalog.filesets[self._fileset]
-            snapshots = self._store.catalog.snapshots(self._fileset)
-            return [SnapshotInfo(each, fileset, keeps.get(each.id), now_ns) for each in snapshots]
+            filesets, snapshots = self._store.catalog.filesets, self._store.catalog.snapshots(self._fileset)
+            return [SnapshotInfo(each, filesets[each.fileset], keeps.get(each.id), now_ns) for each in snapshots]
 
     def __iter__(self) -> Iterator[SnapshotInfo]:
         return iter(self.list())
