@@ -27,6 +27,7 @@ if TYPE_CHECKING:
         RestoreInfo,
         SnapshotInfo,
         SnapshotView,
+        Version,
         create,
         open,
     )
@@ -43,6 +44,7 @@ __all__ = [
     "RestoreInfo",
     "SnapshotInfo",
     "SnapshotView",
+    "Version",
     "create",
     "errors",
     "open",

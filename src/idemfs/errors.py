@@ -9,7 +9,7 @@
     │   └── CommitFailed
     ├── SnapshotError
     │   ├── SnapshotExists · SnapshotMissing · SnapshotHeld: SnapshotLocked
-    │   └── BadSnapshotName · BadPolicy
+    │   └── BadSnapshotName · BadPolicy · HookFailed
     ├── FilesetError
     │   ├── FilesetExists · FilesetMissing
     │   └── FilesetInUse · BadFilesetName
@@ -103,6 +103,10 @@ class BadSnapshotName(SnapshotError):
 
 class BadPolicy(SnapshotError):
     """A schedule or a rule of retention that has no meaning; the message says which part."""
+
+
+class HookFailed(SnapshotError):
+    """A command that is run before or after a snapshot failed, or took too long; the message says which."""
 
 
 class FilesetError(IdemfsError):

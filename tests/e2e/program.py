@@ -45,6 +45,11 @@ def rows(*words: str | os.PathLike[str]) -> list[dict[str, Any]]:
     return found
 
 
+def lines(*words: str | os.PathLike[str]) -> list[dict[str, Any]]:
+    """What a command with ``--json`` writes that writes an object a line."""
+    return [json.loads(line) for line in done(*words, "--json").splitlines()]
+
+
 def refused(*words: str | os.PathLike[str], status: int = 1) -> str:
     """The one line with which a command refuses."""
     ended = idemfs(*words)

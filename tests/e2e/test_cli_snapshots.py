@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 import idemfs as library
-from tests.e2e.program import done, idemfs, on_terminal, refused, rows
+from tests.e2e.program import done, idemfs, lines, on_terminal, refused, rows
 
 
 @pytest.fixture
@@ -107,15 +108,25 @@ def test_diff(store: Path) -> None:
         fs.write_bytes("/d/new", b"")
         fs.rename("/d", "/e")
         fs.chmod("/f", 0o600)
-    found = rows("snapshot", "diff", store, "one")
+    found = sorted(lines("snapshot", "diff", store, "one"), key=lambda row: row["path"])
     assert [(row["kind"], row["path"], row["new_path"], row["what"]) for row in found] == [
         ("modified", "/", None, ["entries"]),
         ("renamed", "/d", "/e", ["entries"]),
         ("added", "/e/new", None, []),
-        ("modified", "/f", None, ["content", "attributes"]),
+        ("modified", "/f", None, ["content", "mode"]),
     ]
-    lines = done("snapshot", "diff", store, "one", "two").splitlines()
-    assert [line.split() for line in lines] == [
+    size = found[3]["size"]
+    assert (found[3]["ranges"], found[3]["type"]) == ([[0, size]], "file")
+    glance = lines("snapshot", "diff", store, "one", "--glance", "2")
+    counts = ("path", "added", "renamed", "modified", "changed_bytes", "removed_bytes")
+    assert [tuple(row[name] for name in counts) for row in glance] == [
+        ("/", 0, 1, 1, size, 0),
+        ("/e", 1, 0, 0, 0, 0),
+        ("", 1, 1, 1, size, 0),
+    ]
+    assert done("snapshot", "diff", store, "one", "--glance").splitlines()[-1].split()[:2] == ["total", "1"]
+    shown = done("snapshot", "diff", store, "one", "two").splitlines()
+    assert [line.split() for line in shown] == [
         ["KIND", "PATH", "NEW", "PATH", "WHAT"],
         ["modified", "/f", "-", "content"],
     ]
@@ -185,3 +196,81 @@ def test_refresh(store: Path) -> None:
     assert names(store) == ["one", "three", "two"]
     assert done("cat", f"{store}@two", "/f") == "three" * 3000
     assert done("check", store).startswith("clean")
+
+
+def test_find(store: Path) -> None:
+    found = rows("snapshot", "find", store, "/f")
+    assert [(row["path"], row["snapshots"], row["is_active"]) for row in found] == [
+        ("/f", [["one", "one"]], False),
+        ("/f", [["two", "two"]], False),
+        ("/f", [["three", "three"]], True),
+    ]
+    assert done("snapshot", "find", store, "f").splitlines()[1].split()[-3:] == ["one", "-", "/f"]
+    assert "neither the active state nor a snapshot" in refused("snapshot", "find", store, "/none")
+
+
+def test_list_says_what_keeps_a_snapshot(store: Path) -> None:
+    assert all((row["holds"], row["locked_until"]) == ([], None) for row in rows("snapshot", "list", store))
+    assert "KEPT" not in done("snapshot", "list", store)
+    done("snapshot", "hold", store, "one", "backup")
+    done("snapshot", "hold", store, "one", "tape", "--until", "2098-01-01")
+    done("snapshot", "lock", store, "two", "2099-01-01", "--yes")
+    found = {row["name"]: (row["holds"], row["locked_until"]) for row in rows("snapshot", "list", store)}
+    backup, tape = {"owner": "backup", "until": None}, {"owner": "tape", "until": "2098-01-01T00:00:00Z"}
+    assert found == {"one": ([backup, tape], None), "two": ([], "2099-01-01T00:00:00Z"), "three": ([], None)}
+    lines_shown = done("snapshot", "list", store).splitlines()
+    assert [line.split("  ")[-1] for line in lines_shown] == [
+        "KEPT",
+        "held by backup, held by tape until 2098-01-01T00:00:00Z",
+        "locked until 2099-01-01T00:00:00Z",
+        "-",
+    ]
+    with library.open(store) as fs:
+        infos = [(info.holds, info.locked_until_ns) for info in fs.snapshots]
+        assert infos == [(fs.snapshots.info(name).holds, fs.snapshots.info(name).locked_until_ns) for name in found]
+        assert [owner for owner, _ in infos[0][0]] == ["backup", "tape"] and infos[1][1] > 0
+
+
+def test_space(store: Path) -> None:
+    info = json.loads(done("info", store, "--json"))["space"]
+    total, allocated = info.pop("total"), info.pop("allocated")
+    files = [entry for entry in store.rglob("*") if entry.is_file()]
+    assert total == sum(info.values()) == sum(entry.stat().st_size for entry in files)
+    assert allocated == sum(entry.stat().st_blocks * 512 for entry in files)
+    shown = dict(line.rsplit("  ", 1) for line in done("info", store).split("\nbytes\n")[1].splitlines())
+    shown = {name.strip(): size.strip() for name, size in shown.items()}
+    assert shown["total"] == f"{total:,}" and shown["active data"] == f"{info['active_data']:,}"
+    found = rows("snapshot", "space", store, "one", "two")
+    assert [row["name"] for row in found] == ["one", "two", None]
+    assert found[2]["owned_bytes"] == found[0]["owned_bytes"] + found[1]["owned_bytes"]
+    assert found[2]["freed_bytes"] >= found[0]["freed_bytes"] + found[1]["freed_bytes"] > 0
+    assert [row["name"] for row in rows("snapshot", "space", store)] == ["one", "two", "three", None]
+    assert done("snapshot", "space", store).splitlines()[-1].startswith("together")
+
+
+def test_purge(store: Path) -> None:
+    before = {row["name"]: row["guid"] for row in rows("snapshot", "list", store)}
+    assert "Nobody is here to be asked" in refused("snapshot", "purge", store, "/f")
+    would = done("snapshot", "purge", store, "/f", "--dry-run")
+    assert would == "would remove /f from 3 snapshots: one, two, three\n"
+    done("snapshot", "hold", store, "two", "backup")
+    assert "is held by backup" in refused("snapshot", "purge", store, "/f", "--yes")
+    done("snapshot", "release", store, "two", "backup")
+    assert {row["name"]: row["guid"] for row in rows("snapshot", "list", store)} == before
+    content = done("cat", store, "/f")
+    said = done("snapshot", "purge", store, "/f", "--yes", "--reason", "a key was in it")
+    assert said == "removed /f, 1 inodes, from 3 snapshots\n"
+    assert done("cat", store, "/f") == content
+    for name in before:
+        assert "/f" in refused("cat", f"{store}@{name}", "/f")
+    after = {row["name"]: row["guid"] for row in rows("snapshot", "list", store)}
+    assert list(after) == list(before) and not set(after.values()) & set(before.values())
+    assert done("check", store).startswith("clean")
+    (record,) = rows("snapshot", "purge", store, "--list")
+    assert (record["path"], record["reason"], record["snapshots"]) == ("/f", "a key was in it", list(before))
+    assert "a key was in it" in done("snapshot", "purge", store, "--list")
+    assert "no snapshot has it" in refused("snapshot", "purge", store, "/f", "--yes")
+    assert "name either" in refused("snapshot", "purge", store, status=2)
+    done("snapshot", "create", store, "four")
+    done("snapshot", "purge", store, "/f", "--yes", "--active")
+    assert "/f" in refused("cat", store, "/f") and done("check", store).startswith("clean")

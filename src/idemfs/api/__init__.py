@@ -18,7 +18,9 @@ from idemfs.api.restoring import RestoreInfo
 from idemfs.api.snapshot_writing import WritableSnapshot
 from idemfs.api.snapshots import Snapshots, SnapshotView
 from idemfs.limits import BLOCK_SIZE_DEFAULT
+from idemfs.snapshots.audit import Purge
 from idemfs.snapshots.diff import Change, ChangeKind
+from idemfs.snapshots.history import Version
 from idemfs.snapshots.info import SnapshotInfo
 from idemfs.snapshots.policy import Policy
 from idemfs.snapshots.usage import FilesetInfo
@@ -33,10 +35,12 @@ __all__ = [
     "FilesetInfo",
     "Filesets",
     "Policy",
+    "Purge",
     "RestoreInfo",
     "SnapshotInfo",
     "SnapshotView",
     "Snapshots",
+    "Version",
     "WritableSnapshot",
     "create",
     "open",

@@ -7,20 +7,21 @@ from __future__ import annotations
 
 import builtins
 from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from typing import overload
 
 from idemfs.api.names import AnyPath
+from idemfs.api.purging import Purging
 from idemfs.api.restoring import RestoreInfo, restore_path
 from idemfs.api.snapshot_writing import SnapshotWriting
 from idemfs.api.view import TreeView
 from idemfs.errors import FilesetMissing, SnapshotError, SnapshotHeld, SnapshotMissing
 from idemfs.format.role import Role
 from idemfs.format.tables import Snapshot
-from idemfs.ids import ROOT_FILESET, FilesetId
 from idemfs.limits import SCHEDULE_SECONDS_MAX, SNAPSHOT_NAME_SIZE_MAX
-from idemfs.snapshots import bring_back, choose, delete, diff, manage, received
-from idemfs.snapshots.diff import Change
-from idemfs.snapshots.info import SnapshotInfo
+from idemfs.snapshots import bring_back, choose, delete, manage, received
+from idemfs.snapshots.info import NEVER_NS, SnapshotInfo
+from idemfs.store.keeps import read_keeps
 from idemfs.vfs.paths import Paths
 from idemfs.vfs.tree import Tree
 
@@ -44,18 +45,13 @@ class SnapshotView(TreeView):
         return f"<SnapshotView {self.info.name!r}>"
 
 
-class Snapshots(SnapshotWriting):
+class Snapshots(Purging, SnapshotWriting):
     """The snapshots of a fileset; iterating gives a ``SnapshotInfo`` each, oldest first.
 
     A name is that of a snapshot of this fileset, or ``FILESET@NAME`` for any fileset of the store; ``@NAME`` is of the
     root fileset. What raises ``SnapshotMissing`` does so for a name that no snapshot has. A standby takes no changes
     here but deletions, holds and releases: it gets its snapshots from the primary.
     """
-
-    def __init__(self, tree: Tree, fileset: FilesetId = ROOT_FILESET) -> None:
-        self._tree = tree
-        self._store = tree.store
-        self._fileset = fileset
 
     def create(self, name: str) -> SnapshotInfo:
         """Take a snapshot of the active state; durable on return.
@@ -66,12 +62,15 @@ class Snapshots(SnapshotWriting):
             self._tree.refuse_unless_primary()
             return self._info(manage.create(self._store, *self._place(name)))
 
-    def create_all(self, *names: str, exclude: Iterable[str] = ()) -> builtins.list[SnapshotInfo]:
+    def create_all(
+        self, *names: str, exclude: Iterable[str] = (), quiesce: AbstractContextManager[object] | None = None
+    ) -> builtins.list[SnapshotInfo]:
         """Take snapshots of several filesets at one instant, all or none; durable on return. Raises as ``create``.
 
         ``"*@NAME"``: of all filesets whose names match, but those that match one of ``exclude``.
+        ``quiesce`` is entered before the instant and left after it, whatever happens; the store is not locked then.
         """
-        with self._store.lock:
+        with quiesce or nullcontext(), self._store.lock:
             self._tree.refuse_unless_primary()
             places = choose.places(self._store.catalog, names, exclude, self._fileset)
             return [self._info(made) for made in manage.create_all(self._store, places)]
@@ -82,7 +81,9 @@ class Snapshots(SnapshotWriting):
             if not self._store.readonly:
                 # What moves into the newest snapshot is counted when its group is sealed.
                 self._tree.active.settle()
-            return [self._info(snapshot) for snapshot in self._store.catalog.snapshots(self._fileset)]
+            keeps, now_ns = read_keeps(self._store.small), self._store.clock.now_ns()
+            filesets, snapshots = self._store.catalog.filesets, self._store.catalog.snapshots(self._fileset)
+            return [SnapshotInfo(each, filesets[each.fileset], keeps.get(each.id), now_ns) for each in snapshots]
 
     def __iter__(self) -> Iterator[SnapshotInfo]:
         return iter(self.list())
@@ -202,22 +203,6 @@ class Snapshots(SnapshotWriting):
             self._tree.moves += 1
             return self._info(undo)
 
-    def diff(self, base: str, target: str | None = None) -> Iterator[Change]:
-        """What changed from ``base`` to the newer ``target``; None: to the active state."""
-        with self._store.lock:
-            older = self._find(base)
-            newer = self._find(target) if target is not None else self._shown(older.fileset)
-        if newer is not None and newer.fileset != older.fileset:
-            raise SnapshotError(f"{base!r} and {target!r} are of two filesets, which have nothing in common")
-        if newer is not None and newer.id < older.id:
-            raise SnapshotError(f"snapshot {base!r} is newer than {newer.name!r}: name the older one first")
-        return diff.diff(self._tree.active, older, newer)
-
-    def _shown(self, fileset: FilesetId) -> Snapshot | None:
-        """What stands for the active state: on a standby, what it received last."""
-        is_received = self._tree.role.role is Role.STANDBY
-        return received.base(self._store, fileset) if is_received else None
-
     def hold(self, name: str, owner: str, seconds: float | None = None) -> None:
         """Keep a snapshot from being deleted, for so many seconds, or until ``release``; durable on return.
 
@@ -230,7 +215,7 @@ class Snapshots(SnapshotWriting):
         if seconds is not None and not 0 < seconds < SCHEDULE_SECONDS_MAX:
             raise ValueError(f"a hold lasts more than 0 and less than {SCHEDULE_SECONDS_MAX:,} seconds: not {seconds}")
         with self._store.lock:
-            expires_ns = manage.NEVER_NS if seconds is None else self._store.clock.now_ns() + int(seconds * 1e9)
+            expires_ns = NEVER_NS if seconds is None else self._store.clock.now_ns() + int(seconds * 1e9)
             manage.hold(self._store, self._find(name), owner, expires_ns)
             self._store.commit()
 
@@ -280,15 +265,9 @@ class Snapshots(SnapshotWriting):
 
         return Schedule(self._tree, self._fileset)
 
-    def _find(self, name: str) -> Snapshot:
-        return self._store.catalog.by_name(*self._place(name))
-
-    def _place(self, name: str) -> tuple[FilesetId, str]:
-        """The fileset, and the name of the snapshot there."""
-        return self._store.catalog.snapshot_place(name, self._fileset)
-
     def _info(self, snapshot: Snapshot) -> SnapshotInfo:
-        return SnapshotInfo(snapshot, self._store.catalog.filesets[snapshot.fileset])
+        keep, store = manage.keep_of(self._store, snapshot), self._store
+        return SnapshotInfo(snapshot, store.catalog.filesets[snapshot.fileset], keep, store.clock.now_ns())
 
 
 def _refuse_if_needed(tree: Tree, snapshot: Snapshot) -> None:

@@ -15,10 +15,11 @@ from idemfs.format import intent, keys, role, tables
 from idemfs.format.tables import COMPLETE, DELETING, PINNED, Snapshot
 from idemfs.ids import FilesetId, SnapshotId
 from idemfs.limits import SECTOR_COUNT_MAX
-from idemfs.snapshots import policy
+from idemfs.snapshots import audit, policy
 from idemfs.snapshots.manage import check_name
 
 _KEY_SIZES = {
+    b"A": 9,
     b"D": 3,
     b"E": 9,
     b"F": 3,
@@ -33,6 +34,7 @@ _KEY_SIZES = {
     b"U": 3,
     b"W": 17,
     b"Y": 1,
+    b"Z": 1,
 }
 _EIGHT = frozenset((b"D", b"E", b"H", b"L", b"R"))
 """Tables of which each value is one number of 8 bytes."""
@@ -134,6 +136,8 @@ def _read_record(
             tables.unpack_state(value)
         case b"K":
             policy.unpack(value)
+        case b"A" | b"Z":
+            audit.unpack(value)
         case b"D" | b"E" | b"R":
             return
         case b"Y":

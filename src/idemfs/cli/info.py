@@ -29,9 +29,17 @@ def run(options: Namespace) -> None:
 
         print(dumps(facts, indent=2))
         return
+    space = facts.pop("space")
     for name, value in facts.items():
         shown = format_size(value) if name in _SIZES and isinstance(value, int) else _show(value)
         print(f"{name.replace('_', ' ').ljust(16)}  {show_name(shown)}")
+    if isinstance(space, dict):
+        print("\nbytes")
+        width = max(len(f"{size:,}") for size in space.values())
+        for name, size in space.items():
+            if name == "total":
+                print(" " * 16 + "  " + "-" * width)
+            print(f"{name.replace('_', ' ').ljust(16)}  {size:>{width},}")
 
 
 def _show(value: Json) -> str:
@@ -42,6 +50,7 @@ def _facts(path: str) -> dict[str, Json]:
     from idemfs import api
     from idemfs.engines import lock
     from idemfs.format.superblock import COMPRESSION_ZSTD
+    from idemfs.snapshots.footprint import footprint
 
     with api.open(path, readonly=True) as fs:
         store, tree = fs.tree.store, fs.tree
@@ -66,4 +75,5 @@ def _facts(path: str) -> dict[str, Json]:
             "metadata_bytes": store.kv.used_bytes(),
             "free_bytes": store.blocks.free_bytes(),
             "in_use_by": lock.owner(path),
+            "space": footprint(store, path),
         }

@@ -17,8 +17,8 @@
              'L' · snapshot(8)                  lock                 'I'                           mark of the log
              'U' · fileset(2)                   usage of a fileset    'G' · fileset(2)              origin of a clone
              'W' · snapshot(8) · ino(8)         orphan in a written snapshot           'Y'          restore of a subtree
-             'V' · fileset(2) · text            replication state of a fileset
-             'Q' · snapshot(8) · owner          hold known to both
+             'V' · fileset(2) · text            replication state of a fileset         'Z'          purge under way
+             'Q' · snapshot(8) · owner          hold known to both   'A' · time, ns(8)              purge that ended
 
 Values of link and xattr records start with ``PRESENT``, since in the shadow table
 an empty value is ``ABSENT``. A shadow key cannot be taken for the key of a longer name: snapshot ids start
@@ -40,6 +40,7 @@ STORE_STATE = b"T"
 LOG_MARK = b"I"
 UNDOING = b"Y"
 """Of the record that says which snapshot a restore of a subtree that is under way is undone with."""
+PURGE = b"Z"
 END = b"\xff" * 16
 """Greater than every key of the small table."""
 
@@ -185,6 +186,11 @@ def lock(snapshot_id: SnapshotId) -> bytes:
 def policy(number: FilesetId) -> bytes:
     """When snapshots of the fileset are taken, and which are kept."""
     return b"K" + number.to_bytes(2, "big")
+
+
+def audit(at_ns: int) -> bytes:
+    """Of the record of a purge."""
+    return b"A" + at_ns.to_bytes(8, "big")
 
 
 def schedule_state(number: FilesetId) -> bytes:

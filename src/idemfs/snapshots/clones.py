@@ -9,7 +9,7 @@ Threads: under the store's lock.
 
 from __future__ import annotations
 
-from idemfs.errors import FilesetInUse
+from idemfs.errors import FilesetInUse, SnapshotHeld
 from idemfs.format.tables import COMPLETE, PINNED, SWEEPING, Fileset, Snapshot
 from idemfs.ids import ROOT_FILESET, FilesetId
 from idemfs.store.store import Store
@@ -20,6 +20,16 @@ from idemfs.versions.active import Active
 def clones_of(store: Store, snapshot: Snapshot) -> list[Fileset]:
     """The clones that rest on a snapshot: it must neither be written to nor go while there are any."""
     return [clone for clone in _resting(store, snapshot.fileset) if _origin_id(clone) == snapshot.id]
+
+
+def refuse_if_clones_rest(store: Store, snapshot: Snapshot) -> None:
+    """Before what a snapshot sees changes. Raises ``SnapshotHeld``."""
+    resting = clones_of(store, snapshot)
+    if resting:
+        raise SnapshotHeld(
+            f"clones rest on snapshot {snapshot.name!r} as it is: {', '.join(clone.name for clone in resting)}; "
+            "'idemfs fileset promote' makes them independent of it"
+        )
 
 
 def _resting(store: Store, fileset: FilesetId) -> list[Fileset]:

@@ -15,11 +15,11 @@ from idemfs.format import keys
 from idemfs.format.tables import COMPLETE, Snapshot
 from idemfs.ids import FilesetId, Guid
 from idemfs.limits import SCAN_COUNT, SNAPSHOT_COUNT_MAX, SNAPSHOT_NAME_SIZE_MAX
+from idemfs.snapshots.info import NEVER_NS
+from idemfs.store.keeps import Keep
 from idemfs.store.store import Store
 
 RESERVED_NAMES = ("latest", ".", "..")
-NEVER_NS = (1 << 63) - 1
-"""The expiry of a hold that does not expire."""
 
 
 def check_name(name: str) -> None:
@@ -192,6 +192,15 @@ def show_time(time_ns: int) -> str:
     from time import gmtime, strftime
 
     return strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(time_ns // 1_000_000_000))
+
+
+def keep_of(store: Store, snapshot: Snapshot) -> Keep:
+    """Its lock and its holds, those that have expired included."""
+    keep = Keep()
+    keep.locked_until_ns = locked_until(store, snapshot)
+    for key, value in store.small.scan(*keys.hold_range(snapshot.id), SCAN_COUNT):
+        keep.holds.append((key[9:].decode(), int.from_bytes(value, "little")))
+    return keep
 
 
 def holders(store: Store, snapshot: Snapshot) -> list[str]:

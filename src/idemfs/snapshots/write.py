@@ -14,7 +14,7 @@ from idemfs.format.tables import COMPLETE, Snapshot
 from idemfs.ids import FilesetId, Ino, SnapshotId, fileset_of
 from idemfs.limits import INDIRECT_ENTRY_COUNT, SCAN_COUNT
 from idemfs.snapshots import manage
-from idemfs.snapshots.clones import clones_of
+from idemfs.snapshots.clones import refuse_if_clones_rest
 from idemfs.store.store import Store
 from idemfs.versions.active import Active
 from idemfs.versions.resolve import View
@@ -53,12 +53,7 @@ def refuse_if_kept(store: Store, snapshot: Snapshot) -> None:
         raise SnapshotHeld(
             f"snapshot {snapshot.name!r} is held by {', '.join(owners)} as it is; 'idemfs snapshot release' lets it go"
         )
-    resting = clones_of(store, snapshot)
-    if resting:
-        raise SnapshotHeld(
-            f"clones rest on snapshot {snapshot.name!r} as it is: {', '.join(clone.name for clone in resting)}; "
-            "'idemfs fileset promote' makes them independent of it"
-        )
+    refuse_if_clones_rest(store, snapshot)
 
 
 def resume(active: Active) -> None:

@@ -13,8 +13,9 @@ from idemfs.engines.kv.lmdb_engine import LmdbKV
 from idemfs.errors import FormatError, InsideStore, StoreMissing
 from idemfs.format import superblock
 from idemfs.format.superblock import Superblock
-from idemfs.ids import ROOT_FILESET
+from idemfs.ids import ROOT_FILESET, SnapshotId
 from idemfs.store.catalog import Catalog
+from idemfs.store.keeps import Keep, read_keeps
 from idemfs.store.records import Records
 
 TYPE_CHECKING = False
@@ -64,16 +65,22 @@ def refuse_inside(path: str) -> None:
 
 
 def read_snapshots(
-    path: str, choose: Callable[[Catalog], list[Fileset]] | None = None
+    path: str,
+    choose: Callable[[Catalog], list[Fileset]] | None = None,
+    keeps: dict[SnapshotId, Keep] | None = None,
 ) -> list[tuple[Fileset, list[Snapshot]]]:
     """Filesets, the root fileset unless others are chosen, with their complete snapshots, oldest first.
 
-    Raises as ``read_superblock``, ``OSError``, and what ``choose`` raises.
+    ``keeps`` is given the holds and locks of all snapshots. Raises as ``read_superblock``, ``OSError``, and what
+    ``choose`` raises.
     """
     read_superblock(path)
     kv = LmdbKV(os.path.join(path, "meta"), readonly=True)
     try:
-        catalog = Catalog(Records(kv, Table.SMALL))
+        small = Records(kv, Table.SMALL)
+        catalog = Catalog(small)
+        if keeps is not None:
+            keeps |= read_keeps(small)
         chosen = [catalog.filesets[ROOT_FILESET]] if choose is None else choose(catalog)
         return [(fileset, catalog.snapshots(fileset.number)) for fileset in chosen]
     finally:

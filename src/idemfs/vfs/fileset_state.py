@@ -24,6 +24,7 @@ from idemfs.snapshots import (
     delete,
     drop,
     promote,
+    purge,
     quota,
     received,
     refresh,
@@ -99,6 +100,7 @@ class FilesetState:
         drop.resume(self.active)
         promote.resume(self.active)
         refresh.resume(self.active)
+        purge.resume(self.active)
         if self.role.role is Role.PRIMARY:
             write.resume(self.active)
             for key, _ in self.store.small.scan(*keys.prefix_range(b"O"), 1 << 30):

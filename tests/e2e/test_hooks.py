@@ -1,0 +1,106 @@
+"""Commands before and after a snapshot: those after it run whatever happened."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+import idemfs as library
+from idemfs.errors import HookFailed, SnapshotExists
+from idemfs.node.quiesce import quiesced
+from tests.e2e.program import done, idemfs, rows
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Path:
+    done("init", tmp_path / "store")
+    return tmp_path / "store"
+
+
+def log(store: Path, word: str) -> str:
+    return f"echo {word} $IDEMFS_HOOK $IDEMFS_RESULT $IDEMFS_SNAPSHOTS >> {store.parent}/log"
+
+
+def logged(store: Path) -> list[str]:
+    return (store.parent / "log").read_text().splitlines()
+
+
+def names(store: Path) -> list[str]:
+    return [row["name"] for row in rows("snapshot", "list", store)]
+
+
+def create(store: Path, *words: str) -> tuple[int, str]:
+    hooks = ["--before", log(store, "a"), "--after", log(store, "A"), "--after", log(store, "B")]
+    ended = idemfs("snapshot", "create", store, "one", *hooks, *words)
+    return ended.status, ended.err
+
+
+def test_in_order_and_back(store: Path) -> None:
+    status, err = create(store, "--before", log(store, "b"))
+    assert (status, err, names(store)) == (0, "", ["one"])
+    assert logged(store) == ["a before one", "b before one", "B after taken one", "A after taken one"]
+
+
+def test_a_hook_that_fails_or_takes_too_long(store: Path) -> None:
+    status, err = create(store, "--before", "exit 3", "--before", log(store, "never"))
+    assert status == 1 and "hook before (exit 3) failed with status 3" in err and err.count("\n") == 1
+    status, err = create(store, "--before", "sleep 1000 & sleep 1000", "--hook-timeout", "0.3")
+    assert status == 1 and "was killed after 0.3 seconds" in err
+    assert names(store) == [] and logged(store) == ["a before one", "B after failed one", "A after failed one"] * 2
+
+
+def test_a_snapshot_that_fails(store: Path) -> None:
+    done("snapshot", "create", store, "one")
+    status, err = create(store)
+    assert status == 1 and "exists" in err and err.count("\n") == 1
+    assert logged(store) == ["a before one", "B after failed one", "A after failed one"]
+
+
+def test_a_hook_after_it_that_fails(store: Path) -> None:
+    status, err = create(store, "--after", "false")
+    assert status == 1 and "taken all the same" in err and names(store) == ["one"]
+    assert logged(store) == ["a before one", "B after taken one", "A after taken one"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal(store: Path, number: signal.Signals) -> None:
+    ready = store.parent / "ready"
+    os.mkfifo(ready)
+    hooks = ["--before", f"echo > {ready}; exec sleep 1000", "--after", log(store, "A")]
+    words = [sys.executable, "-m", "idemfs", "snapshot", "create", str(store), "one", *hooks]
+    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    ready.read_text()
+    process.send_signal(number)
+    process.communicate(timeout=60)
+    assert process.returncode in (130, -number) and logged(store) == ["A after failed one"] and names(store) == []
+
+
+def test_in_python(store: Path) -> None:
+    with library.open(store) as fs:
+        steps: list[str] = []
+
+        @contextmanager
+        def quiesce() -> Iterator[None]:
+            steps.append("before")
+            try:
+                yield
+            finally:
+                steps.append(f"after {len(fs.snapshots)}")
+
+        fs.snapshots.create_all("one", quiesce=quiesce())
+        with pytest.raises(SnapshotExists):
+            fs.snapshots.create_all("one", quiesce=quiesce())
+        assert steps == ["before", "after 1", "before", "after 1"]
+        with quiesced([log(store, "a")], [log(store, "A")], {"IDEMFS_SNAPSHOTS": "two"}):
+            fs.snapshots.create("two")
+        assert logged(store) == ["a before two", "A after taken two"]
+        with pytest.raises(HookFailed), quiesced(["false"], []):
+            steps.append("never")
+        assert "never" not in steps
