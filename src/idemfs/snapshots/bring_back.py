@@ -42,11 +42,16 @@ def restore(active: Active, snapshot: Snapshot, undo_name: str | None = None) ->
     store = active.store
     with store.exclusive():
         name = undo_name or manage.unique_name(store, snapshot.fileset, f"before-restore-{snapshot.name}"[:180])
-        undo = manage.create(store, snapshot.fileset, name)
-        try:
-            store.admit(2, 200)
+
+        def begin(undo: Snapshot) -> bool:
             store.small.put(_UNDO, undo.id.to_bytes(8, "big"))
-            _begin(active, snapshot)
+            _mark(active, snapshot)
+            return True
+
+        store.admit(2, 200)
+        undo = manage.create(store, snapshot.fileset, name, joined=begin)
+        try:
+            _restore_all(active, snapshot)
         except OSError:
             _give_up(active, undo)
             raise
@@ -59,13 +64,14 @@ def go_back(active: Active, snapshot: Snapshot) -> None:
     with store.exclusive():
         store.admit(1, 100)
         with _to_its_end(store):
-            _begin(active, snapshot)
+            _mark(active, snapshot)
+            _restore_all(active, snapshot)
 
 
-def _begin(active: Active, snapshot: Snapshot) -> None:
+def _mark(active: Active, snapshot: Snapshot) -> None:
+    """From the open group on, the active state is on its way to ``snapshot``."""
     value = snapshot.fileset.to_bytes(2, "big") + snapshot.id.to_bytes(8, "big")
     active.store.small.put(_RESTORE, value)
-    _restore_all(active, snapshot)
 
 
 def _restore_all(active: Active, snapshot: Snapshot) -> None:
