@@ -90,7 +90,7 @@ class Snapshots(Purging, SnapshotWriting):
 
     def __len__(self) -> int:
         with self._store.lock:
-            return len(self._store.catalog.snapshots(self._fileset))
+            return len(self._store.catalog.named(self._fileset))
 
     def __contains__(self, name: object) -> bool:
         with self._store.lock:

@@ -77,15 +77,15 @@ def create_all(
         if any(not _is_there(store, fileset) for fileset, _ in places):
             raise FilesetMissing("the fileset was deleted")
         for fileset, name in places:
-            if _has(store, fileset, name):
+            if name in store.catalog.named(fileset):
                 raise SnapshotExists(f"a snapshot named {name!r} exists; choose another name, or delete it first")
-            if len(store.catalog.snapshots(fileset)) >= SNAPSHOT_COUNT_MAX:
+            if len(store.catalog.named(fileset)) >= SNAPSHOT_COUNT_MAX:
                 raise SnapshotExists(f"the fileset has {SNAPSHOT_COUNT_MAX} snapshots already; delete some first")
         made: list[Snapshot] = []
 
         def add() -> None:
             # Again: until the group before it was durable, others may have been let in.
-            if any(not _is_there(store, fileset) or _has(store, fileset, name) for fileset, name in places):
+            if any(not _is_there(store, fileset) or name in store.catalog.named(fileset) for fileset, name in places):
                 return
             now = store.clock.now_ns() if created_ns is None else created_ns
             for at, (fileset, name) in enumerate(places):
@@ -116,25 +116,20 @@ def _is_there(store: Store, fileset: FilesetId) -> bool:
     return record is not None and record.state == COMPLETE
 
 
-def _has(store: Store, fileset: FilesetId, name: str) -> bool:
-    return any(snapshot.name == name for snapshot in store.catalog.snapshots(fileset))
-
-
 def rename(store: Store, snapshot: Snapshot, name: str) -> None:
     """Give a snapshot another name; its guid stays. Raises ``BadSnapshotName``, ``SnapshotExists``."""
     check_name(name)
     with store.lock:
         store.admit(2, 2 * SNAPSHOT_NAME_SIZE_MAX)
-        if any(other.name == name for other in store.catalog.snapshots(snapshot.fileset)):
+        if name in store.catalog.named(snapshot.fileset):
             raise SnapshotExists(f"a snapshot named {name!r} exists; choose another name")
-        snapshot.name = name
-        store.catalog.changed(snapshot)
+        store.catalog.rename_snapshot(snapshot, name)
         store.commit()
 
 
 def unique_name(store: Store, fileset: FilesetId, wanted: str) -> str:
     """``wanted``, or it with the first free ``-2``, ``-3`` … when it is taken."""
-    taken = {snapshot.name for snapshot in store.catalog.snapshots(fileset)}
+    taken = store.catalog.named(fileset)
     name, count = wanted, 1
     while name in taken:
         count += 1

@@ -10,6 +10,7 @@ Threads: under the store's lock.
 from __future__ import annotations
 
 from bisect import bisect_left, bisect_right
+from collections.abc import Mapping
 
 from idemfs.errors import SnapshotMissing
 from idemfs.format import keys, tables
@@ -27,6 +28,7 @@ class Catalog(FilesetTable):
         super().__init__(small)
         self._snapshots: dict[FilesetId, dict[SnapshotId, Snapshot]] = {}
         self._order: dict[FilesetId, list[SnapshotId]] = {}
+        self._named: dict[FilesetId, dict[str, Snapshot]] = {}
         self._changed_snapshots: set[tuple[FilesetId, SnapshotId]] = set()
 
     def _load(self, fileset: FilesetId) -> dict[SnapshotId, Snapshot]:
@@ -42,6 +44,7 @@ class Catalog(FilesetTable):
             start = pairs[-1][0] + b"\0"
         self._snapshots[fileset] = known
         self._order[fileset] = sorted(known)
+        self._named[fileset] = {each.name: each for each in known.values() if each.state == COMPLETE}
         return known
 
     def snapshots(self, fileset: FilesetId) -> list[Snapshot]:
@@ -65,11 +68,27 @@ class Catalog(FilesetTable):
         except KeyError:
             raise SnapshotMissing(f"snapshot {snapshot_id} does not exist any more") from None
 
+    def named(self, fileset: FilesetId) -> Mapping[str, Snapshot]:
+        """The complete ones by their names."""
+        self._load(fileset)
+        return self._named[fileset]
+
+    def rename_snapshot(self, snapshot: Snapshot, name: str) -> None:
+        self._forget_name(snapshot)
+        snapshot.name = name
+        self._named[snapshot.fileset][name] = snapshot
+        self.changed(snapshot)
+
+    def _forget_name(self, snapshot: Snapshot) -> None:
+        names = self._named[snapshot.fileset]
+        if names.get(snapshot.name) is snapshot:
+            del names[snapshot.name]
+
     def by_name(self, fileset: FilesetId, name: str) -> Snapshot:
         """Raises ``SnapshotMissing``."""
-        for snapshot in self.snapshots(fileset):
-            if snapshot.name == name:
-                return snapshot
+        snapshot = self.named(fileset).get(name)
+        if snapshot is not None:
+            return snapshot
         where = "" if fileset == ROOT_FILESET else f" of fileset {self.filesets[fileset].name!r}"
         raise SnapshotMissing(f"no snapshot{where} named {name!r}; 'idemfs snapshot list STORE' shows those there are")
 
@@ -104,6 +123,7 @@ class Catalog(FilesetTable):
     def add_snapshot(self, snapshot: Snapshot) -> None:
         self._load(snapshot.fileset)[snapshot.id] = snapshot
         self._order[snapshot.fileset].append(snapshot.id)
+        self._named[snapshot.fileset][snapshot.name] = snapshot
         self.filesets[snapshot.fileset].newest = snapshot.id
         self.changed_fileset(snapshot.fileset)
         self.changed(snapshot)
@@ -112,12 +132,14 @@ class Catalog(FilesetTable):
         super().remove_fileset(fileset)
         self._snapshots.pop(fileset.number, None)
         self._order.pop(fileset.number, None)
+        self._named.pop(fileset.number, None)
 
     def has_snapshot(self, snapshot: Snapshot) -> bool:
         return snapshot.fileset in self.filesets and snapshot.id in self._load(snapshot.fileset)
 
     def end_snapshot(self, snapshot: Snapshot) -> None:
         """Let it be one that is being deleted."""
+        self._forget_name(snapshot)
         snapshot.state = DELETING
         self.changed(snapshot)
         self.filesets[snapshot.fileset].flags |= SNAPSHOTS_DELETING
@@ -125,6 +147,7 @@ class Catalog(FilesetTable):
 
     def pin_snapshot(self, snapshot: Snapshot) -> None:
         """Let it be one that was deleted, and stays for the clones that rest on it."""
+        self._forget_name(snapshot)
         snapshot.state = PINNED
         self.changed(snapshot)
 
@@ -143,6 +166,7 @@ class Catalog(FilesetTable):
 
     def remove_snapshot(self, snapshot: Snapshot) -> None:
         known = self._load(snapshot.fileset)
+        self._forget_name(snapshot)
         del known[snapshot.id]
         order = self._order[snapshot.fileset]
         order.remove(snapshot.id)

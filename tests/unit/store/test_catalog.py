@@ -8,7 +8,7 @@ from idemfs.engines.kv.api import Table
 from idemfs.engines.kv.memory import MemoryKV
 from idemfs.errors import Damaged, SnapshotMissing
 from idemfs.format import keys
-from idemfs.format.tables import DELETING, Snapshot
+from idemfs.format.tables import Snapshot
 from idemfs.ids import NO_SNAPSHOT, ROOT_FILESET, Guid, SnapshotId
 from idemfs.store.catalog import Catalog
 from idemfs.store.files import first_records
@@ -60,7 +60,7 @@ def test_neighbours_follow_ids_and_survive_removal() -> None:
 def test_a_snapshot_that_is_being_deleted_has_no_name_but_takes_part() -> None:
     catalog, _ = opened(new_kv())
     first, second = add(catalog, "first"), add(catalog, "second")
-    first.state = DELETING
+    catalog.end_snapshot(first)
     assert catalog.snapshots(ROOT_FILESET) == [second]
     assert catalog.all_snapshots(ROOT_FILESET) == [first, second]
     assert catalog.next_older(ROOT_FILESET, second.id) is first
@@ -99,3 +99,15 @@ def test_a_store_without_its_state_is_damaged() -> None:
     kv.commit({Table.SMALL: {keys.STORE_STATE: None}})
     with pytest.raises(Damaged, match="state record"):
         opened(kv)
+
+
+def test_names_follow_what_becomes_of_snapshots() -> None:
+    catalog, _ = opened(new_kv())
+    first, second, third = (add(catalog, name) for name in ("first", "second", "third"))
+    catalog.rename_snapshot(first, "other")
+    catalog.end_snapshot(second)
+    assert dict(catalog.named(ROOT_FILESET)) == {"other": first, "third": third}
+    again = add(catalog, "second")
+    catalog.remove_snapshot(second)
+    catalog.pin_snapshot(third)
+    assert dict(catalog.named(ROOT_FILESET)) == {"other": first, "second": again}
