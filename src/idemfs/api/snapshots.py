@@ -60,7 +60,7 @@ class Snapshots(Purging, SnapshotWriting):
         """
         with self._store.lock:
             self._tree.refuse_unless_primary()
-            return self._info(manage.create(self._store, *self._place(name)))
+            return self._new_info(manage.create(self._store, *self._place(name)))
 
     def create_all(
         self, *names: str, exclude: Iterable[str] = (), quiesce: AbstractContextManager[object] | None = None
@@ -73,7 +73,7 @@ class Snapshots(Purging, SnapshotWriting):
         with quiesce or nullcontext(), self._store.lock:
             self._tree.refuse_unless_primary()
             places = choose.places(self._store.catalog, names, exclude, self._fileset)
-            return [self._info(made) for made in manage.create_all(self._store, places)]
+            return [self._new_info(made) for made in manage.create_all(self._store, places)]
 
     def list(self) -> list[SnapshotInfo]:
         """All of them, oldest first, with exactly what each owns now."""
@@ -264,6 +264,10 @@ class Snapshots(Purging, SnapshotWriting):
         from idemfs.api.schedule import Schedule
 
         return Schedule(self._tree, self._fileset)
+
+    def _new_info(self, snapshot: Snapshot) -> SnapshotInfo:
+        """Nothing keeps what was just made."""
+        return SnapshotInfo(snapshot, self._store.catalog.filesets[snapshot.fileset])
 
     def _info(self, snapshot: Snapshot) -> SnapshotInfo:
         keep, store = manage.keep_of(self._store, snapshot), self._store

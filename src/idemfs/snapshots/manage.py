@@ -68,7 +68,7 @@ def create_all(
     They stand in the one group whose state they name, and have the same time, by which a standby knows that they
     belong together. ``guids``: one for each place, or new ones. Raises as ``create``.
     """
-    for _, name in places:
+    for name in {name for _, name in places}:
         check_name(name)
     with store.lock:
         store.admit(4 * len(places), 4 * SNAPSHOT_NAME_SIZE_MAX * len(places))
@@ -82,6 +82,7 @@ def create_all(
             if len(store.catalog.named(fileset)) >= SNAPSHOT_COUNT_MAX:
                 raise SnapshotExists(f"the fileset has {SNAPSHOT_COUNT_MAX} snapshots already; delete some first")
         made: list[Snapshot] = []
+        chosen = guids or _new_guids(store, len(places))
 
         def add() -> None:
             # Again: until the group before it was durable, others may have been let in.
@@ -93,7 +94,7 @@ def create_all(
                 snapshot = Snapshot(
                     fileset,
                     store.catalog.new_snapshot_id(),
-                    guids[at] if guids else Guid(store.clock.random_bytes(16)),
+                    chosen[at],
                     name,
                     now,
                     record.digest,
@@ -109,6 +110,12 @@ def create_all(
             names = ", ".join(repr(name) for _, name in places)
             raise SnapshotExists(f"a snapshot named {names} was taken meanwhile, or its fileset deleted")
         return made
+
+
+def _new_guids(store: Store, count: int) -> list[Guid]:
+    """At once: asking the kernel for each takes longer than all else that a snapshot takes."""
+    random = store.clock.random_bytes(16 * count)
+    return [Guid(random[at : at + 16]) for at in range(0, len(random), 16)]
 
 
 def _is_there(store: Store, fileset: FilesetId) -> bool:

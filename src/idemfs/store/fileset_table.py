@@ -26,6 +26,8 @@ class FilesetTable:
         self.state: StoreState = tables.unpack_state(value)
         self.filesets: dict[FilesetId, Fileset] = {}
         self._changed_filesets: set[FilesetId] = set()
+        self._written: dict[bytes, bytes] = {}
+        """What the records of filesets say, of those that changed since the store was opened."""
         self.junctions: dict[Ino, FilesetId] = {}
         """The directories where filesets appear."""
         self._numbers: dict[str, FilesetId] = {}
@@ -159,8 +161,9 @@ class FilesetTable:
         for number in self._changed_filesets:
             fileset = self.filesets.get(number)
             if fileset is None:
-                self._small.put(keys.fileset(number), None)
-                self._small.put(keys.usage(number), None)
+                for key in (keys.fileset(number), keys.usage(number)):
+                    self._small.put(key, None)
+                    self._written.pop(key, None)
                 self._drop_origin(number)
                 continue
             if fileset.origin is not None:
@@ -175,9 +178,12 @@ class FilesetTable:
 
     def _drop_origin(self, number: FilesetId) -> None:
         self._promoted.discard(number)
+        self._written.pop(keys.origin(number), None)
         if self._small.get(keys.origin(number)) is not None:
             self._small.put(keys.origin(number), None)
 
     def _put_if_changed(self, key: bytes, value: bytes) -> None:
-        if self._small.get(key) != value:
+        known = self._written.get(key)
+        if value != (self._small.get(key) if known is None else known):
             self._small.put(key, value)
+        self._written[key] = value
