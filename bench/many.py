@@ -84,15 +84,20 @@ def many(directory: str) -> Iterator[Figure]:
     counts = {"many": 10_000, "few": 10}
     opened = {key: idemfs.create(f"{directory}/{key}") for key in counts}
     rng = random.Random(2)
-    for key, fs in opened.items():
-        with fs.open("/file", "wb", buffering=0) as file:
-            for _ in range(64):
-                file.write(rng.randbytes(_BLOCK))
-            for number in range(counts[key]):
-                fs.snapshots.create(f"s{number}")
-                file.seek(rng.randrange(64) * _BLOCK)
-                file.write(rng.randbytes(4096))
     marks = iter(range(1 << 30))
+
+    def take(fs: idemfs.FileSystem) -> str:
+        """A snapshot that will own one block."""
+        name = fs.snapshots.create(f"s{next(marks)}").name
+        with fs.open("/file", "r+b", buffering=0) as file:
+            file.seek(rng.randrange(64) * _BLOCK)
+            file.write(rng.randbytes(4096))
+        return name
+
+    names: dict[idemfs.FileSystem, list[str]] = {}
+    for key, fs in opened.items():
+        fs.write_bytes("/file", rng.randbytes(64 * _BLOCK))
+        names[fs] = [take(fs) for _ in range(counts[key])]
     with opened["many"] as large, opened["few"] as small:
 
         def both(run: Callable[[idemfs.FileSystem], float], rounds: int) -> tuple[float, float, float]:
@@ -106,17 +111,17 @@ def many(directory: str) -> Iterator[Figure]:
 
         def read_oldest(fs: idemfs.FileSystem) -> float:
             fs.tree.store.data.drop_cache()
-            with fs.snapshots["s0"].open("/file", "rb", buffering=0) as file:
+            with fs.snapshots[names[fs][0]].open("/file", "rb", buffering=0) as file:
                 return seconds(lambda: [(file.seek(number * _BLOCK), file.read(4096)) for number in range(64)])
 
         a, b, ratio = both(read_oldest, 21)
         yield at_most("reading 64 blocks of the oldest", ratio, 1.5, f"{a * 1e3:.2f} ms; {b * 1e3:.2f} ms")
 
         def delete_middle(fs: idemfs.FileSystem) -> float:
-            names = [snapshot.name for snapshot in fs.snapshots]
-            # An equal one for each: a change of one block lies between it and the next.
-            took = seconds(lambda: fs.snapshots.delete(names[len(names) // 2]))
-            fs.snapshots.create(f"n{next(marks)}")
+            middle = names[fs].pop(len(names[fs]) // 2)
+            took = seconds(lambda: fs.snapshots.delete(middle))
+            names[fs].append(take(fs))
+            fs.sync()
             return took
 
         a, b, ratio = both(delete_middle, 21)
