@@ -196,6 +196,24 @@ def named_by(link: Inode, link_number: Number) -> Number:
     return Number(number)
 
 
+PORTABLE_FIELDS = (
+    "mode",
+    "uid",
+    "gid",
+    "nlink",
+    "rdev",
+    "size",
+    "mtime",
+    "ctime",
+    "btime",
+    "flags",
+    "parent",
+    "name",
+    "data",
+)
+"""Of an inode, those that its portable part says."""
+
+
 def portable(value: bytes) -> bytes:
     """The part of a packed inode that is the same on every standby."""
     return value[LOCAL_SIZE:]

@@ -49,21 +49,6 @@ _MAP_BYTES = 20_000
 _RECORD_BYTES = 1000
 """A record, its shadow, and their keys, without content."""
 _NO_BLOCK = 1 << 62
-_PORTABLE_FIELDS = (
-    "mode",
-    "uid",
-    "gid",
-    "nlink",
-    "rdev",
-    "size",
-    "mtime",
-    "ctime",
-    "btime",
-    "flags",
-    "parent",
-    "name",
-    "data",
-)
 
 
 class Losses(NamedTuple):
@@ -208,7 +193,7 @@ class Applier:
         else:
             node = self._active.change_inode(ino)
             had_blocks = _has_blocks(node)
-            for field in _PORTABLE_FIELDS:
+            for field in inodes.PORTABLE_FIELDS:
                 setattr(node, field, getattr(wanted, field))
             if had_blocks:
                 self._active.drop_blocks(ino, node, _block_count(self._tree, node))

@@ -27,21 +27,6 @@ from idemfs.versions.writing import Writing
 
 _REFRESH = keys.replication("refresh")
 _RECORD_BYTES = 1 << 17
-_PORTABLE = (
-    "mode",
-    "uid",
-    "gid",
-    "nlink",
-    "rdev",
-    "size",
-    "mtime",
-    "ctime",
-    "btime",
-    "flags",
-    "parent",
-    "name",
-    "data",
-)
 
 
 def refresh(active: Active, snapshot: Snapshot, newer: Snapshot | None) -> Snapshot:
@@ -167,5 +152,5 @@ def _follow(writing: Writing, view: View, between: list[View], ino: Ino, changed
 
 
 def _copy(source: Inode, node: Inode) -> None:
-    for field in (*_PORTABLE, "atime", "sectors"):
+    for field in (*inodes.PORTABLE_FIELDS, "atime", "sectors"):
         setattr(node, field, getattr(source, field))
