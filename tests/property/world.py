@@ -26,6 +26,7 @@ from idemfs.snapshots import bring_back, clones, manage
 from idemfs.testing.builders import assert_clean
 from idemfs.testing.clock import Simulated
 from idemfs.vfs.sharing import copy_range
+from idemfs.vfs.tree import Tree
 from tests.property.machine import Machine
 from tests.property.states import Editor, State, below, differences, number_at, put, read, without
 
@@ -515,9 +516,13 @@ class World:
             for name, state in twin.snapshots.items():
                 whole = f"{twin.name}@{name}"
                 self.compare_state(read(fs.snapshots[whole]), state, whole)
-        assert_clean(fs.tree)
+        self.check(fs.tree)
         for twin in self.twins:
             assert twin.allowed is None or self.used(twin) <= twin.allowed + SLACK, f"{twin.name} is over its quota"
+
+    def check(self, tree: Tree) -> None:
+        """Nothing is wrong with the store in itself."""
+        assert_clean(tree)
 
     def live(self, step_count: int) -> None:
         """So many steps. A failure says after which."""
