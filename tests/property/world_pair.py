@@ -91,7 +91,10 @@ class WorldPair(World):
         for twin in self.twins:
             for snapshot in catalog.snapshots(catalog.fileset_named(twin.name).number):
                 if snapshot.name not in twin.snapshots:
-                    twin.snapshots[snapshot.name] = dict(twin.state)
+                    # What appears nowhere has no path to read its active state by.
+                    is_shown = twin.path is not None
+                    whole = f"{twin.name}@{snapshot.name}"
+                    twin.snapshots[snapshot.name] = dict(twin.state) if is_shown else read(self.fs.snapshots[whole])
         self.note()
 
     def stop(self) -> None:
