@@ -25,7 +25,9 @@ from idemfs.snapshots import lines, manage, received
 from idemfs.vfs.tree import Tree
 from tests.property.machine import Machine
 from tests.property.states import State, read
-from tests.property.world import USER, Twin, World
+from tests.property.twins import Twin
+from tests.property.world import World
+from tests.property.world_snapshots import USER
 from tests.sim.scenes import assert_sound
 
 
