@@ -6,10 +6,11 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/made
 CODE := src tests $(if $(wildcard bench/*.py),bench) $(if $(wildcard demo/*.py),demo)
 SEED ?=
+STEPS ?= 2000000
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test check fix test-all crash sim fuzz bench docs clean
+.PHONY: help demo test check fix test-all crash sim fuzz soak bench docs clean
 
 help: ## list these commands
 	@sed -n 's/^\([a-z-]*\):[^#]*## /\1\t/p' $(MAKEFILE_LIST) | while IFS="$$(printf '\t')" read -r name text; do printf '  make %-10s %s\n' "$$name" "$$text"; done
@@ -41,6 +42,9 @@ sim: $(STAMP) ## simulated nodes and faults; SEED=n repeats a run
 
 fuzz: $(STAMP) ## any bytes as stream or record
 	$(BIN)/pytest -n 2 -m "" tests/fuzz
+
+soak: $(STAMP) ## two million random steps; STEPS=n, and SEED=n to go on
+	$(BIN)/python -m tests.property.soak --steps=$(STEPS) $(if $(SEED),--seed=$(SEED))
 
 bench: $(STAMP) ## the figures to reach, as ratios
 	$(BIN)/python -m bench

@@ -18,7 +18,7 @@ from idemfs.limits import FILESET_COUNT_MAX, FILESET_NUMBER_MAX
 from idemfs.replication import partial
 from idemfs.replication.describe import description_of
 from idemfs.replication.description import Description
-from idemfs.snapshots import drop, lines
+from idemfs.snapshots import clones, delete, drop, lines
 from idemfs.snapshots.lines import Line
 from idemfs.store.store import Store
 from idemfs.vfs.junctions import check_fileset_name
@@ -167,8 +167,9 @@ def _limit(store: Store, fileset: Fileset, description: Description) -> bool:
 def delete_gone(tree: Tree, guids: Iterable[Guid]) -> list[str]:
     """Delete the filesets of the own line that were deleted on the primary; names of those that stay.
 
-    One that has what the primary had not, or a snapshot of which somebody holds, or nobody may delete, stays, and
-    appears nowhere. It is asked for again at the next update. Raises ``NoSpace``, ``CommitFailed``.
+    One that has what the primary had not, or a snapshot of which somebody holds, or nobody may delete, or on which a
+    clone rests, stays, and appears nowhere. It is asked for again at the next update. Raises ``NoSpace``,
+    ``CommitFailed``.
     """
     store = tree.store
     staying = []
@@ -186,13 +187,19 @@ def delete_gone(tree: Tree, guids: Iterable[Guid]) -> list[str]:
                 if child.junction:
                     store.catalog.change_fileset(child, junction=Ino(0))
                     tree.moves += 1
-            if lines.is_kept(store, fileset.number) or drop.held_snapshots(store, fileset):
+            if (
+                lines.is_kept(store, fileset.number)
+                or drop.held_snapshots(store, fileset)
+                or clones.have_clones(store, fileset)
+            ):
                 staying.append(fileset.name)
                 continue
-            store.catalog.end_fileset(fileset)
+            origin = drop.begin(tree.active, fileset)
             # crash: from here on the deletion happens, now or when the store is opened again.
             store.commit()
         drop.finish(tree.active, fileset)
+        if origin is not None:
+            delete.finish(tree.active, origin)
     return staying
 
 

@@ -45,6 +45,11 @@ def _origin_id(clone: Fileset) -> int:
     return clone.origin.snapshot
 
 
+def have_clones(store: Store, fileset: Fileset) -> bool:
+    """Whether clones rest on snapshots of a fileset."""
+    return bool(_resting(store, fileset.number))
+
+
 def refuse_if_origin(store: Store, fileset: Fileset) -> None:
     """Raises ``FilesetInUse`` while clones rest on snapshots of a fileset that is to be deleted."""
     names = [clone.name for clone in _resting(store, fileset.number)]

@@ -10,9 +10,9 @@ from __future__ import annotations
 
 from idemfs.errors import NoSpace, SnapshotHeld
 from idemfs.format import keys
-from idemfs.format.tables import COMPLETE, DELETING, Fileset
+from idemfs.format.tables import COMPLETE, DELETING, Fileset, Snapshot
 from idemfs.limits import FREEING_BYTES, FREEING_RECORD_COUNT, SCAN_COUNT
-from idemfs.snapshots import delete, manage
+from idemfs.snapshots import clones, delete, manage
 from idemfs.store.store import Store
 from idemfs.versions.active import Active
 
@@ -29,6 +29,15 @@ def resume(active: Active) -> None:
     for fileset in list(active.store.catalog.filesets.values()):
         if fileset.state == DELETING:
             finish(active, fileset)
+
+
+def begin(active: Active, fileset: Fileset) -> Snapshot | None:
+    """From the open group on the fileset goes; a snapshot that goes with it, since it was the last clone of that.
+
+    The caller commits, and hands the fileset to ``finish`` and the snapshot to ``delete.finish``.
+    """
+    active.store.catalog.end_fileset(fileset)
+    return None if fileset.origin is None else clones.let_go(active, fileset)
 
 
 def finish(active: Active, fileset: Fileset) -> None:

@@ -191,8 +191,9 @@ def own_tail(active: Active, ino: Ino, node: Inode, *, frees: bool = False) -> N
     """Before content or size of a file changes: a clone takes over the last block, cut where the file ends.
 
     Only the first change can find it untaken; so what brings a file back to a state that the clone was in need not ask.
-    Else what is appended to the file in the origin's fileset would show when the clone's file grows. No snapshot of the
-    clone need keep anything: inside the file nothing changes. Raises ``NoSpace``, ``DamagedBlock``.
+    Else what is appended to the file in the origin's fileset would show when the clone's file grows. Inside the file
+    nothing changes; but where the file was made shorter in this group, and the block that is the last one now waits to
+    be written, the newest snapshot keeps what it sees past the end. Raises ``NoSpace``, ``DamagedBlock``.
     """
     if not active.records.beneath or not node.is_file or node.is_inline or not through.rests(active, ino):
         return
@@ -210,8 +211,9 @@ def own_tail(active: Active, ino: Ino, node: Inode, *, frees: bool = False) -> N
         content = active.store.data.read(address, checksum)
         if len(content) > inside:
             cut = content[:inside].rstrip(b"\0")
-            address, checksum = active.store.data.write(cut, frees=frees) if cut else (HOLE, 0)
-            through.own_block(active, block, ino, (index, entry), (address, checksum))
+            pair = active.store.data.write(cut, frees=frees) if cut else (HOLE, 0)
+            through.keep_cut(active, ino, node, (index, entry), (address, checksum))
+            through.own_block(active, block, ino, (index, entry), pair)
             return
     if is_real(address):
         active.store.space.share(address)

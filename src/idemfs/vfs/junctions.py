@@ -222,8 +222,7 @@ class Junctions(Namespace):
             self.refuse_deleting(fileset, held=held)
             if fileset.junction:
                 self._drop_junction(fileset.junction)
-            self.store.catalog.end_fileset(fileset)
-            gone = None if fileset.origin is None else clones.let_go(self.active, fileset)
+            gone = drop.begin(self.active, fileset)
             lines.remember_gone(self.store, fileset)
             self.moves += 1
             # crash: from here on the deletion happens, now or when the store is opened again.

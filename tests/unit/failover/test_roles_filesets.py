@@ -238,3 +238,37 @@ def test_an_interrupted_switchover_is_finished_with_all_filesets(two: Two) -> No
     assert seen(two.a) == seen(two.b)
     with pytest.raises(RoleError):
         two.a.make_fileset(two.a.root, b"x", "x", 0, 0)
+
+
+def test_a_clone_that_the_new_primary_deletes_goes_on_the_old_one_too_with_its_pinned_origin(two: Two) -> None:
+    """It was swept without end there: what is seen through a clone cannot be removed from it."""
+    origin = manage.create(two.a.store, named(two.a, "deep").number, "origin")
+    two.a.clone_snapshot(origin, two.a.root, b"try", "try", 0, 0)
+    delete.delete(two.a.active, origin)
+    two.replicate(two.a)
+    two.switchover(two.a)
+    two.b.delete_fileset(named(two.b, "try"), held=True)
+    two.replicate(two.b)
+    assert not two.a.store.catalog.has_fileset("try") and not two.a.store.catalog.clones
+    kept = two.a.store.catalog.all_snapshots(named(two.a, "deep").number)
+    assert origin.id not in [each.id for each in kept]
+    assert_clean(two.a)
+
+
+def test_a_fileset_on_which_a_clone_rests_stays_until_the_clone_goes(two: Two) -> None:
+    """The new primary has the clone as a fileset by itself, and may delete the other one."""
+    origin = manage.create(two.a.store, named(two.a, "deep").number, "origin")
+    two.a.clone_snapshot(origin, two.a.root, b"try", "try", 0, 0)
+    two.replicate(two.a)
+    two.switchover(two.a)
+    for clone in list(two.b.store.catalog.clones):
+        two.b.promote_fileset(two.b.store.catalog.filesets[clone])
+    two.b.delete_fileset(named(two.b, "deep"), held=True)
+    two.replicate(two.b)
+    assert not named(two.a, "deep").junction and two.a.store.catalog.clones
+    assert seen(two.a) == seen(two.b)
+    two.b.delete_fileset(named(two.b, "try"), held=True)
+    two.replicate(two.b)
+    two.replicate(two.b)
+    assert not two.a.store.catalog.has_fileset("try") and not two.a.store.catalog.has_fileset("deep")
+    assert_clean(two.a)

@@ -376,3 +376,25 @@ def test_a_clone_is_used_while_it_is_promoted(tmp_path: Path, monkeypatch: pytes
     assert origin_of(fs) == (None, False)
     assert_clean(fs.tree)
     fs.close()
+
+
+@pytest.mark.parametrize("size", [5 * BLOCK + 100, 5 * BLOCK])
+def test_a_file_that_is_cut_twice_in_one_group_stays_in_the_snapshot_of_the_clone(fs: FileSystem, size: int) -> None:
+    """The block that is cut first waits to be written; as the last one it was taken over without being preserved."""
+    fs.filesets.clone("s", "/c")
+    fs.snapshots.create("c@t")
+    fs.truncate("/c/d/long", 5 * BLOCK + 1000)
+    fs.truncate("/c/d/long", size)
+    assert fs.snapshots["c@t"].read_bytes("/d/long") == LONG
+    fs.sync()
+    assert fs.snapshots["c@t"].read_bytes("/d/long") == LONG
+    assert fs.read_bytes("/c/d/long") == LONG[:size]
+
+
+def test_a_file_that_was_cut_when_its_clone_is_promoted_stays_in_the_snapshot(fs: FileSystem) -> None:
+    fs.filesets.clone("s", "/c")
+    fs.snapshots.create("c@t")
+    fs.truncate("/c/d/long", 5 * BLOCK + 1000)
+    fs.filesets["c"].promote()
+    assert fs.snapshots["c@t"].read_bytes("/d/long") == LONG
+    assert fs.read_bytes("/c/d/long") == LONG[: 5 * BLOCK + 1000]
