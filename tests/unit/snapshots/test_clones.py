@@ -376,3 +376,25 @@ def test_a_clone_is_used_while_it_is_promoted(tmp_path: Path, monkeypatch: pytes
     assert origin_of(fs) == (None, False)
     assert_clean(fs.tree)
     fs.close()
+
+
+def test_a_file_that_is_cut_and_changed_again_in_one_group(fs: FileSystem) -> None:
+    """The cut block waits to be written; a snapshot of the clone went on with what the clone had taken over instead."""
+    clone = fs.filesets.clone("s", "/c")
+    clone.snapshots.create("mine")
+    fs.truncate("/c/d/long", 3 * BLOCK + 100)
+    with fs.open("/c/d/long", "r+b") as file:
+        file.write(b"first")
+    fs.sync()
+    assert fs.read_bytes("/c/d/long") == b"first" + LONG[5 : 3 * BLOCK + 100]
+    assert clone.snapshots["mine"].read_bytes("/d/long") == LONG == fs.snapshots["s"].read_bytes("/d/long")
+
+
+def test_a_file_that_is_cut_and_removed_in_one_group(fs: FileSystem) -> None:
+    clone = fs.filesets.clone("s", "/c")
+    clone.snapshots.create("mine")
+    with fs.open("/c/d/long", "r+b") as file:
+        file.truncate(3 * BLOCK + 100)
+        fs.unlink("/c/d/long")
+    fs.sync()
+    assert clone.snapshots["mine"].read_bytes("/d/long") == LONG
