@@ -62,7 +62,7 @@ class Purging(Looking):
             if not snapshots:
                 purge.refuse_missing(inside)
             for snapshot in snapshots:
-                purge.refuse_changing(self._store, snapshot)
+                purge.refuse_changing(self._tree.active, snapshot)
             return [snapshot.name for snapshot in snapshots]
 
     def purges(self) -> builtins.list[Purge]:

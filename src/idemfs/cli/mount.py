@@ -11,9 +11,9 @@ from idemfs.cli.failures import UsageError
 from idemfs.cli.parser import add_store
 
 _CHANGES_FILES = {("put",), ("receive",), ("failover",), ("failback",), ("switchover",)}
-_CHANGES_SNAPSHOTS = {("snapshot", each) for each in ("restore", "delete", "write", "refresh")}
-_CHANGES_FILESETS = {("fileset", "create"), ("fileset", "attach"), ("fileset", "delete")}
-"""Commands after which the kernel's names and contents may be old."""
+_CHANGES_SNAPSHOTS = {("snapshot", each) for each in ("restore", "delete", "write", "refresh", "purge")}
+_CHANGES_FILESETS = {("fileset", each) for each in ("create", "attach", "delete", "promote")}
+"""Commands after which the kernel's names and contents may be old, whatever came of them."""
 _OF_FSTAB = frozenset(("auto", "noauto", "user", "nouser", "users", "defaults", "nofail", "_netdev"))
 _DEFAULTS = frozenset(("rw", "suid", "dev", "exec", "atime", "async", "relatime", "norelatime", "strictatime"))
 _IGNORED = _OF_FSTAB | _DEFAULTS | {"default_permissions"}

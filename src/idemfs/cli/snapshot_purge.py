@@ -68,6 +68,10 @@ def _row(purge: Purge) -> dict[str, Json]:
         "inode_count": purge.inode_count,
         "snapshots": purge.snapshots,
         "snapshot_count": purge.snapshot_count,
+        "replaced": [
+            {"name": each.name, "old_guid": each.old_guid, "guid": each.new_guid, "digest": each.digest}
+            for each in purge.replaced
+        ],
     }
 
 

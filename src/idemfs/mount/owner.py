@@ -65,8 +65,13 @@ def serve_store(
                 session = Session(tree, path, directory, options, shown)
             scheduler = Scheduler(tree, session.forget_snapshots)
 
+            told_count = tree.active.rewritten_count
+
             def done(arguments: list[str]) -> None:
-                if stales(arguments):
+                nonlocal told_count
+                count = tree.active.rewritten_count
+                if stales(arguments) or count != told_count:
+                    told_count = count
                     session.forget_all()
                 # It may have been a change of the schedule, or of who is primary.
                 scheduler.wake()

@@ -25,9 +25,15 @@ def clones_of(store: Store, snapshot: Snapshot) -> list[Fileset]:
 def refuse_if_clones_rest(store: Store, snapshot: Snapshot) -> None:
     """Before what a snapshot sees changes. Raises ``SnapshotHeld``."""
     resting = clones_of(store, snapshot)
+    names = ", ".join(clone.name for clone in resting)
+    if resting and snapshot.state != COMPLETE:
+        raise SnapshotHeld(
+            f"deleted snapshot {snapshot.name!r} stays as it is for the clones that rest on it: {names}; "
+            "'idemfs fileset promote' makes them independent of it, or delete them ('idemfs fileset delete')"
+        )
     if resting:
         raise SnapshotHeld(
-            f"clones rest on snapshot {snapshot.name!r} as it is: {', '.join(clone.name for clone in resting)}; "
+            f"clones rest on snapshot {snapshot.name!r} as it is: {names}; "
             "'idemfs fileset promote' makes them independent of it"
         )
 

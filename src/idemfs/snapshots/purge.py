@@ -1,11 +1,11 @@
 """Remove a path, a file or a subtree, from every snapshot of a fileset: for what should never have been there.
 
-Snapshots are gone through from the oldest to the newest, and in each the inodes below the path from the bottom up, the
-name itself last. So a purge that was interrupted begins anew when the store is opened, and finds what is left by the
-same path. One inode in one snapshot is one step, in one transaction group: first the next older snapshot is given
-what it sees through this one (*insulate*), then the inode is made absent or loses a name, and at last what no
-snapshot sees any more is freed. The digest and the count of inodes follow; the snapshots are other ones from then on,
-and have other guids, which they get before anything is changed.
+Snapshots are gone through from the oldest to the newest, and in each the names below the path from the bottom up, the
+path itself last, by the door by which snapshots are written to (``versions.writing``). So a purge that was interrupted
+begins anew when the store is opened, and finds what is left by the same path. One name in one snapshot is one step, in
+one transaction group; a large file is cut a part at a time. At the end of a step, what no snapshot sees any more of an
+inode is freed. The snapshots are other ones from then on, and have other guids, which they get before anything is
+changed.
 
 Threads: nobody else changes the store meanwhile (``Store.exclusive``).
 """
@@ -14,28 +14,31 @@ from __future__ import annotations
 
 import errno
 import os
-from bisect import bisect_right
 from collections.abc import Iterator
 from typing import NamedTuple, NoReturn
 
 from idemfs.errors import SnapshotError
 from idemfs.format import entry, indirect, keys
-from idemfs.format import inode as inodes
 from idemfs.format.address import sector_count_of
-from idemfs.format.digest import MASK
-from idemfs.format.indirect import ShadowBlock
 from idemfs.format.inode import ABSENT, Inode
-from idemfs.format.tables import Snapshot
-from idemfs.ids import ROOT_NUMBER, FilesetId, Guid, Ino, Number, SnapshotId, make_ino, number_of
-from idemfs.limits import SCAN_COUNT, SECTOR_SIZE
-from idemfs.snapshots import audit, manage
-from idemfs.snapshots.audit import LISTED_COUNT_MAX, RECORD_SIZE_MAX, Purge
+from idemfs.format.tables import DELETING, PINNED, Snapshot
+from idemfs.ids import ROOT_NUMBER, FilesetId, Guid, Ino, Number, SnapshotId, fileset_of, make_ino, number_of
+from idemfs.limits import INDIRECT_ENTRY_COUNT, SECTOR_SIZE
+from idemfs.snapshots import audit, delete, write
+from idemfs.snapshots.audit import LISTED_COUNT_MAX, RECORD_SIZE_MAX, REPLACED_SIZE_MAX, Purge
 from idemfs.snapshots.clones import refuse_if_clones_rest
-from idemfs.snapshots.diff import Name, names_of
-from idemfs.store.store import Store
-from idemfs.versions import rule, state
 from idemfs.versions.active import Active
 from idemfs.versions.resolve import View
+from idemfs.versions.shadows import block_bytes
+from idemfs.versions.writing import Writing
+
+_STEP_RECORD_COUNT, _STEP_BYTES = 60, 60_000
+_PART_MAP_COUNT = 4
+"""Indirect blocks by which a large file is cut in one step."""
+_MAP_RECORD_COUNT, _MAP_BYTES = 8, 40_000
+_FREEING_COUNT = 64
+"""Records that nobody sees any more, and that are freed in one step."""
+_DIRECTORY = 0o040000 >> 12
 
 
 class Place(NamedTuple):
@@ -55,16 +58,19 @@ def split(path: bytes) -> list[bytes]:
 
 
 def seen_by(active: Active, fileset: FilesetId, path: bytes) -> list[Snapshot]:
-    """The snapshots that have something at this path, oldest first. Settled."""
+    """The snapshots that have something at this path, oldest first, with those that are pinned. Settled."""
     names = split(path)
     snapshots = active.store.catalog.all_snapshots(fileset)
-    return [each for each in snapshots if _place(View(active, each.id), fileset, names) is not None]
+    present = [each for each in snapshots if each.state != DELETING]
+    return [each for each in present if _place(View(active, each.id), fileset, names) is not None]
 
 
-def refuse_changing(store: Store, snapshot: Snapshot) -> None:
-    """Raises ``SnapshotHeld``, ``SnapshotLocked``."""
-    manage.refuse_if_held(store, snapshot)
-    refuse_if_clones_rest(store, snapshot)
+def refuse_changing(active: Active, snapshot: Snapshot) -> None:
+    """Raises ``SnapshotHeld``, ``SnapshotLocked``, ``SnapshotError`` for one that is open for writing."""
+    if snapshot.state == PINNED:
+        refuse_if_clones_rest(active.store, snapshot)
+    else:
+        write.refuse_changing(active, snapshot)
 
 
 def refuse_missing(path: bytes) -> NoReturn:
@@ -74,38 +80,31 @@ def refuse_missing(path: bytes) -> NoReturn:
 def purge(active: Active, wanted: Purge, path: bytes) -> Purge:
     """Remove ``path`` from all snapshots of the fileset; the record of it, which says what was done. Durable on return.
 
-    Raises ``SnapshotHeld``, ``SnapshotLocked`` before anything is changed, ``FileNotFoundError``, ``NoSpace``,
-    ``CommitFailed``; what a failure leaves undone is done when the store is opened again.
+    Raises ``SnapshotHeld``, ``SnapshotLocked``, ``SnapshotError`` before anything is changed, ``FileNotFoundError``,
+    ``NoSpace``, ``CommitFailed``; what a failure leaves undone is done when the store is opened again.
     """
     store = active.store
     with store.exclusive():
-        _settle(active)
         fileset = FilesetId(wanted.fileset)
+        _finish_deletions(active, fileset)
+        _settle(active)
         snapshots = seen_by(active, fileset, path)
         if not snapshots:
             refuse_missing(path)
         if audit.under_way(store) is not None:
             raise SnapshotError("another purge was interrupted: open the store again, which carries it to its end")
         for snapshot in snapshots:
-            refuse_changing(store, snapshot)
-        numbers = _numbers(active, fileset, snapshots, split(path))
-        record = wanted._replace(
-            inodes=tuple(sorted(numbers)[:LISTED_COUNT_MAX]),
-            inode_count=len(numbers),
-            snapshots=tuple(each.name for each in snapshots[:LISTED_COUNT_MAX]),
-            snapshot_count=len(snapshots),
-        )
-        record = _cut(record)
-        store.admit(3 + len(snapshots), RECORD_SIZE_MAX + 300 * len(snapshots), frees=True)
-        audit.begin(store, record)
+            refuse_changing(active, snapshot)
+        record = _counted(active, wanted, snapshots, split(path))
+        store.admit(3 + 2 * len(snapshots), RECORD_SIZE_MAX + (REPLACED_SIZE_MAX + 300) * len(snapshots), frees=True)
+        record = audit.begin(store, record, snapshots)
         for snapshot in snapshots:
             # Two contents never have one guid, also if this is interrupted.
             snapshot.guid = Guid(store.clock.random_bytes(16))
             store.catalog.changed(snapshot)
         # crash: from here on the purge happens, now or when the store is opened again.
         store.commit()
-        _finish(active, record)
-        return record
+        return _finish(active, record)
 
 
 def resume(active: Active) -> None:
@@ -116,30 +115,36 @@ def resume(active: Active) -> None:
             _finish(active, record)
 
 
-def _cut(record: Purge) -> Purge:
-    """With as many names as the size of a record lets it have."""
-    while len(audit.pack(record)) > RECORD_SIZE_MAX:
-        record = record._replace(snapshots=record.snapshots[: len(record.snapshots) // 2])
-    return record
+def _finish_deletions(active: Active, fileset: FilesetId) -> None:
+    """What is being deleted takes part in resolving, and would be given what newer ones lose."""
+    for snapshot in active.store.catalog.all_snapshots(fileset):
+        if snapshot.state == DELETING:
+            delete.finish(active, snapshot)
 
 
-def _finish(active: Active, record: Purge) -> None:
+def _finish(active: Active, record: Purge) -> Purge:
     store, fileset = active.store, FilesetId(record.fileset)
     if fileset in store.catalog.filesets:
         names = split(os.fsencode(record.path))
         for snapshot in store.catalog.all_snapshots(fileset):
             _settle(active)
-            _Purging(active, snapshot).remove(names)
+            _remove(active, snapshot, names)
+            store.admit(1, REPLACED_SIZE_MAX, frees=True)
+            audit.note(store, record, snapshot)
     store.admit(3, RECORD_SIZE_MAX, frees=True)
-    audit.end(store, record)
+    record = audit.end(store, record)
     active.resolved.clear()
     # crash: the audit record and the end of the purge are of one group.
     store.commit()
+    return record
 
 
 def _settle(active: Active) -> None:
     while active.settle():
         pass
+
+
+# -- looking -----------------------------------------------------------------------------------------
 
 
 def _place(view: View, fileset: FilesetId, names: list[bytes]) -> Place | None:
@@ -155,283 +160,206 @@ def _place(view: View, fileset: FilesetId, names: list[bytes]) -> Place | None:
     return None
 
 
+class _Directory:
+    """A directory that is gone through: from where on its entries are still to be read, and directories in it."""
+
+    __slots__ = ("at", "below", "place")
+
+    def __init__(self, place: Place, *, is_dir: bool) -> None:
+        self.place = place
+        self.at = keys.kind_range(place.ino, keys.ENTRY)[0] if is_dir else None
+        self.below: list[Place] = []
+
+
 def _below(view: View, top: Place) -> Iterator[Place]:
-    """Everything that the path names and leads to, from the bottom up, itself last."""
-    waiting = [(top, False)]
-    while waiting:
-        place, is_done = waiting.pop()
-        node = view.inode(place.ino)
-        if is_done or node is None or not node.is_dir:
-            yield place
-            continue
-        waiting.append((place, True))
-        for key, value in view.records(*keys.kind_range(place.ino, keys.ENTRY)):
-            child = make_ino(keys.fileset_of(key), entry.unpack(value)[0])
-            waiting.append((Place(place.ino, key[keys.NAME_AT :], child), False))
+    """Everything that the path names and leads to, from the bottom up, itself last. What it gave may be removed.
+
+    One page of entries is kept for each directory on the way down.
+    """
+    node = view.inode(top.ino)
+    way = [_Directory(top, is_dir=node is not None and node.is_dir)]
+    while way:
+        here = way[-1]
+        if here.below:
+            way.append(_Directory(here.below.pop(), is_dir=True))
+        elif here.at is None:
+            yield here.place
+            way.pop()
+        else:
+            ino = here.place.ino
+            pairs, here.at = view.page(here.at, keys.kind_range(ino, keys.ENTRY)[1])
+            for key, value in pairs:
+                number, kind = entry.unpack(value)
+                place = Place(ino, key[keys.NAME_AT :], make_ino(fileset_of(ino), number))
+                if kind == _DIRECTORY:
+                    here.below.append(place)
+                else:
+                    yield place
 
 
-def _numbers(active: Active, fileset: FilesetId, snapshots: list[Snapshot], names: list[bytes]) -> set[int]:
-    """Of all inodes that the path leads to."""
-    found: set[int] = set()
+class _Numbers:
+    """Inode numbers, each counted once, as bits: numbers of a subtree stand close to each other."""
+
+    __slots__ = ("_bits", "count", "lowest")
+
+    def __init__(self) -> None:
+        self._bits: dict[int, int] = {}
+        self.count = 0
+        self.lowest: list[int] = []
+        """The first that were added, so many as a record lists."""
+
+    def add(self, number: int) -> None:
+        at, bit = number >> 9, 1 << (number & 511)
+        bits = self._bits.get(at, 0)
+        if not bits & bit:
+            self._bits[at] = bits | bit
+            self.count += 1
+            if self.count <= LISTED_COUNT_MAX:
+                self.lowest.append(number)
+
+
+def _counted(active: Active, wanted: Purge, snapshots: list[Snapshot], names: list[bytes]) -> Purge:
+    """The record with what is going to be removed, and with as many names as its size lets it have."""
+    numbers = _Numbers()
     for snapshot in snapshots:
         view = View(active, snapshot.id)
-        top = _place(view, fileset, names)
-        if top is not None:
-            found.update(number_of(place.ino) for place in _below(view, top))
-    return found
+        top = _place(view, snapshot.fileset, names)
+        for place in _below(view, top) if top is not None else ():
+            numbers.add(number_of(place.ino))
+    record = wanted._replace(
+        inodes=tuple(sorted(numbers.lowest)),
+        inode_count=numbers.count,
+        snapshots=tuple(each.name for each in snapshots[:LISTED_COUNT_MAX]),
+        snapshot_count=len(snapshots),
+    )
+    while len(audit.pack(record)) > RECORD_SIZE_MAX:
+        record = record._replace(snapshots=record.snapshots[: len(record.snapshots) // 2])
+    return record
 
 
-class _Purging:
-    """One snapshot that loses the path."""
+# -- removing ----------------------------------------------------------------------------------------
+
+
+def _remove(active: Active, snapshot: Snapshot, names: list[bytes]) -> None:
+    view = View(active, snapshot.id)
+    top = _place(view, snapshot.fileset, names)
+    if top is None:
+        return
+    writing = Writing(active, snapshot)
+    try:
+        removing = _Removing(active, writing)
+        for place in _below(view, top):
+            removing.remove(place)
+    finally:
+        writing.close()
+
+
+class _Removing:
+    """One snapshot that loses names."""
+
+    def __init__(self, active: Active, writing: Writing) -> None:
+        self._store = active.store
+        self._writing = writing
+        self._leavings = _Leavings(active, writing.snapshot)
+
+    def remove(self, place: Place) -> None:
+        """The name goes, and with the last one the inode. Times stay what they are."""
+        ino, writing = place.ino, self._writing
+        node = writing.inode(ino)
+        is_last = node is not None and (node.is_dir or node.nlink <= 1)
+        if node is not None and is_last:
+            self._shrink(ino, node)
+        self._admit()
+        directory = writing.change_inode(place.directory)
+        writing.delete_record(keys.entry(place.directory, place.name), directory)
+        directory.size -= 1
+        directory.nlink -= node is not None and node.is_dir
+        if is_last:
+            writing.remove_inode(ino)
+        elif node is not None:
+            self._drop_name(ino, number_of(place.directory), place.name)
+        writing.flush()
+        if is_last:
+            self._leavings.free(ino)
+
+    def _admit(self, map_count: int = 2, size: int = 0) -> None:
+        self._writing.flush()
+        records = _STEP_RECORD_COUNT + _MAP_RECORD_COUNT * map_count
+        self._store.admit(records, _STEP_BYTES + _MAP_BYTES * map_count + 2 * size, frees=True)
+        self._writing.begin()
+
+    def _shrink(self, ino: Ino, node: Inode) -> None:
+        """What could be too much for one step goes before: extended attributes, and blocks from the end on."""
+        writing = self._writing
+        for key, value in writing.view.records(*keys.kind_range(ino, keys.XATTR)):
+            self._admit(0, len(value))
+            writing.delete_record(key, writing.change_inode(ino))
+        size = block_bytes(node)
+        part = _PART_MAP_COUNT * INDIRECT_ENTRY_COUNT
+        last = -(-size // self._store.block_size)
+        while last > part:
+            last -= part
+            self._admit(_PART_MAP_COUNT + 1)
+            changing = writing.change_inode(ino)
+            writing.drop_blocks(ino, changing, last)
+            changing.size = last * self._store.block_size
+
+    def _drop_name(self, ino: Ino, parent: Number, name: bytes) -> None:
+        writing = self._writing
+        node = writing.change_inode(ino)
+        node.nlink -= 1
+        if (node.parent, node.name) != (parent, name):
+            writing.delete_record(keys.link(ino, parent, name), node)
+            return
+        for key, _ in writing.view.records(*keys.kind_range(ino, keys.LINK)):
+            node.parent, node.name = Number(int.from_bytes(key[9:17], "big")), key[17:]
+            writing.delete_record(key, node)
+            return
+
+
+class _Leavings:
+    """What snapshots own of an inode that one of them has just lost, and that no older one sees."""
 
     def __init__(self, active: Active, snapshot: Snapshot) -> None:
         self._active = active
         self._store = active.store
         self._snapshot = snapshot
-        self._fileset = snapshot.fileset
-        self._view = View(active, snapshot.id)
-        self._shadows = active.shadows
 
-    def remove(self, names: list[bytes]) -> None:
-        top = _place(self._view, self._fileset, names)
-        if top is None:
-            return
-        places = list(_below(self._view, top))
-        gone = {(number_of(place.directory), place.name) for place in places}
-        for place in places:
-            if place != top:
-                self._lose(place.ino, gone)
-        # The last step: until then the path leads to what is left.
-        node = self._view.inode(top.ino)
-        self._admit(top.ino, top.directory)
-        self._change_inode(top.ino, gone)
-        self._change_directory(top, is_dir=node is not None and node.is_dir)
+    def free(self, ino: Ino) -> None:
+        """Of snapshots in a row that do not have the inode, the newest says so for all of them, and owns no more."""
+        catalog, snapshot = self._store.catalog, self._snapshot
+        older = catalog.next_older(snapshot.fileset, snapshot.id)
+        if older is not None:
+            if self._sees(older, ino) or self._active.shadows.is_seen(ino, older.id):
+                return
+            self._free(older, ino)
+        at: Snapshot | None = snapshot
+        while at is not None and not self._sees(at, ino):
+            self._free(at, ino)
+            at = catalog.next_newer(at.fileset, at.id)
 
-    def _lose(self, ino: Ino, gone: set[Name]) -> None:
-        self._admit(ino)
-        self._change_inode(ino, gone)
+    def _sees(self, snapshot: Snapshot, ino: Ino) -> bool:
+        return View(self._active, snapshot.id).inode(ino) is not None
 
-    def _admit(self, *inos: Ino) -> None:
-        count = size = 0
-        for ino in inos:
-            start, end = keys.ino_range(ino)
-            if ino != inos[0]:
-                # Of the directory, its inode and one entry change.
-                start, end = keys.kind_range(ino, keys.INODE)
-            while pairs := self._store.shadow.scan(start, end, SCAN_COUNT):
-                count += len(pairs)
-                size += sum(len(key) + len(value) for key, value in pairs)
-                start = pairs[-1][0] + b"\0"
-        for ino in inos:
-            # The next older snapshot may be given all blocks of the file.
-            node = self._view.inode(ino)
-            if node is not None and node.is_file and not node.is_inline:
-                count += node.size // self._store.block_size // 100 + 1
-                size += 40 * (node.size // self._store.block_size + 1)
-        self._store.admit(3 * count + 40, 2 * size + 40_000, frees=True)
-
-    def _change_inode(self, ino: Ino, gone: set[Name]) -> None:
-        """The inode goes, or loses those of its names that go."""
-        node = self._view.inode(ino)
-        if node is None:
-            return
-        names = names_of(self._view, ino, node)
-        if names and not names & gone:
-            return
-        before = state.digest_of_inode(self._view, ino)
-        left = names - gone
-        if left:
-            self._unlink(ino, node, names & gone, left)
-        else:
-            older = self._store.catalog.next_older(self._fileset, self._snapshot.id)
-            if older is not None:
-                self._give_all(ino, older)
-            self._set(keys.inode(ino), ABSENT)
-            self._snapshot.inode_count -= 1
-            _Leavings(self._active, self._fileset, ino).free()
-        self._account(ino, before)
-
-    def _give_all(self, ino: Ino, older: Snapshot) -> None:
-        """The next older snapshot, if it keeps the inode, owns all that it sees of it: nobody sees through a gap."""
-        view = View(self._active, older.id)
-        node = view.inode(ino)
-        if node is None:
-            return
-        start, end = keys.ino_range(ino)
-        shadowed = (keys.shadow_parts(key)[0] for key, _ in self._store.shadow.scan(start, end, 1 << 30))
-        active = (key for key, _ in self._store.active.scan(start, end, 1 << 30))
-        for key in sorted({*shadowed, *active}):
-            if key[8:9] == keys.BLOCK:
-                self._give_map(ino, node, keys.index_of(key), older)
-            elif self._store.shadow.get(keys.shadow(key, older.id)) is None:
-                self._shadows.put(key, older, view.version(key) or ABSENT)
-
-    def _give_map(self, ino: Ino, node: Inode, index: int, older: Snapshot) -> None:
-        count = state.entry_count(self._store, node, index)
-        if not count:
-            return
-        resolved = View(self._active, older.id).map(ino, index)
-        key = keys.block(ino, index)
-        value = self._store.shadow.get(keys.shadow(key, older.id))
-        own = ShadowBlock() if value is None else indirect.unpack_shadow(value)
-        for number in range(count):
-            if number not in own.entries:
-                pair = own.entries[number] = resolved.get(number)
-                # What the owner so far needs no more, it gives up below.
-                self._store.space.share(pair[0])
-                older.data_bytes += sector_count_of(pair[0]) * SECTOR_SIZE
-        self._shadows.put(key, older, own.pack())
-
-    def _unlink(self, ino: Ino, node: Inode, lost: set[Name], left: set[Name]) -> None:
-        node.nlink -= len(lost)
-        for parent, name in sorted(lost - {(node.parent, node.name)}):
-            self._set(keys.link(ino, parent, name), ABSENT)
-        if (node.parent, node.name) in lost:
-            node.parent, node.name = min(left)
-            self._set(keys.link(ino, node.parent, node.name), ABSENT)
-        self._set(keys.inode(ino), node.pack())
-
-    def _change_directory(self, top: Place, *, is_dir: bool) -> None:
-        """The directory of the path lists the name no more."""
-        node = self._view.inode(top.directory)
-        if node is None:
-            return
-        before = state.digest_of_inode(self._view, top.directory)
-        self._set(keys.entry(top.directory, top.name), ABSENT)
-        node.size -= 1
-        node.nlink -= is_dir
-        self._set(keys.inode(top.directory), node.pack())
-        self._account(top.directory, before)
-
-    def _account(self, ino: Ino, before: int) -> None:
+    def _free(self, owner: Snapshot, ino: Ino) -> None:
+        """``owner`` does not see the inode, and nobody who is older."""
+        start, end = (keys.owned(owner.id, key) for key in keys.ino_range(ino))
+        while owned := self._store.owned.scan(start, end, _FREEING_COUNT):
+            self._store.admit(4 * len(owned), _MAP_BYTES, frees=True)
+            for key, _ in owned:
+                self._free_record(owner, ino, key[8:])
+            start = owned[-1][0] + b"\0"
         self._active.resolved.pop(ino, None)
-        self._snapshot.digest = (self._snapshot.digest + state.digest_of_inode(self._view, ino) - before) & MASK
-        self._store.catalog.changed(self._snapshot)
 
-    def _set(self, key: bytes, value: bytes) -> None:
-        """What this snapshot has of a record from now on; older ones see what they saw."""
-        older = self._store.catalog.next_older(self._fileset, self._snapshot.id)
-        if older is not None and self._store.shadow.get(keys.shadow(key, older.id)) is None:
-            self._insulate(key, older)
-        self._shadows.put(key, self._snapshot, value)
-        if key[8:9] == keys.INODE and self._snapshot.id == self._shadows.newest(keys.ino_of(key)):
-            self._keep_from_preserving(keys.ino_of(key))
-
-    def _insulate(self, key: bytes, older: Snapshot) -> None:
-        ino, view = keys.ino_of(key), View(self._active, older.id)
-        is_there = view.inode(ino) is not None
-        if is_there or self._shadows.is_seen(ino, older.id) or key[8:9] == keys.INODE:
-            seen = view.version(key) if is_there else None
-            self._shadows.put(key, older, seen or ABSENT)
-
-    def _keep_from_preserving(self, ino: Ino) -> None:
-        """The newest snapshot has a version of its own now, which the next change must not replace."""
-        node = self._active.inode(ino)
-        if node is not None:
-            node.seen = self._snapshot.id
-            # What is local to a store alone changes: nothing is preserved for it.
-            self._active.records.put(keys.inode(ino), node.pack())
-
-
-class _Leavings:
-    """What snapshots own of an inode that some of them have just lost."""
-
-    def __init__(self, active: Active, fileset: FilesetId, ino: Ino) -> None:
-        self._active = active
-        self._store = active.store
-        self._fileset = fileset
-        self._ino = ino
-        self._ids = [each.id for each in self._store.catalog.all_snapshots(fileset)]
-        self._runs = list(self._seeing())
-
-    def _seeing(self) -> Iterator[tuple[int, int, Inode]]:
-        """Snapshots that still see the inode: those newer than the first number, up to the second; and what of it."""
-        before = 0
-        for owner, value in self._versions(keys.inode(self._ino)):
-            if value != ABSENT:
-                yield before, owner, inodes.unpack(value)
-            before = owner
-        node = self._active.inode(self._ino)
-        if node is not None:
-            yield max(before, node.birth), self._ids[-1], node
-
-    def _versions(self, key: bytes) -> list[tuple[SnapshotId, bytes]]:
-        pairs = self._store.shadow.scan(*keys.shadow_range(key, SnapshotId(0)), 1 << 30)
-        return [(keys.shadow_parts(shadow_key)[1], value) for shadow_key, value in pairs]
-
-    def _is_between(self, low: int, high: int) -> bool:
-        """Whether there is a snapshot newer than ``low`` and not newer than ``high``."""
-        at = bisect_right(self._ids, low)
-        return at < len(self._ids) and self._ids[at] <= high
-
-    def _is_needed(self, low: int, high: int, index: int = -1, number: int = -1) -> bool:
-        """Whether a snapshot in this range sees the inode; and, of an indirect block, so much of the file."""
-        return any(
-            self._is_between(max(low, first), min(high, last))
-            and (index < 0 or number < state.entry_count(self._store, node, index))
-            for first, last, node in self._runs
-        )
-
-    def free(self) -> None:
-        grouped: dict[bytes, list[tuple[SnapshotId, bytes]]] = {}
-        for shadow_key, value in self._store.shadow.scan(*keys.ino_range(self._ino), 1 << 30):
-            key, owner = keys.shadow_parts(shadow_key)
-            grouped.setdefault(key, []).append((owner, value))
-        for key, versions in grouped.items():
-            if key[8:9] == keys.BLOCK:
-                self._free_blocks(key, versions)
-            elif key[8:9] != keys.INODE:
-                before = 0
-                for owner, _ in versions:
-                    if not self._is_needed(before, owner):
-                        self._active.shadows.drop(key, self._store.catalog.snapshot(self._fileset, owner))
-                    before = owner
-        self._free_absence(grouped)
-
-    def _free_blocks(self, key: bytes, versions: list[tuple[SnapshotId, bytes]]) -> None:
-        index = keys.index_of(key)
-        before: dict[int, int] = {}
-        for owner, value in versions:
-            snapshot = self._store.catalog.snapshot(self._fileset, owner)
-            block, kept = indirect.unpack_shadow(value), ShadowBlock()
-            for number, pair in block.entries.items():
-                if self._is_needed(before.get(number, 0), owner, index, number):
-                    kept.entries[number] = pair
-                else:
-                    self._store.free(pair[0])
-                    snapshot.data_bytes -= sector_count_of(pair[0]) * SECTOR_SIZE
-                before[number] = owner
-            if len(kept.entries) == len(block.entries):
-                continue
-            if kept.entries:
-                self._active.shadows.put(key, snapshot, kept.pack())
-            else:
-                self._active.shadows.drop(key, snapshot)
-        self._active.resolved.pop(self._ino, None)
-        self._active.shadows.forget()
-
-    def _free_absence(self, grouped: dict[bytes, list[tuple[SnapshotId, bytes]]]) -> None:
-        """Of several snapshots in a row that do not have the inode, the newest says so for all of them."""
-        catalog, key = self._store.catalog, keys.inode(self._ino)
-        node = self._active.inode(self._ino)
-        versions = self._versions(key)
-        if not self._runs and node is not None:
-            # As if it had been made after the newest snapshot.
-            node.birth = node.seen = SnapshotId(self._ids[-1])
-            self._active.records.put(key, node.pack())
-            newest = catalog.snapshot(self._fileset, self._ids[-1])
-            if self._store.shadow.get(keys.shadow(key, newest.id)) is None:
-                self._active.shadows.put(key, newest, ABSENT)
-        for at, (owner, value) in enumerate(versions):
-            newer = versions[at + 1][1] if at + 1 < len(versions) else None
-            is_said = newer == ABSENT or (newer is None and (node is None or rule.is_born_after(node.birth, owner)))
-            if newer is None and node is not None:
-                is_said = is_said and owner != self._ids[-1]
-            snapshot = catalog.snapshot(self._fileset, owner)
-            if value == ABSENT and is_said and not self._owns_more(owner):
-                self._active.shadows.drop(key, snapshot)
-
-    def _owns_more(self, owner: SnapshotId) -> bool:
-        start, end = keys.ino_range(self._ino)
-        pairs = self._store.owned.scan(keys.owned(owner, start), keys.owned(owner, end), 2)
-        return any(key[8:] != keys.inode(self._ino) for key, _ in pairs)
+    def _free_record(self, owner: Snapshot, ino: Ino, key: bytes) -> None:
+        kind = keys.kind_of(key)
+        if kind == keys.INODE:
+            newer = View(self._active, SnapshotId(owner.id + 1))
+            if newer.inode(ino) is not None:
+                return
+        elif kind == keys.BLOCK:
+            value = self._store.shadow.get(keys.shadow(key, owner.id)) or ABSENT
+            for address, _ in indirect.unpack_shadow(value).entries.values():
+                self._store.free(address)
+                owner.data_bytes -= sector_count_of(address) * SECTOR_SIZE
+        self._active.shadows.drop(key, owner)

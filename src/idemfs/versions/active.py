@@ -47,6 +47,8 @@ class Active:
         """Indirect blocks as snapshots see them; those of a file are dropped when an extent that they name goes."""
         self.written: set[SnapshotId] = set()
         """Snapshots that are open for writing."""
+        self.rewritten_count = 0
+        """Grows when a snapshot comes to see something else: what is kept elsewhere of any of them may be old."""
         store.before_seal.append(self.flush)
 
     # -- reading -----------------------------------------------------------------------------------

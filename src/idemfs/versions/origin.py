@@ -66,7 +66,7 @@ class Source:
             return None
         if key[8:9] == keys.BLOCK:
             # Also where the origin has nothing but holes: the last one may come to hold something past the end.
-            size = self._size(keys.ino_of(key))
+            size = self.file_size(keys.ino_of(key))
             start = keys.index_of(key) * INDIRECT_ENTRY_COUNT * self._store.block_size
             return indirect.NO_BLOCKS if start < size else None
         return None if self.get(key) is None else b""
@@ -111,7 +111,7 @@ class Source:
     def _theirs(self, ino: Ino) -> Ino:
         return make_ino(self._fileset, number_of(ino))
 
-    def _size(self, ino: Ino) -> int:
+    def file_size(self, ino: Ino) -> int:
         """Bytes of block content that the origin has of a file."""
         number = number_of(ino)
         size = self._sizes.get(number)
@@ -125,7 +125,7 @@ class Source:
 
     def map(self, ino: Ino, index: int) -> IndirectBlock:
         """Without what lies past the end of the file as the origin has it. Not to be changed."""
-        size = self._size(ino)
+        size = self.file_size(ino)
         count = rule.entry_count(size, self._store.block_size, index * INDIRECT_ENTRY_COUNT, INDIRECT_ENTRY_COUNT)
         if not count:
             return _NO_MAP
@@ -137,11 +137,11 @@ class Source:
         return block
 
     def map_indexes(self, ino: Ino, first: int, limit: int) -> Iterator[int]:
-        return self._view.map_indexes(self._theirs(ino), self._size(ino), first)
+        return self._view.map_indexes(self._theirs(ino), self.file_size(ino), first)
 
     def _map_value(self, ino: Ino, index: int) -> bytes:
         """As a digest counts it: its tail block cut where the file ends."""
-        node = self._view.inode(self._theirs(ino)) if self._size(ino) else None
+        node = self._view.inode(self._theirs(ino)) if self.file_size(ino) else None
         if node is None:
             return b""
         try:
@@ -191,15 +191,17 @@ def own_tail(active: Active, ino: Ino, node: Inode, *, frees: bool = False) -> N
     """Before content or size of a file changes: a clone takes over the last block, cut where the file ends.
 
     Only the first change can find it untaken; so what brings a file back to a state that the clone was in need not ask.
-    Else what is appended to the file in the origin's fileset would show when the clone's file grows. Inside the file
-    nothing changes; but where the file was made shorter in this group, and the block that is the last one now waits to
-    be written, the newest snapshot keeps what it sees past the end. Raises ``NoSpace``, ``DamagedBlock``.
+    Else what is appended to the file in the origin's fileset would show when the clone's file grows. No snapshot of the
+    clone need keep anything: inside the file nothing changes. Raises ``NoSpace``, ``DamagedBlock``.
     """
     if not active.records.beneath or not node.is_file or node.is_inline or not through.rests(active, ino):
         return
     number = node.size // active.store.block_size
     inside = state.tail_size(node.size, number, active.store.block_size)
-    if not inside:
+    seen_through = active.records.beneath[keys.inode(ino)[:2]]
+    assert isinstance(seen_through, Source)
+    if not inside or node.size != seen_through.file_size(ino):
+        # Of another size it was changed before, and its tail may wait to be written.
         return
     index, entry = divmod(number, INDIRECT_ENTRY_COUNT)
     block = active.own_map(ino, index)
@@ -212,7 +214,6 @@ def own_tail(active: Active, ino: Ino, node: Inode, *, frees: bool = False) -> N
         if len(content) > inside:
             cut = content[:inside].rstrip(b"\0")
             pair = active.store.data.write(cut, frees=frees) if cut else (HOLE, 0)
-            through.keep_cut(active, ino, node, (index, entry), (address, checksum))
             through.own_block(active, block, ino, (index, entry), pair)
             return
     if is_real(address):

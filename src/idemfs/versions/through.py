@@ -99,19 +99,6 @@ def set_block(
     node.sectors = max(0, node.sectors + sector_count_of(pair[0]) - sector_count_of(old[0]))
 
 
-def keep_cut(active: Maps, ino: Ino, node: Inode, place: tuple[int, int], pair: rule.Pair) -> None:
-    """Before the clone's last block is cut at the end of the file: the newest snapshot may have the file longer.
-
-    An inode that did not change since that snapshot is as long there.
-    """
-    newest = active.shadows.newest(ino)
-    if rule.keeps_inode(node.birth, node.seen, newest):
-        return
-    if active.shadows.take_block(ino, node, *place, pair, node.size):
-        active.store.space.share(pair[0])
-        active.resolved.pop(ino, None)
-
-
 def own_block(active: Maps, block: PartialBlock, ino: Ino, place: tuple[int, int], pair: rule.Pair) -> None:
     """The clone owns an entry now; who had it before is the caller's care."""
     index, entry = place

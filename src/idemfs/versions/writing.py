@@ -150,6 +150,7 @@ class Writing(BlockWriting):
         self.snapshot.digest = (self.snapshot.digest + delta) & digest.MASK
         self.snapshot.guid = Guid(self.store.clock.random_bytes(16))
         self.store.catalog.changed(self.snapshot)
+        self._active.rewritten_count += 1
         self._forget()
 
     def _forget(self) -> None:

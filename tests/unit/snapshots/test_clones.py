@@ -398,3 +398,25 @@ def test_a_file_that_was_cut_when_its_clone_is_promoted_stays_in_the_snapshot(fs
     fs.filesets["c"].promote()
     assert fs.snapshots["c@t"].read_bytes("/d/long") == LONG
     assert fs.read_bytes("/c/d/long") == LONG[: 5 * BLOCK + 1000]
+
+
+def test_a_file_that_is_cut_and_changed_again_in_one_group(fs: FileSystem) -> None:
+    """The cut block waits to be written; a snapshot of the clone went on with what the clone had taken over instead."""
+    clone = fs.filesets.clone("s", "/c")
+    clone.snapshots.create("mine")
+    fs.truncate("/c/d/long", 3 * BLOCK + 100)
+    with fs.open("/c/d/long", "r+b") as file:
+        file.write(b"first")
+    fs.sync()
+    assert fs.read_bytes("/c/d/long") == b"first" + LONG[5 : 3 * BLOCK + 100]
+    assert clone.snapshots["mine"].read_bytes("/d/long") == LONG == fs.snapshots["s"].read_bytes("/d/long")
+
+
+def test_a_file_that_is_cut_and_removed_in_one_group(fs: FileSystem) -> None:
+    clone = fs.filesets.clone("s", "/c")
+    clone.snapshots.create("mine")
+    with fs.open("/c/d/long", "r+b") as file:
+        file.truncate(3 * BLOCK + 100)
+        fs.unlink("/c/d/long")
+    fs.sync()
+    assert clone.snapshots["mine"].read_bytes("/d/long") == LONG
