@@ -9,9 +9,9 @@ from __future__ import annotations
 
 from idemfs.format import keys
 from idemfs.format.tables import SNAPSHOTS_COUNT, Fileset, Snapshot
-from idemfs.ids import ROOT_FILESET, fileset_of, number_of
+from idemfs.ids import ROOT_FILESET, Guid, fileset_of, number_of
 from idemfs.limits import HOLD_COUNT_MAX
-from idemfs.replication.description import Description
+from idemfs.replication.description import Description, Origin
 from idemfs.snapshots import manage
 from idemfs.store.store import Store
 from idemfs.vfs.tree import Tree
@@ -20,9 +20,13 @@ STANDBY_PREFIX = "standby:"
 """How the owner of a hold begins that a store made for another one."""
 
 
-def describe(tree: Tree, fileset: Fileset, snapshot: Snapshot | None = None) -> Description | None:
+def describe(tree: Tree, fileset: Fileset, snapshot: Snapshot, base: Snapshot | None = None) -> Description | None:
     """For the header of a stream of ``snapshot``; None for a root fileset of which there is nothing to tell."""
     made = description_of(tree.store, fileset, snapshot)
+    if base is not None and base.fileset != fileset.number:
+        assert fileset.origin is not None
+        above = tree.store.catalog.filesets[base.fileset]
+        made = made._replace(origin=Origin(above.guid, Guid(base.guid), fileset.origin.next_number))
     plain = Description(made.line, made.name)
     return None if fileset.number == ROOT_FILESET and made == plain else made
 

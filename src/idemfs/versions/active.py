@@ -200,6 +200,14 @@ class Active:
                 self.delete_record(key, node)
             start = pairs[-1][0]
 
+    def forget_all(self) -> None:
+        """What is kept in memory of records is read anew: some fileset is another one now. ``settle`` came before."""
+        assert not (self._changed_inodes or self._changed_maps or self.shadows.is_changed)
+        self._inodes.clear()
+        self._maps.clear()
+        self.resolved.clear()
+        self.shadows.forget()
+
     def drop_record(self, key: bytes) -> None:
         """A record of a fileset goes that goes whole, and has no snapshots any more. ``settle`` came before."""
         ino = keys.ino_of(key)
