@@ -1,5 +1,6 @@
-"""Random lives of a pair of stores with filesets: made, renamed, moved, limited, deleted, written to, while transfers
-stop anywhere and roles are exchanged. Whenever a transfer came to its end, the standby is what its primary is.
+"""Random lives of a pair of stores with filesets: made, cloned, promoted, renamed, moved, limited, deleted, written to,
+while transfers stop anywhere and roles are exchanged. Whenever a transfer came to its end, the standby is what its
+primary is.
 """
 
 from __future__ import annotations
@@ -10,14 +11,14 @@ from random import Random
 
 import pytest
 
-from idemfs.errors import FilesetError, FilesetInUse, RoleError
+from idemfs.errors import FilesetError, FilesetInUse, RoleError, SnapshotHeld
 from idemfs.failover import decisions
 from idemfs.format.role import Role
 from idemfs.format.tables import Fileset
 from idemfs.ids import Guid, fileset_of
 from idemfs.replication.describe import description_of
 from idemfs.replication.link import replicate_into
-from idemfs.snapshots import lines, manage
+from idemfs.snapshots import delete, lines, manage, received
 from idemfs.testing.builders import make_file, reopened
 from idemfs.vfs.tree import Tree
 from tests.sim.scenes import assert_sound
@@ -66,6 +67,38 @@ class Life:
     def write(self) -> None:
         root = root_of(self.rng.choice(self.shown()))
         make_file(self.tree, root, self.name().encode(), self.rng.randbytes(self.rng.choice((10, 9000, 40_000))))
+
+    def overwrite(self) -> None:
+        """Some of a file, or all past a point, becomes something else."""
+        root = root_of(self.rng.choice(self.shown()))
+        names = [name for name, _, kind in self.tree.reader.all_entries(root) if kind == stat.S_IFREG >> 12]
+        if names:
+            ino = self.tree.reader.lookup(root, self.rng.choice(names))
+            size = self.tree.reader.inode(ino).size
+            if self.rng.random() < 0.5:
+                self.tree.write(ino, self.rng.randint(0, size), self.rng.randbytes(self.rng.choice((10, 9000))))
+            else:
+                self.tree.truncate(ino, self.rng.randint(0, size + 5000))
+
+    def clone(self) -> None:
+        snapshots = self.tree.store.catalog.snapshots(self.rng.choice(self.shown()).number)
+        if snapshots:
+            name, parent = self.name(), root_of(self.rng.choice(self.shown()))
+            self.tree.clone_snapshot(self.rng.choice(snapshots), parent, name.encode(), name, 0, 0)
+
+    def promote(self) -> None:
+        with suppress(FilesetError):
+            self.tree.promote_fileset(self.rng.choice(self.shown()))
+
+    def delete_snapshot(self) -> None:
+        """On either store, which have each their own schedule."""
+        tree = self.rng.choice((self.tree, self.standby))
+        snapshots = tree.store.catalog.snapshots(self.rng.choice(tree.store.catalog.listed_filesets()).number)
+        bases = [received.base(tree.store, each.number) for each in tree.store.catalog.listed_filesets()]
+        chosen = [each for each in snapshots if tree is self.tree or each not in bases]
+        if chosen:
+            with suppress(SnapshotHeld):
+                delete.delete(tree.active, self.rng.choice(chosen))
 
     def remove(self) -> None:
         root = root_of(self.rng.choice(self.shown()))
@@ -173,7 +206,7 @@ class Life:
 
 USERS = (
     *(Life.make, Life.write, Life.write, Life.write, Life.remove, Life.rename, Life.move, Life.limit, Life.delete),
-    *(Life.take, Life.take, Life.hold),
+    *(Life.take, Life.take, Life.hold, Life.clone, Life.overwrite, Life.overwrite, Life.promote, Life.delete_snapshot),
 )
 COMMANDS = (Life.replicate, Life.stop, Life.stop, Life.switchover, Life.failover)
 

@@ -19,7 +19,6 @@ from idemfs.snapshots import audit, policy
 from idemfs.snapshots.manage import check_name
 
 _KEY_SIZES = {
-    b"A": 9,
     b"D": 3,
     b"E": 9,
     b"F": 3,
@@ -136,6 +135,10 @@ def _read_record(
             tables.unpack_state(value)
         case b"K":
             policy.unpack(value)
+        case b"A" if len(key) == len(keys.audit(0)) + 8:
+            audit.unpack_replaced(value)
+        case b"A" if len(key) != len(keys.audit(0)):
+            raise Damaged("names neither a purge nor a snapshot of one")
         case b"A" | b"Z":
             audit.unpack(value)
         case b"D" | b"E" | b"R":

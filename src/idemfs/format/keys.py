@@ -19,6 +19,7 @@
              'W' · snapshot(8) · ino(8)         orphan in a written snapshot           'Y'          restore of a subtree
              'V' · fileset(2) · text            replication state of a fileset         'Z'          purge under way
              'Q' · snapshot(8) · owner          hold known to both   'A' · time, ns(8)              purge that ended
+             'A' · time, ns(8) · snapshot(8)    snapshot of a purge
 
 Values of link and xattr records start with ``PRESENT``, since in the shadow table
 an empty value is ``ABSENT``. A shadow key cannot be taken for the key of a longer name: snapshot ids start
@@ -191,6 +192,16 @@ def policy(number: FilesetId) -> bytes:
 def audit(at_ns: int) -> bytes:
     """Of the record of a purge."""
     return b"A" + at_ns.to_bytes(8, "big")
+
+
+def audit_of(at_ns: int, snapshot_id: SnapshotId) -> bytes:
+    """Of the record of what a snapshot has become by a purge."""
+    return audit(at_ns) + snapshot_id.to_bytes(8, "big")
+
+
+def audit_range(at_ns: int) -> tuple[bytes, bytes]:
+    """Of all records of one purge."""
+    return audit(at_ns), audit(at_ns + 1)
 
 
 def schedule_state(number: FilesetId) -> bytes:

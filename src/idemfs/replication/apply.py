@@ -286,7 +286,9 @@ def _origin(store: Store, header: Header, origin: Origin) -> Snapshot:
     """The snapshot here that the stream's clone was made from. Raises ``StreamRefused``, ``StreamDamaged``."""
     found = find_origin(store, origin.fileset, origin.snapshot)
     if found is None:
-        raise StreamRefused("the stream is of a clone, and the snapshot that it was made from is not here: send it in full")
+        raise StreamRefused(
+            "the stream is of a clone, and the snapshot that it was made from is not here: send it in full"
+        )
     if origin.fileset == header.fileset or origin.next_number > header.next_number:
         raise StreamDamaged("the stream is damaged: what it says of its clone makes no sense")
     return found

@@ -16,9 +16,6 @@ from idemfs.snapshots import manage
 from idemfs.store.store import Store
 from idemfs.vfs.tree import Tree
 
-STANDBY_PREFIX = "standby:"
-"""How the owner of a hold begins that a store made for another one."""
-
 
 def describe(tree: Tree, fileset: Fileset, snapshot: Snapshot, base: Snapshot | None = None) -> Description | None:
     """For the header of a stream of ``snapshot``; None for a root fileset of which there is nothing to tell."""
@@ -57,6 +54,6 @@ def holds_of(store: Store, snapshot: Snapshot) -> tuple[tuple[str, int], ...]:
     found = []
     for key, value in store.small.scan(*keys.hold_range(snapshot.id), HOLD_COUNT_MAX):
         owner, expires_ns = key[9:].decode(), int.from_bytes(value, "little")
-        if expires_ns > now_ns and not owner.startswith(STANDBY_PREFIX):
+        if expires_ns > now_ns and not owner.startswith(manage.STANDBY_PREFIX):
             found.append((owner, expires_ns))
     return tuple(found)

@@ -129,7 +129,9 @@ def _origin(value: object) -> Origin:
     unknown = value.keys() - set(Origin._fields)
     if unknown:
         names = ", ".join(sorted(unknown))[:100]
-        raise StreamTooNew(f"the stream says of its clone what this idemfs does not know ({names!r}): install a newer one")
+        raise StreamTooNew(
+            f"the stream says of its clone what this idemfs does not know ({names!r}): install a newer one"
+        )
     next_number = _number(value.get("next_number"), NUMBER_MASK)
     return Origin(_guid(value.get("fileset")), _guid(value.get("snapshot")), next_number)
 

@@ -15,12 +15,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from idemfs.errors import PeerError, SnapshotMissing
+from idemfs.format.role import Role
 from idemfs.format.tables import Snapshot
 from idemfs.ids import ROOT_FILESET, FilesetId, Guid
-from idemfs.replication import follow, holds, partial, plan
+from idemfs.replication import follow, holds, partial, plan, purges
 from idemfs.replication.apply import Reception, complete, find_origin
 from idemfs.replication.codec import StreamReader
-from idemfs.replication.describe import STANDBY_PREFIX, description_of
+from idemfs.replication.describe import description_of
 from idemfs.replication.description import Description
 from idemfs.replication.plan import Held, Plan, Side
 from idemfs.replication.records import Cursor
@@ -65,7 +66,7 @@ class Report(NamedTuple):
 
 def hold_owner(store_guid: Guid) -> str:
     """Who holds snapshots of a primary for the standby whose store has this guid."""
-    return f"{STANDBY_PREFIX}{store_guid.hex()}"
+    return f"{manage.STANDBY_PREFIX}{store_guid.hex()}"
 
 
 def side_of(tree: Tree, fileset: FilesetId = ROOT_FILESET) -> Side:
@@ -85,12 +86,12 @@ def replicate_into(source: Tree, target: Tree, progress: Progress | None = None)
 
     Raises ``PeerError`` when there is no way from one to the other, and what sending and receiving raise.
     """
+    _agree(source, target)
     root = _plan(source, target, ROOT_FILESET, ROOT_FILESET)
     with source.store.lock:
         wanted = {each.guid: description_of(source.store, each) for each in lines.own_filesets(source.store)}
         numbers = follow.numbers_of(source.store, wanted)
         gone = lines.gone(source.store)
-    follow.promote_clones(source, target)
     there = _make_missing(source, target, wanted, numbers)
     plans = [(ROOT_FILESET, ROOT_FILESET, root)]
     for guid, number in numbers.items():
@@ -106,10 +107,18 @@ def replicate_into(source: Tree, target: Tree, progress: Progress | None = None)
     return Report(root.common, tuple(transfers))
 
 
+def _agree(source: Tree, target: Tree) -> None:
+    """Before it is asked what both have: clones that rest on nothing any more, and purges."""
+    roots = {tree.store.catalog.filesets[ROOT_FILESET].guid for tree in (source, target)}
+    if len(roots) == 1 and target.role.role is Role.STANDBY:
+        follow.promote_clones(source, target)
+        purges.tell(source, target)
+
+
 def _from_origins(
     source: Tree, target: Tree, plans: list[tuple[FilesetId, FilesetId, Plan]]
 ) -> list[tuple[FilesetId, FilesetId, Plan]]:
-    """``plans`` in which clones of which nothing is there begin from their origins, where these are, or will be, there."""
+    """``plans``, in which clones of which nothing is there begin from their origins if these are there, or will be."""
     coming = {step.target.guid for _, _, made in plans for step in made.steps}
     found = []
     for number, there, made in plans:

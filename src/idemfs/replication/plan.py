@@ -23,7 +23,7 @@ class Held(NamedTuple):
 class Side(NamedTuple):
     """A store: its fileset's guid, its snapshots, oldest first, and on a standby the one that it received last.
 
-    ``origin``, on a primary: the snapshot that the fileset is a clone of, if the standby has that, or will have it by then.
+    ``origin``, on a primary: the snapshot that the fileset is a clone of, if the standby has it, or will have it then.
     """
 
     fileset: Guid

@@ -15,7 +15,7 @@ from __future__ import annotations
 import errno
 import os
 from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple, NoReturn
 
 from idemfs.errors import SnapshotError
@@ -28,8 +28,8 @@ from idemfs.format.inode import ABSENT, Inode
 from idemfs.format.tables import Snapshot
 from idemfs.ids import ROOT_NUMBER, FilesetId, Guid, Ino, Number, SnapshotId, make_ino, number_of
 from idemfs.limits import SCAN_COUNT, SECTOR_SIZE
-from idemfs.snapshots import audit, manage
-from idemfs.snapshots.audit import LISTED_COUNT_MAX, RECORD_SIZE_MAX, Purge
+from idemfs.snapshots import audit, manage, received
+from idemfs.snapshots.audit import LISTED_COUNT_MAX, RECORD_SIZE_MAX, REPLACED_SIZE_MAX, Purge
 from idemfs.snapshots.clones import refuse_if_clones_rest
 from idemfs.snapshots.diff import Name, names_of
 from idemfs.store.store import Store
@@ -62,8 +62,9 @@ def seen_by(active: Active, fileset: FilesetId, path: bytes) -> list[Snapshot]:
 
 
 def refuse_changing(store: Store, snapshot: Snapshot) -> None:
-    """Raises ``SnapshotHeld``, ``SnapshotLocked``."""
-    manage.refuse_if_held(store, snapshot)
+    """A hold for a standby is no obstacle: it is told what became of the snapshot. Raises ``SnapshotHeld``,
+    ``SnapshotLocked``."""
+    manage.refuse_if_held(store, snapshot, by_stores=False)
     refuse_if_clones_rest(store, snapshot)
 
 
@@ -71,8 +72,10 @@ def refuse_missing(path: bytes) -> NoReturn:
     raise FileNotFoundError(errno.ENOENT, "no snapshot has it", os.fsdecode(path))
 
 
-def purge(active: Active, wanted: Purge, path: bytes) -> Purge:
+def purge(active: Active, wanted: Purge, path: bytes, chosen: Collection[Snapshot] | None = None) -> Purge:
     """Remove ``path`` from all snapshots of the fileset; the record of it, which says what was done. Durable on return.
+
+    ``chosen``: from these alone.
 
     Raises ``SnapshotHeld``, ``SnapshotLocked`` before anything is changed, ``FileNotFoundError``, ``NoSpace``,
     ``CommitFailed``; what a failure leaves undone is done when the store is opened again.
@@ -82,6 +85,8 @@ def purge(active: Active, wanted: Purge, path: bytes) -> Purge:
         _settle(active)
         fileset = FilesetId(wanted.fileset)
         snapshots = seen_by(active, fileset, path)
+        if chosen is not None:
+            snapshots = [each for each in snapshots if each in chosen]
         if not snapshots:
             refuse_missing(path)
         if audit.under_way(store) is not None:
@@ -96,16 +101,14 @@ def purge(active: Active, wanted: Purge, path: bytes) -> Purge:
             snapshot_count=len(snapshots),
         )
         record = _cut(record)
-        store.admit(3 + len(snapshots), RECORD_SIZE_MAX + 300 * len(snapshots), frees=True)
-        audit.begin(store, record)
+        store.admit(4 + 2 * len(snapshots), RECORD_SIZE_MAX + (REPLACED_SIZE_MAX + 300) * len(snapshots), frees=True)
+        record = audit.begin(store, record, snapshots)
         for snapshot in snapshots:
             # Two contents never have one guid, also if this is interrupted.
-            snapshot.guid = Guid(store.clock.random_bytes(16))
-            store.catalog.changed(snapshot)
+            received.give_guid(store, snapshot, Guid(store.clock.random_bytes(16)))
         # crash: from here on the purge happens, now or when the store is opened again.
         store.commit()
-        _finish(active, record)
-        return record
+        return _finish(active, record)
 
 
 def resume(active: Active) -> None:
@@ -123,18 +126,23 @@ def _cut(record: Purge) -> Purge:
     return record
 
 
-def _finish(active: Active, record: Purge) -> None:
+def _finish(active: Active, record: Purge) -> Purge:
     store, fileset = active.store, FilesetId(record.fileset)
     if fileset in store.catalog.filesets:
         names = split(os.fsencode(record.path))
         for snapshot in store.catalog.all_snapshots(fileset):
+            if not audit.has_replaced(store, record, snapshot):
+                continue
             _settle(active)
             _Purging(active, snapshot).remove(names)
+            store.admit(1, REPLACED_SIZE_MAX, frees=True)
+            audit.note(store, record, snapshot)
     store.admit(3, RECORD_SIZE_MAX, frees=True)
-    audit.end(store, record)
+    record = audit.end(store, record)
     active.resolved.clear()
     # crash: the audit record and the end of the purge are of one group.
     store.commit()
+    return record
 
 
 def _settle(active: Active) -> None:

@@ -170,7 +170,9 @@ def test_a_pinned_origin_there_is_good_for_a_clone_that_comes_later() -> None:
 
 
 @pytest.mark.parametrize("is_reopened", [False, True])
-def test_a_transfer_that_stops_anywhere_goes_on_or_is_dropped(is_reopened: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_transfer_that_stops_anywhere_goes_on_or_is_dropped(
+    is_reopened: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(link, "Frames", _small_frames(monkeypatch))
     for after in range(1, 40):
         primary = furnished()
