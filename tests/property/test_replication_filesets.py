@@ -11,14 +11,16 @@ from random import Random
 
 import pytest
 
-from idemfs.errors import FilesetError, FilesetInUse, RoleError, SnapshotHeld
+from idemfs import FileSystem
+from idemfs.errors import FilesetError, FilesetInUse, PeerError, RoleError, SnapshotHeld
 from idemfs.failover import decisions
 from idemfs.format.role import Role
-from idemfs.format.tables import Fileset
+from idemfs.format.tables import Fileset, Snapshot
 from idemfs.ids import Guid, fileset_of
 from idemfs.replication.describe import description_of
 from idemfs.replication.link import replicate_into
-from idemfs.snapshots import delete, lines, manage, received
+from idemfs.snapshots import delete, lines, manage, purge, received
+from idemfs.snapshots.audit import Purge
 from idemfs.testing.builders import make_file, reopened
 from idemfs.vfs.tree import Tree
 from tests.sim.scenes import assert_sound
@@ -33,6 +35,7 @@ class Life:
         self.rng = Random(seed)
         self.two = Two()
         self.count = 0
+        self.purged = 0
 
     @property
     def tree(self) -> Tree:
@@ -100,6 +103,40 @@ class Life:
             with suppress(SnapshotHeld):
                 delete.delete(tree.active, self.rng.choice(chosen))
 
+    def purge(self) -> None:
+        """From all snapshots that have it, and sometimes from the active state."""
+        fileset = self.rng.choice(self.shown())
+        snapshots = self.tree.store.catalog.snapshots(fileset.number)
+        names = self.files(self.rng.choice(snapshots)) if snapshots else []
+        if not names:
+            return
+        name = self.rng.choice(names)
+        wanted = Purge(self.tree.store.clock.now_ns(), fileset.number, "", name.decode(), 0, "", "", False, (), 0, (), 0)
+        with suppress(SnapshotHeld):
+            purge.purge(self.tree.active, wanted, name)
+            self.tree.moves += 1
+            self.purged += 1
+            if self.rng.random() < 0.5:
+                with suppress(FileNotFoundError):
+                    self.tree.unlink(root_of(fileset), name)
+
+    def files(self, snapshot: Snapshot) -> list[bytes]:
+        reader = self.tree.snapshot_reader(snapshot)
+        return [name for name, _, kind in reader.all_entries(reader.root) if kind == stat.S_IFREG >> 12]
+
+    def write_snapshot(self) -> None:
+        fileset = self.rng.choice(self.shown())
+        snapshots = self.tree.store.catalog.snapshots(fileset.number)
+        if snapshots:
+            chosen = self.rng.choice(snapshots)
+            where = f"{fileset.name}@{chosen.name}" if fileset.number else chosen.name
+            with suppress(SnapshotHeld):
+                if self.rng.random() < 0.7:
+                    with FileSystem(self.tree).snapshots.write(where) as writer:
+                        writer.write_bytes(f"/{self.name()}", self.rng.randbytes(9000))
+                else:
+                    FileSystem(self.tree).snapshots.refresh(where)
+
     def remove(self) -> None:
         root = root_of(self.rng.choice(self.shown()))
         names = [name for name, _, kind in self.tree.reader.all_entries(root) if kind == stat.S_IFREG >> 12]
@@ -142,7 +179,13 @@ class Life:
     # -- commands ----------------------------------------------------------------------------------
 
     def replicate(self) -> None:
-        self.two.replicate(self.tree)
+        try:
+            self.two.replicate(self.tree)
+        except PeerError as error:
+            # What was primary before keeps what somebody held there, and nobody else knows of.
+            assert "is held by user" in str(error)
+            self.release_there()
+            self.two.replicate(self.tree)
         self.compare()
         self.compare_holds()
 
@@ -156,6 +199,7 @@ class Life:
             if not left:
                 raise Stopped
 
+        self.release_there()
         with suppress(Stopped):
             replicate_into(self.tree, self.standby, progress)
         if self.rng.random() < 0.5:
@@ -164,17 +208,32 @@ class Life:
         assert {path[:1] for path in seen(self.standby)} <= {b"/"}
         assert_sound(self.standby)
 
+    def release_there(self) -> None:
+        for fileset in self.standby.store.catalog.listed_filesets():
+            for snapshot in self.standby.store.catalog.snapshots(fileset.number):
+                manage.release(self.standby.store, snapshot, "user")
+        self.standby.store.commit()
+
     def switchover(self) -> None:
         primary = self.tree
+        self.release_there()
         self.two.switchover(primary)
         assert self.tree is not primary
         self.compare()
 
     def failover(self) -> None:
         lost, taking_over = self.tree, self.standby
+        self.release_there()
         self.two.run(decisions.failover(*self.two.stage(taking_over).facts()), taking_over)
         self.write()
-        self.two.failback(lost)
+        try:
+            self.two.failback(lost)
+        except PeerError as error:
+            # It purged what the new primary has made clones of.
+            assert "clones rest on" in str(error)
+            for clone in [self.tree.store.catalog.filesets[number] for number in self.tree.store.catalog.clones]:
+                self.tree.promote_fileset(clone)
+            self.two.failback(lost)
         self.compare()
 
     def compare(self) -> None:
@@ -207,6 +266,7 @@ class Life:
 USERS = (
     *(Life.make, Life.write, Life.write, Life.write, Life.remove, Life.rename, Life.move, Life.limit, Life.delete),
     *(Life.take, Life.take, Life.hold, Life.clone, Life.overwrite, Life.overwrite, Life.promote, Life.delete_snapshot),
+    *(Life.purge, Life.purge, Life.write_snapshot),
 )
 COMMANDS = (Life.replicate, Life.stop, Life.stop, Life.switchover, Life.failover)
 

@@ -285,7 +285,10 @@ def failback(me: Side, peers: Sequence[Peer]) -> Decision:
             return Refusal(error=PeerError(bring))
         steps += [step for step in bring if not isinstance(step, Send)]
     else:
-        steps += _give_up(me, primary, commons, purging)
+        giving_up = _give_up(me, primary, commons)
+        # When it writes no more, so that its active state goes along.
+        at = sum(isinstance(step, Tell) for step in giving_up)
+        steps += [*giving_up[:at], *purging, *giving_up[at:]]
         risks = _diverged(me, commons)
     steps += [TakeSnapshot(store=primary.guid), Send(source=primary.guid, target=me.guid)]
     return Plan(
@@ -298,13 +301,11 @@ def failback(me: Side, peers: Sequence[Peer]) -> Decision:
     )
 
 
-def _give_up(me: Side, primary: Side, commons: Mapping[Guid, Held], purging: Sequence[Step]) -> list[Step]:
+def _give_up(me: Side, primary: Side, commons: Mapping[Guid, Held]) -> list[Step]:
     """From an old primary, whatever it wrote, to a standby at the common snapshots."""
     steps: list[Step] = []
     if me.is_primary or me.role.seen_epoch < primary.role.epoch:
         steps.append(Tell(store=me.guid, epoch=primary.role.epoch))
-    # When it writes no more, so that its active state goes along.
-    steps += purging
     if not me.is_kept:
         steps.append(TakeSnapshot(store=me.guid, name=f"diverged-{me.role.epoch}"))
     for part in me.parts:

@@ -15,7 +15,6 @@ Threads: the two stores' locks are never held together.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable
 from typing import NamedTuple
 
 from idemfs.errors import PeerError, SnapshotError
@@ -24,10 +23,10 @@ from idemfs.format.tables import COMPLETE, PINNED, Fileset, Snapshot
 from idemfs.ids import FilesetId, Guid
 from idemfs.replication import follow, holds, partial
 from idemfs.replication.apply import drop_partial
-from idemfs.replication.holds import NOTHING, Protection
+from idemfs.replication.holds import NOTHING
 from idemfs.replication.partial import Partial
 from idemfs.replication.records import START
-from idemfs.snapshots import audit, lines, purge, received
+from idemfs.snapshots import audit, clones, lines, promote, purge, received
 from idemfs.snapshots.audit import REPLACED_SIZE_MAX, Purge
 from idemfs.store.store import Store
 from idemfs.vfs.tree import Tree
@@ -39,7 +38,6 @@ class _Told(NamedTuple):
     fileset: Guid
     purge: Purge
     present: set[bytes]
-    kept: dict[Guid, Protection]
 
 
 def purges_of(store: Store, fileset: FilesetId) -> list[Purge]:
@@ -60,7 +58,7 @@ def tell(source: Tree, target: Tree) -> None:
                 _adopt(target.store, fileset, told.purge)
 
 
-def _told_by(store: Store) -> Iterable[_Told]:
+def _told_by(store: Store) -> list[_Told]:
     with store.lock:
         own = {each.number: each for each in lines.own_filesets(store)}
         ended = [each for each in audit.purges(store) if each.fileset in own]
@@ -68,9 +66,8 @@ def _told_by(store: Store) -> Iterable[_Told]:
         for each in ended:
             fileset = own[FilesetId(each.fileset)]
             present: set[bytes] = {snapshot.guid for snapshot in store.catalog.snapshots(fileset.number)}
-            found.append((Guid(fileset.guid), each, present, fileset.number))
-    for guid, each, present, number in found:
-        yield _Told(guid, each, present, holds.protections(store, [number]))
+            found.append(_Told(Guid(fileset.guid), each, present))
+        return found
 
 
 def _known(store: Store, fileset: Fileset) -> dict[bytes, Snapshot]:
@@ -85,15 +82,17 @@ def _known(store: Store, fileset: Fileset) -> dict[bytes, Snapshot]:
 def _carry_out(tree: Tree, fileset: Fileset, told: _Told) -> None:
     store = tree.store
     known = _known(store, fileset)
-    became = {bytes.fromhex(each.old_guid): bytes.fromhex(each.new_guid) for each in told.purge.replaced}
-    named = [known[guid] for guid in became if guid in known]
+    guids = [bytes.fromhex(each.old_guid) for each in told.purge.replaced]
+    named = [known[guid] for guid in guids if guid in known]
     if not named:
         return
     if partial.get(store, fileset.number) is not None:
         drop_partial(tree, fileset.number)
     for snapshot in named:
-        # What its primary holds or has locked no more is not held here either.
-        holds.protect(store, snapshot, told.kept.get(Guid(became[snapshot.guid]), NOTHING))
+        # What came with holds of the other store's users, which let it be purged. Those that they have now come anew.
+        holds.protect(store, snapshot, NOTHING)
+        if tree.role.role is not Role.PRIMARY:
+            _free_of_clones(tree, snapshot)
     # crash: nothing relies on it; it brings the digest up to date.
     store.commit()
     chosen = [*named, *_others(tree, fileset, told, named)]
@@ -117,6 +116,15 @@ def _carry_out(tree: Tree, fileset: Fileset, told: _Told) -> None:
         if follows and audit.under_way(store) is None:
             drop_partial(tree, fileset.number)
         tree.moves += 1
+
+
+def _free_of_clones(tree: Tree, snapshot: Snapshot) -> None:
+    """On the other store no clone rests on it: what does here was deleted there, is half received, or is kept here."""
+    for clone in clones.clones_of(tree.store, snapshot):
+        if tree.store.catalog.snapshots(clone.number):
+            promote.promote(tree.active, clone)
+        else:
+            drop_partial(tree, clone.number)
 
 
 def _others(tree: Tree, fileset: Fileset, told: _Told, named: list[Snapshot]) -> list[Snapshot]:

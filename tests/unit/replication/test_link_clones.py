@@ -7,7 +7,7 @@ import pytest
 from idemfs.errors import StreamRefused
 from idemfs.format.tables import PINNED, RESTING, Fileset, Snapshot
 from idemfs.ids import ROOT_FILESET, Guid
-from idemfs.replication import apply, link, partial
+from idemfs.replication import apply, partial
 from idemfs.replication.apply import drop_partials, receive
 from idemfs.replication.codec import StreamReader
 from idemfs.replication.link import Report, replicate_into
@@ -173,7 +173,7 @@ def test_a_pinned_origin_there_is_good_for_a_clone_that_comes_later() -> None:
 def test_a_transfer_that_stops_anywhere_goes_on_or_is_dropped(
     is_reopened: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(link, "Frames", _small_frames(monkeypatch))
+    _small_frames(monkeypatch)
     for after in range(1, 40):
         primary = furnished()
         standby = standby_of(primary)
@@ -212,11 +212,10 @@ def test_a_transfer_that_stops_anywhere_goes_on_or_is_dropped(
     assert after > 5
 
 
-def _small_frames(monkeypatch: pytest.MonkeyPatch) -> type[link.Frames]:
+def _small_frames(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("idemfs.replication.difference._GROUP_RECORD_COUNT_MAX", 2)
     monkeypatch.setattr("idemfs.replication.codec.STREAM_BATCH_BYTES", 300)
     monkeypatch.setattr("idemfs.replication.applier._STEP_RECORD_COUNT", 2)
-    return link.Frames
 
 
 def test_promoted_on_the_primary_it_is_promoted_on_the_standby_and_the_origin_can_go() -> None:
