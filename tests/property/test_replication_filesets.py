@@ -111,7 +111,9 @@ class Life:
         if not names:
             return
         name = self.rng.choice(names)
-        wanted = Purge(self.tree.store.clock.now_ns(), fileset.number, "", name.decode(), 0, "", "", False, (), 0, (), 0)
+        wanted = Purge(
+            self.tree.store.clock.now_ns(), fileset.number, "", name.decode(), 0, "", "", False, (), 0, (), 0
+        )
         with suppress(SnapshotHeld):
             purge.purge(self.tree.active, wanted, name)
             self.tree.moves += 1

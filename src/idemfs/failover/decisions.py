@@ -306,6 +306,9 @@ def _give_up(me: Side, primary: Side, commons: Mapping[Guid, Held]) -> list[Step
     steps: list[Step] = []
     if me.is_primary or me.role.seen_epoch < primary.role.epoch:
         steps.append(Tell(store=me.guid, epoch=primary.role.epoch))
+    if me.half_received:
+        # It was going back to what a purge had left, when it was interrupted.
+        steps.append(DropPartial(store=me.guid))
     if not me.is_kept:
         steps.append(TakeSnapshot(store=me.guid, name=f"diverged-{me.role.epoch}"))
     for part in me.parts:
@@ -401,6 +404,7 @@ def _finish_switchover(me: Side, peers: Sequence[Peer]) -> Decision:
     primary = acting_primary(me, peers)
     if primary is not None:
         commons: dict[Guid, Held] = {}
+        drop = [DropPartial(store=me.guid)] if me.half_received else []
         me, purging = told(primary, me)
         for theirs, ours in pairs(primary, me):
             common = common_snapshot(theirs, ours)
@@ -411,7 +415,9 @@ def _finish_switchover(me: Side, peers: Sequence[Peer]) -> Decision:
             return Refusal(error=_run_failback(me, primary.role.epoch))
         step = _demote(me, primary.role.epoch, commons)
         held = commons[me.fileset]
-        return Plan(command="switchover", source=me.path, target=primary.path, common=held, steps=(*purging, step))
+        return Plan(
+            command="switchover", source=me.path, target=primary.path, common=held, steps=(*purging, *drop, step)
+        )
     if me.frozen is None:
         return Refusal(error=_run_failback(me, me.role.seen_epoch))
     target = next((peer for peer in peers if peer.guid == me.frozen.peer), None)

@@ -12,6 +12,7 @@ from idemfs.failover import records
 from idemfs.failover.facts import Held, Part, Purged, Side
 from idemfs.format.tables import Fileset, Snapshot
 from idemfs.ids import Guid
+from idemfs.replication import partial
 from idemfs.replication.apply import is_half_received
 from idemfs.replication.purges import purges_of
 from idemfs.snapshots import bring_back, lines, received
@@ -45,6 +46,10 @@ def observe(tree: Tree, path: str) -> Side:
 def _part(store: Store, fileset: Fileset) -> Part:
     base = received.base(store, fileset.number)
     pending = bring_back.pending(store)
+    half = partial.get(store, fileset.number)
+    if half is not None and half.is_dropping and base is not None:
+        # What is being undone is as good as undone.
+        pending = base
     return Part(
         fileset=fileset.guid,
         name=fileset.name if fileset.number else "",
