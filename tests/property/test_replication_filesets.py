@@ -1,5 +1,6 @@
-"""Random lives of a pair of stores with filesets: made, renamed, moved, limited, deleted, written to, while transfers
-stop anywhere and roles are exchanged. Whenever a transfer came to its end, the standby is what its primary is.
+"""Random lives of a pair of stores with filesets: made, cloned, promoted, renamed, moved, limited, deleted, written to,
+while transfers stop anywhere and roles are exchanged. Whenever a transfer came to its end, the standby is what its
+primary is.
 """
 
 from __future__ import annotations
@@ -10,14 +11,16 @@ from random import Random
 
 import pytest
 
-from idemfs.errors import FilesetError, FilesetInUse, RoleError
+from idemfs import FileSystem
+from idemfs.errors import FilesetError, FilesetInUse, PeerError, RoleError, SnapshotHeld
 from idemfs.failover import decisions
 from idemfs.format.role import Role
-from idemfs.format.tables import Fileset
+from idemfs.format.tables import Fileset, Snapshot
 from idemfs.ids import Guid, fileset_of
 from idemfs.replication.describe import description_of
 from idemfs.replication.link import replicate_into
-from idemfs.snapshots import lines, manage
+from idemfs.snapshots import delete, lines, manage, purge, received
+from idemfs.snapshots.audit import Purge
 from idemfs.testing.builders import make_file, reopened
 from idemfs.vfs.tree import Tree
 from tests.sim.scenes import assert_sound
@@ -32,6 +35,7 @@ class Life:
         self.rng = Random(seed)
         self.two = Two()
         self.count = 0
+        self.purged = 0
 
     @property
     def tree(self) -> Tree:
@@ -66,6 +70,74 @@ class Life:
     def write(self) -> None:
         root = root_of(self.rng.choice(self.shown()))
         make_file(self.tree, root, self.name().encode(), self.rng.randbytes(self.rng.choice((10, 9000, 40_000))))
+
+    def overwrite(self) -> None:
+        """Some of a file, or all past a point, becomes something else."""
+        root = root_of(self.rng.choice(self.shown()))
+        names = [name for name, _, kind in self.tree.reader.all_entries(root) if kind == stat.S_IFREG >> 12]
+        if names:
+            ino = self.tree.reader.lookup(root, self.rng.choice(names))
+            size = self.tree.reader.inode(ino).size
+            if self.rng.random() < 0.5:
+                self.tree.write(ino, self.rng.randint(0, size), self.rng.randbytes(self.rng.choice((10, 9000))))
+            else:
+                self.tree.truncate(ino, self.rng.randint(0, size + 5000))
+
+    def clone(self) -> None:
+        snapshots = self.tree.store.catalog.snapshots(self.rng.choice(self.shown()).number)
+        if snapshots:
+            name, parent = self.name(), root_of(self.rng.choice(self.shown()))
+            self.tree.clone_snapshot(self.rng.choice(snapshots), parent, name.encode(), name, 0, 0)
+
+    def promote(self) -> None:
+        with suppress(FilesetError):
+            self.tree.promote_fileset(self.rng.choice(self.shown()))
+
+    def delete_snapshot(self) -> None:
+        """On either store, which have each their own schedule."""
+        tree = self.rng.choice((self.tree, self.standby))
+        snapshots = tree.store.catalog.snapshots(self.rng.choice(tree.store.catalog.listed_filesets()).number)
+        bases = [received.base(tree.store, each.number) for each in tree.store.catalog.listed_filesets()]
+        chosen = [each for each in snapshots if tree is self.tree or each not in bases]
+        if chosen:
+            with suppress(SnapshotHeld):
+                delete.delete(tree.active, self.rng.choice(chosen))
+
+    def purge(self) -> None:
+        """From all snapshots that have it, and sometimes from the active state."""
+        fileset = self.rng.choice(self.shown())
+        snapshots = self.tree.store.catalog.snapshots(fileset.number)
+        names = self.files(self.rng.choice(snapshots)) if snapshots else []
+        if not names:
+            return
+        name = self.rng.choice(names)
+        wanted = Purge(
+            self.tree.store.clock.now_ns(), fileset.number, "", name.decode(), 0, "", "", False, (), 0, (), 0
+        )
+        with suppress(SnapshotHeld):
+            purge.purge(self.tree.active, wanted, name)
+            self.tree.moves += 1
+            self.purged += 1
+            if self.rng.random() < 0.5:
+                with suppress(FileNotFoundError):
+                    self.tree.unlink(root_of(fileset), name)
+
+    def files(self, snapshot: Snapshot) -> list[bytes]:
+        reader = self.tree.snapshot_reader(snapshot)
+        return [name for name, _, kind in reader.all_entries(reader.root) if kind == stat.S_IFREG >> 12]
+
+    def write_snapshot(self) -> None:
+        fileset = self.rng.choice(self.shown())
+        snapshots = self.tree.store.catalog.snapshots(fileset.number)
+        if snapshots:
+            chosen = self.rng.choice(snapshots)
+            where = f"{fileset.name}@{chosen.name}" if fileset.number else chosen.name
+            with suppress(SnapshotHeld):
+                if self.rng.random() < 0.7:
+                    with FileSystem(self.tree).snapshots.write(where) as writer:
+                        writer.write_bytes(f"/{self.name()}", self.rng.randbytes(9000))
+                else:
+                    FileSystem(self.tree).snapshots.refresh(where)
 
     def remove(self) -> None:
         root = root_of(self.rng.choice(self.shown()))
@@ -109,7 +181,13 @@ class Life:
     # -- commands ----------------------------------------------------------------------------------
 
     def replicate(self) -> None:
-        self.two.replicate(self.tree)
+        try:
+            self.two.replicate(self.tree)
+        except PeerError as error:
+            # What was primary before keeps what somebody held there, and nobody else knows of.
+            assert "is held by user" in str(error)
+            self.release_there()
+            self.two.replicate(self.tree)
         self.compare()
         self.compare_holds()
 
@@ -123,6 +201,7 @@ class Life:
             if not left:
                 raise Stopped
 
+        self.release_there()
         with suppress(Stopped):
             replicate_into(self.tree, self.standby, progress)
         if self.rng.random() < 0.5:
@@ -131,17 +210,32 @@ class Life:
         assert {path[:1] for path in seen(self.standby)} <= {b"/"}
         assert_sound(self.standby)
 
+    def release_there(self) -> None:
+        for fileset in self.standby.store.catalog.listed_filesets():
+            for snapshot in self.standby.store.catalog.snapshots(fileset.number):
+                manage.release(self.standby.store, snapshot, "user")
+        self.standby.store.commit()
+
     def switchover(self) -> None:
         primary = self.tree
+        self.release_there()
         self.two.switchover(primary)
         assert self.tree is not primary
         self.compare()
 
     def failover(self) -> None:
         lost, taking_over = self.tree, self.standby
+        self.release_there()
         self.two.run(decisions.failover(*self.two.stage(taking_over).facts()), taking_over)
         self.write()
-        self.two.failback(lost)
+        try:
+            self.two.failback(lost)
+        except PeerError as error:
+            # It purged what the new primary has made clones of.
+            assert "clones rest on" in str(error)
+            for clone in [self.tree.store.catalog.filesets[number] for number in self.tree.store.catalog.clones]:
+                self.tree.promote_fileset(clone)
+            self.two.failback(lost)
         self.compare()
 
     def compare(self) -> None:
@@ -173,7 +267,8 @@ class Life:
 
 USERS = (
     *(Life.make, Life.write, Life.write, Life.write, Life.remove, Life.rename, Life.move, Life.limit, Life.delete),
-    *(Life.take, Life.take, Life.hold),
+    *(Life.take, Life.take, Life.hold, Life.clone, Life.overwrite, Life.overwrite, Life.promote, Life.delete_snapshot),
+    *(Life.purge, Life.purge, Life.write_snapshot),
 )
 COMMANDS = (Life.replicate, Life.stop, Life.stop, Life.switchover, Life.failover)
 

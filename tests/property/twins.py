@@ -77,6 +77,12 @@ class Twins:
         assert rests == bool(clones.clones_of(store, snapshot)), f"who rests on {twin}@{name}"
         return not rests and not manage.holders(store, snapshot)
 
+    def may_purge(self, twin: Twin, name: str) -> bool:
+        """Whether something may be purged from a snapshot: also from what a standby starts from."""
+        store, snapshot = self.fs.tree.store, self.record(twin, name)
+        owners = [owner for owner in manage.holders(store, snapshot) if not owner.startswith("standby:")]
+        return not owners and not clones.clones_of(store, snapshot)
+
     def has_filesets(self, twin: Twin) -> bool:
         return any(other.path and other.path.startswith(f"{twin.path}/") for other in self.twins)
 

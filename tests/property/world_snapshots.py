@@ -182,7 +182,7 @@ class SnapshotSteps(Twins):
         touched = [each for each, state in twin.snapshots.items() if path in state]
         snapshots, active = self.fs.filesets[twin.name].snapshots, self.rng.random() < 0.5
         pinned = self.pinned_having(twin, path)
-        if pinned or not all(self.may_change(twin, each) for each in touched):
+        if pinned or not all(self.may_purge(twin, each) for each in touched):
             with pytest.raises(SnapshotHeld):
                 snapshots.purge(path, active=active)
             return

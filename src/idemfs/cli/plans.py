@@ -123,6 +123,8 @@ def describe(step: Step, stage: Stage) -> str:
             return f"take snapshot {name or 'auto-TIME'} of {path(store)}, if no snapshot has its present state"
         case facts.Send(source=source, target=target):
             return f"send to {path(target)} every snapshot of {path(source)} that it lacks"
+        case facts.TellPurges(source=source, target=target):
+            return f"purge from snapshots of {path(target)} what was purged from those of {path(source)}"
         case facts.DropPartial(store=store):
             return f"drop what {path(store)} has half received"
         case facts.GoBack(store=store, snapshot=snapshot):
@@ -162,6 +164,8 @@ def _told(done: Done, stage: Stage, command: str) -> str | None:
             what = counted(len(done.report.transfers), "snapshot")
             size = format_size(done.report.bytes)
             return f"{path(source)} -> {path(target)}: {what}, {size} sent in {done.seconds:.1f} s"
+        case facts.TellPurges(source=source, target=target):
+            return f"{path(target)}: purged what {path(source)} had purged, in {done.seconds:.1f} s"
         case facts.DropPartial(store=store):
             return f"{path(store)}: dropped what was half received, in {done.seconds:.1f} s"
         case facts.GoBack(store=store, snapshot=snapshot):

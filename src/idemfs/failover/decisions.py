@@ -34,6 +34,7 @@ from idemfs.failover.facts import (
     Tell,
     Unreachable,
 )
+from idemfs.failover.purged import told
 from idemfs.ids import Guid
 
 _KEPT = "is kept there in snapshots, and not sent"
@@ -121,7 +122,7 @@ def replicate(me: Side, peers: Sequence[Peer]) -> Decision:
         command="replicate",
         source=me.path,
         target=", ".join(peer.path for peer in standbys),
-        common=common_snapshot(me, standbys[0]) if len(standbys) == 1 else None,
+        common=common_snapshot(me, told(me, standbys[0])[0]) if len(standbys) == 1 else None,
         steps=(*steps, *([TakeSnapshot(store=me.guid), *sends] if sends else ())),
         then=PeerError("; ".join(left_out)) if left_out else None,
     )
@@ -133,6 +134,8 @@ def _bring_up(source: Side, target: Side) -> list[Step] | str:
     back: list[Step] = []
     if target.role.seen_epoch < source.role.epoch:
         steps.append(Tell(store=target.guid, epoch=source.role.epoch))
+    target, purging = told(source, target)
+    steps += purging
     for ours, theirs in pairs(source, target):
         common = common_snapshot(ours, theirs)
         if common is None and theirs.snapshots:
@@ -215,7 +218,7 @@ def _fenced_may_not(me: Side, peers: Sequence[Peer]) -> Refusal | None:
 
 def _left_behind(old: Side, new: Side) -> list[Risk]:
     """What another store has, and the one that takes over has not."""
-    there = {part.fileset: part for part in new.parts}
+    there = {part.fileset: part for part in told(old, new)[0].parts}
     risks = []
     for part in old.parts:
         common = common_snapshot(part, there[part.fileset]) if part.fileset in there else None
@@ -258,6 +261,10 @@ def failback(me: Side, peers: Sequence[Peer]) -> Decision:
     refusal = _unknown(me, [primary])
     if refusal:
         return refusal
+    # What was purged here, and never told, is purged there, too: from the snapshots that both have, and no others.
+    found_here = me
+    primary, purging_there = told(me, primary, is_writing=True)
+    me, purging = told(primary, me)
     commons: dict[Guid, Held] = {}
     for theirs, ours in pairs(primary, me):
         found = common_snapshot(theirs, ours)
@@ -270,15 +277,18 @@ def failback(me: Side, peers: Sequence[Peer]) -> Decision:
                     "standby; copy out of it what is needed, and add a new standby"
                 )
             )
-    steps: list[Step] = []
+    steps: list[Step] = [*purging_there]
     risks: list[Risk] = []
     if me.is_standby:
-        bring = _bring_up(primary, me)
+        bring = _bring_up(primary, found_here)
         if isinstance(bring, str):
             return Refusal(error=PeerError(bring))
         steps += [step for step in bring if not isinstance(step, Send)]
     else:
-        steps += _give_up(me, primary, commons)
+        giving_up = _give_up(me, primary, commons)
+        # When it writes no more, so that its active state goes along.
+        at = sum(isinstance(step, Tell) for step in giving_up)
+        steps += [*giving_up[:at], *purging, *giving_up[at:]]
         risks = _diverged(me, commons)
     steps += [TakeSnapshot(store=primary.guid), Send(source=primary.guid, target=me.guid)]
     return Plan(
@@ -296,6 +306,9 @@ def _give_up(me: Side, primary: Side, commons: Mapping[Guid, Held]) -> list[Step
     steps: list[Step] = []
     if me.is_primary or me.role.seen_epoch < primary.role.epoch:
         steps.append(Tell(store=me.guid, epoch=primary.role.epoch))
+    if me.half_received:
+        # It was going back to what a purge had left, when it was interrupted.
+        steps.append(DropPartial(store=me.guid))
     if not me.is_kept:
         steps.append(TakeSnapshot(store=me.guid, name=f"diverged-{me.role.epoch}"))
     for part in me.parts:
@@ -370,7 +383,7 @@ def switchover(me: Side, peers: Sequence[Peer], to: Guid | None = None) -> Decis
         command="switchover",
         source=me.path,
         target=chosen.path,
-        common=common_snapshot(me, chosen),
+        common=common_snapshot(me, told(me, chosen)[0]),
         steps=(*steps, *_exchange(me, chosen, epoch)),
         notes=tuple(f"{peer.path} is not reachable ({peer.reason})" for peer in unreachable(peers)),
     )
@@ -391,6 +404,8 @@ def _finish_switchover(me: Side, peers: Sequence[Peer]) -> Decision:
     primary = acting_primary(me, peers)
     if primary is not None:
         commons: dict[Guid, Held] = {}
+        drop = [DropPartial(store=me.guid)] if me.half_received else []
+        me, purging = told(primary, me)
         for theirs, ours in pairs(primary, me):
             common = common_snapshot(theirs, ours)
             if common is None or common.digest != ours.digest or newer(ours, common):
@@ -400,7 +415,9 @@ def _finish_switchover(me: Side, peers: Sequence[Peer]) -> Decision:
             return Refusal(error=_run_failback(me, primary.role.epoch))
         step = _demote(me, primary.role.epoch, commons)
         held = commons[me.fileset]
-        return Plan(command="switchover", source=me.path, target=primary.path, common=held, steps=(step,))
+        return Plan(
+            command="switchover", source=me.path, target=primary.path, common=held, steps=(*purging, *drop, step)
+        )
     if me.frozen is None:
         return Refusal(error=_run_failback(me, me.role.seen_epoch))
     target = next((peer for peer in peers if peer.guid == me.frozen.peer), None)

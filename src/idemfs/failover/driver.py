@@ -29,13 +29,14 @@ from idemfs.failover.facts import (
     Step,
     TakeSnapshot,
     Tell,
+    TellPurges,
 )
 from idemfs.failover.stage import Stage, guid_of
 from idemfs.format import role
 from idemfs.format.role import Role, RoleRecord
 from idemfs.format.tables import Fileset, Snapshot
 from idemfs.ids import FilesetId, Guid, Ino
-from idemfs.replication import follow, link
+from idemfs.replication import follow, link, purges
 from idemfs.replication.apply import drop_partials
 from idemfs.snapshots import automatic, bring_back, lines, manage, received
 from idemfs.store.store import Store
@@ -76,6 +77,8 @@ def _do(step: Step, stage: Stage, progress: link.Progress | None) -> tuple[Snaps
             return take_snapshot(stage.tree(guid), name), None
         case Send(source=source, target=target):
             return None, link.replicate_into(stage.tree(source), stage.tree(target), progress)
+        case TellPurges(source=source, target=target):
+            purges.tell(stage.tree(source), stage.tree(target))
         case DropPartial(store=guid):
             drop_partials(stage.tree(guid))
         case GoBack(store=guid, snapshot=snapshot):

@@ -27,6 +27,15 @@ class Held:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Purged:
+    """What a snapshot was called before something was purged from it, what it is called since, and its digest then."""
+
+    old: Guid
+    new: Guid
+    digest: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Part:
     """One fileset of a side: ``digest`` is that of its active state, ``base`` what a standby received of it last."""
 
@@ -36,6 +45,8 @@ class Part:
     snapshots: tuple[Held, ...] = ()
     digest: int = 0
     base: Guid | None = None
+    purged: tuple[Purged, ...] = ()
+    """In the order in which it was."""
 
     @property
     def newest(self) -> Held | None:
@@ -62,7 +73,7 @@ class Frozen:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Side:
-    """One store as found. ``fileset``, ``snapshots``, ``digest`` and ``base`` are those of its root fileset;
+    """One store as found. ``fileset``, ``snapshots``, ``digest``, ``base``, ``purged`` are those of its root fileset;
     ``others`` are the other filesets of its line. ``half_received``: of any of them.
 
     ``members``: the stores that know each other, this one too, in an order that is the same on each.
@@ -76,6 +87,7 @@ class Side:
     snapshots: tuple[Held, ...] = ()
     digest: int = 0
     base: Guid | None = None
+    purged: tuple[Purged, ...] = ()
     half_received: bool = False
     frozen: Frozen | None = None
     others: tuple[Part, ...] = ()
@@ -83,7 +95,9 @@ class Side:
     @property
     def parts(self) -> tuple[Part, ...]:
         """Its filesets, the root fileset first."""
-        root = Part(fileset=self.fileset, snapshots=self.snapshots, digest=self.digest, base=self.base)
+        root = Part(
+            fileset=self.fileset, snapshots=self.snapshots, digest=self.digest, base=self.base, purged=self.purged
+        )
         return root, *self.others
 
     @property
@@ -165,6 +179,14 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class TellPurges:
+    """``target`` purges what ``source`` has purged, from the snapshots that both had."""
+
+    source: Guid
+    target: Guid
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class DropPartial:
     """Drop what is half received of any fileset."""
 
@@ -219,7 +241,7 @@ class Introduce:
     store: Guid
 
 
-Step: TypeAlias = Tell | Introduce | TakeSnapshot | Send | DropPartial | GoBack | Freeze | Promote | Demote
+Step: TypeAlias = Tell | Introduce | TakeSnapshot | TellPurges | Send | DropPartial | GoBack | Freeze | Promote | Demote
 
 
 # -- plans ---------------------------------------------------------------------------------------------

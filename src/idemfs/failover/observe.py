@@ -9,9 +9,12 @@ Threads: takes the store's lock.
 from __future__ import annotations
 
 from idemfs.failover import records
-from idemfs.failover.facts import Held, Part, Side
+from idemfs.failover.facts import Held, Part, Purged, Side
 from idemfs.format.tables import Fileset, Snapshot
+from idemfs.ids import Guid
+from idemfs.replication import partial
 from idemfs.replication.apply import is_half_received
+from idemfs.replication.purges import purges_of
 from idemfs.snapshots import bring_back, lines, received
 from idemfs.store.store import Store
 from idemfs.vfs.tree import Tree
@@ -33,6 +36,7 @@ def observe(tree: Tree, path: str) -> Side:
             snapshots=root.snapshots,
             digest=root.digest,
             base=root.base,
+            purged=root.purged,
             half_received=is_half_received(store),
             frozen=records.unpack_frozen(store.small.get(records.FROZEN)),
             others=tuple(others),
@@ -42,12 +46,25 @@ def observe(tree: Tree, path: str) -> Side:
 def _part(store: Store, fileset: Fileset) -> Part:
     base = received.base(store, fileset.number)
     pending = bring_back.pending(store)
+    half = partial.get(store, fileset.number)
+    if half is not None and half.is_dropping and base is not None:
+        # What is being undone is as good as undone.
+        pending = base
     return Part(
         fileset=fileset.guid,
         name=fileset.name if fileset.number else "",
         snapshots=tuple(held(snapshot) for snapshot in store.catalog.snapshots(fileset.number)),
         digest=pending.digest if pending and pending.fileset == fileset.number else fileset.digest,
         base=base.guid if base else None,
+        purged=tuple(
+            Purged(
+                old=Guid(bytes.fromhex(each.old_guid)),
+                new=Guid(bytes.fromhex(each.new_guid)),
+                digest=int(each.digest, 16),
+            )
+            for purge in purges_of(store, fileset.number)
+            for each in purge.replaced
+        ),
     )
 
 

@@ -16,7 +16,7 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from idemfs.errors import Damaged, StreamDamaged, StreamRefused
+from idemfs.errors import Damaged, DamagedBlock, StreamDamaged, StreamRefused
 from idemfs.format import inode as inodes
 from idemfs.format import keys
 from idemfs.format.address import HOLE
@@ -35,6 +35,8 @@ from idemfs.replication.records import (
     LinkChange,
     XattrChange,
 )
+from idemfs.snapshots.bring_back import trim_tail
+from idemfs.versions.origin import own_tail
 from idemfs.versions.resolve import View
 from idemfs.versions.state import tail_size
 from idemfs.vfs.tree import Tree
@@ -191,12 +193,15 @@ class Applier:
             # Greater than every number in use, also while the change set is incomplete.
             self._fileset.next_number = max(self._fileset.next_number, change.number + 1)
         else:
-            node = self._active.change_inode(ino)
+            node = self._existing(ino)
             had_blocks = _has_blocks(node)
             for field in inodes.PORTABLE_FIELDS:
                 setattr(node, field, getattr(wanted, field))
             if had_blocks:
                 self._active.drop_blocks(ino, node, _block_count(self._tree, node))
+                if self._fileset.origin is not None and _has_blocks(node):
+                    # Else taking over the last block, now a shorter one, would not tell snapshots what they see of it.
+                    trim_tail(self._active, ino, node, node, frees=False)
         self._set_orphan(ino, wanted.nlink == 0)
 
     def _apply_block(self, ino: Ino, change: BlockChange) -> None:
@@ -236,7 +241,15 @@ class Applier:
         """To be changed now."""
         if self._active.inode(ino) is None:
             raise StreamDamaged(f"the stream is damaged: it changes inode {number_of(ino)}, which is not there")
-        return self._active.change_inode(ino)
+        node = self._active.change_inode(ino)
+        try:
+            own_tail(self._active, ino, node)
+        except DamagedBlock as damaged:
+            raise StreamRefused(
+                f"inode {number_of(ino)} of the snapshot that the clone was made from is damaged here "
+                f"({damaged.strerror}): run 'idemfs check'"
+            ) from damaged
+        return node
 
     def _set_orphan(self, ino: Ino, is_orphan: bool) -> None:
         """A file that was open and unlinked on the primary is reclaimed by whoever becomes primary."""
@@ -335,24 +348,6 @@ def _lose_records(tree: Tree, ino: Ino) -> bool:
                 tree.active.delete_record(key, node)
             return True
     return False
-
-
-def remove_all(tree: Tree, fileset: FilesetId) -> None:
-    """Take everything out of the active file system of a standby that has no snapshot to go back to."""
-    store = tree.store
-    start, end = keys.fileset_range(fileset)
-    while pairs := store.active.scan(start, end, 1):
-        losses = Losses(keys.ino_of(pairs[0][0]), 0, True)
-        count, size = _weigh(tree, losses)
-        if _is_heavy(count, size):
-            lose(tree, losses, lambda: None)
-            count, size = _weigh(tree, losses)
-        with store.lock:
-            store.admit(6 + 3 * count, _RECORD_BYTES + 2 * size)
-            if tree.active.inode(losses.ino) is not None:
-                tree.active.remove_inode(losses.ino)
-            store.small.put(keys.orphan(losses.ino), None)
-        start = keys.ino_range(losses.ino)[1]
 
 
 def _has_blocks(node: Inode) -> bool:

@@ -16,15 +16,16 @@ from typing import NamedTuple
 from idemfs.errors import BadSnapshotName, NotStandby, StreamDamaged, StreamRefused
 from idemfs.format import role
 from idemfs.format.role import Role
-from idemfs.format.tables import Snapshot
+from idemfs.format.tables import COMPLETE, PINNED, Snapshot
 from idemfs.ids import ROOT_FILESET, FilesetId, Guid
 from idemfs.limits import SNAPSHOT_COUNT_MAX, SNAPSHOT_NAME_SIZE_MAX
 from idemfs.replication import partial
-from idemfs.replication.applier import Applier, remove_all
+from idemfs.replication.applier import Applier
 from idemfs.replication.codec import Header, StreamReader
+from idemfs.replication.description import Origin
 from idemfs.replication.partial import Partial
 from idemfs.replication.records import START, Cursor
-from idemfs.snapshots import bring_back, lines, manage, received
+from idemfs.snapshots import bring_back, clones, delete, drop, lines, manage, received
 from idemfs.store.store import Store
 from idemfs.vfs.tree import Tree
 
@@ -194,7 +195,8 @@ def drop_partial(tree: Tree, fileset: FilesetId = ROOT_FILESET) -> bool:
         snapshots = store.catalog.snapshots(fileset)
         base = received.base(store, fileset) or (snapshots[-1] if snapshots else None)
         if base is None:
-            remove_all(tree, fileset)
+            _drop_all(tree, fileset)
+            return True
         elif base.id == store.catalog.filesets[fileset].newest:
             bring_back.rollback(tree.active, fileset)
         else:
@@ -205,6 +207,27 @@ def drop_partial(tree: Tree, fileset: FilesetId = ROOT_FILESET) -> bool:
         # crash: the record goes last, so that until then the next opening knows that something is to be undone.
         store.commit()
         return True
+
+
+def _drop_all(tree: Tree, number: FilesetId) -> None:
+    """A fileset that never had a snapshot holds nothing again, and is a clone of nothing."""
+    store, active = tree.store, tree.active
+    fileset = store.catalog.filesets[number]
+    # What is in the open group was summed up as that of a clone.
+    store.commit(wait=False)
+    active.settle()
+    store.admit(4, 1000, frees=True)
+    gone = clones.forsake(active, fileset)
+    # crash: the record that says that all is dropped is there; what stands there belongs to no clone from here on.
+    store.commit()
+    drop.empty(active, fileset)
+    store.admit(4, partial.RECORD_SIZE_MAX)
+    partial.put(store, None, number)
+    tree.moves += 1
+    # crash: the record goes last, as below.
+    store.commit()
+    if gone is not None:
+        delete.finish(active, gone)
 
 
 # -- steps ---------------------------------------------------------------------------------------------
@@ -237,6 +260,8 @@ def _judge(tree: Tree, fileset: FilesetId, header: Header) -> Snapshot | None:
                 f"{base.name if base else 'and a snapshot that both have'}"
             )
         return None
+    if base is None and header.description is not None and header.description.origin is not None:
+        base = _origin(store, header, header.description.origin)
     if base is None or base.guid != header.base.guid:
         here = f"is at snapshot {base.name}" if base else "has received nothing yet"
         raise StreamRefused(f"the stream starts from another snapshot; this standby {here}: {_what_to_send(base)}")
@@ -246,6 +271,27 @@ def _judge(tree: Tree, fileset: FilesetId, header: Header) -> Snapshot | None:
             "run 'idemfs check' on both stores"
         )
     return base
+
+
+def find_origin(store: Store, fileset: Guid, snapshot: Guid) -> Snapshot | None:
+    """The snapshot of a fileset that clones may rest on here: complete, or deleted but for the clones it has."""
+    for each in lines.own_filesets(store):
+        if each.guid == fileset:
+            known = store.catalog.all_snapshots(each.number)
+            return next((it for it in known if it.guid == snapshot and it.state in (COMPLETE, PINNED)), None)
+    return None
+
+
+def _origin(store: Store, header: Header, origin: Origin) -> Snapshot:
+    """The snapshot here that the stream's clone was made from. Raises ``StreamRefused``, ``StreamDamaged``."""
+    found = find_origin(store, origin.fileset, origin.snapshot)
+    if found is None:
+        raise StreamRefused(
+            "the stream is of a clone, and the snapshot that it was made from is not here: send it in full"
+        )
+    if origin.fileset == header.fileset or origin.next_number > header.next_number:
+        raise StreamDamaged("the stream is damaged: what it says of its clone makes no sense")
+    return found
 
 
 def refuse_unless_standby(tree: Tree) -> None:
@@ -309,14 +355,18 @@ def _begin(tree: Tree, fileset: FilesetId, header: Header, base: Snapshot | None
         drop_partial(tree, fileset)
         # crash: nothing relies on it; it brings the digest up to date.
         store.commit()
-        if store.catalog.filesets[fileset].digest != (base.digest if base else 0):
+        is_clone = base is not None and base.fileset != fileset
+        if store.catalog.filesets[fileset].digest != (base.digest if base and not is_clone else 0):
             raise StreamRefused(
                 f"the active state of this standby is not that of snapshot {base.name}"
                 if base
                 else "this standby holds files, but no snapshot: nothing can be received into it"
             )
-    store.admit(2, partial.RECORD_SIZE_MAX + 100)
+    store.admit(5, partial.RECORD_SIZE_MAX + 1000)
     partial.put(store, begun, fileset)
+    if not goes_on and base is not None and base.fileset != fileset:
+        assert header.description is not None and header.description.origin is not None
+        clones.rest(tree.active, store.catalog.filesets[fileset], base, header.description.origin.next_number)
     if header.epoch > _seen_epoch(tree, fileset):
         _put_seen_epoch(tree, fileset, header.epoch)
     return begun

@@ -9,20 +9,21 @@ from __future__ import annotations
 
 from idemfs.format import keys
 from idemfs.format.tables import SNAPSHOTS_COUNT, Fileset, Snapshot
-from idemfs.ids import ROOT_FILESET, fileset_of, number_of
+from idemfs.ids import ROOT_FILESET, Guid, fileset_of, number_of
 from idemfs.limits import HOLD_COUNT_MAX
-from idemfs.replication.description import Description
+from idemfs.replication.description import Description, Origin
 from idemfs.snapshots import manage
 from idemfs.store.store import Store
 from idemfs.vfs.tree import Tree
 
-STANDBY_PREFIX = "standby:"
-"""How the owner of a hold begins that a store made for another one."""
 
-
-def describe(tree: Tree, fileset: Fileset, snapshot: Snapshot | None = None) -> Description | None:
+def describe(tree: Tree, fileset: Fileset, snapshot: Snapshot, base: Snapshot | None = None) -> Description | None:
     """For the header of a stream of ``snapshot``; None for a root fileset of which there is nothing to tell."""
     made = description_of(tree.store, fileset, snapshot)
+    if base is not None and base.fileset != fileset.number:
+        assert fileset.origin is not None
+        above = tree.store.catalog.filesets[base.fileset]
+        made = made._replace(origin=Origin(above.guid, Guid(base.guid), fileset.origin.next_number))
     plain = Description(made.line, made.name)
     return None if fileset.number == ROOT_FILESET and made == plain else made
 
@@ -53,6 +54,6 @@ def holds_of(store: Store, snapshot: Snapshot) -> tuple[tuple[str, int], ...]:
     found = []
     for key, value in store.small.scan(*keys.hold_range(snapshot.id), HOLD_COUNT_MAX):
         owner, expires_ns = key[9:].decode(), int.from_bytes(value, "little")
-        if expires_ns > now_ns and not owner.startswith(STANDBY_PREFIX):
+        if expires_ns > now_ns and not owner.startswith(manage.STANDBY_PREFIX):
             found.append((owner, expires_ns))
     return tuple(found)

@@ -10,7 +10,10 @@
     holds      [[owner, expires in ns], …] on the snapshot that is sent; locked_until_ns: its lock
 
 What is missing has the value that ``Description`` names. An unknown field means something that this idemfs cannot do,
-so the stream is refused. ``origin`` is kept free for a clone: the guids of the fileset and the snapshot it came from.
+so the stream is refused. With ``origin`` the stream is a clone's, and begins from the snapshot that the clone was made
+from, which is the base in its header::
+
+    origin     {fileset: its guid, snapshot: its guid, next_number: from which on inodes are the clone's own}
 """
 
 from __future__ import annotations
@@ -28,6 +31,14 @@ SIZE_MAX = 1 << 20
 _NUMBER_MAX = (1 << 63) - 1
 
 
+class Origin(NamedTuple):
+    """The snapshot that a clone was made from. Inodes with ``next_number`` or a greater one are the clone's own."""
+
+    fileset: Guid
+    snapshot: Guid
+    next_number: int
+
+
 class Description(NamedTuple):
     """``parent`` None: it appears nowhere, or is the root fileset. ``policy`` is empty when there is none."""
 
@@ -42,6 +53,7 @@ class Description(NamedTuple):
     policy: str = ""
     holds: tuple[tuple[str, int], ...] = ()
     locked_until_ns: int = 0
+    origin: Origin | None = None
 
 
 def pack(description: Description) -> bytes:
@@ -54,6 +66,9 @@ def pack(description: Description) -> bytes:
     for name in ("line", "parent"):
         if name in fields:
             fields[name] = fields[name].hex()
+    if description.origin is not None:
+        fileset, snapshot, next_number = description.origin
+        fields["origin"] = {"fileset": fileset.hex(), "snapshot": snapshot.hex(), "next_number": next_number}
     return dumps(fields).encode()
 
 
@@ -87,6 +102,7 @@ def unpack(value: bytes) -> Description:
         policy=_policy(fields.get("policy", "")),
         holds=_holds(fields.get("holds", [])),
         locked_until_ns=_number(fields.get("locked_until_ns", 0)),
+        origin=_origin(fields["origin"]) if "origin" in fields else None,
     )
     if (made.parent is None) != (made.junction == 0):
         raise _bad()
@@ -105,6 +121,19 @@ def _guid(value: object) -> Guid:
     if len(found) != 16:
         raise _bad()
     return Guid(found)
+
+
+def _origin(value: object) -> Origin:
+    if not isinstance(value, dict):
+        raise _bad()
+    unknown = value.keys() - set(Origin._fields)
+    if unknown:
+        names = ", ".join(sorted(unknown))[:100]
+        raise StreamTooNew(
+            f"the stream says of its clone what this idemfs does not know ({names!r}): install a newer one"
+        )
+    next_number = _number(value.get("next_number"), NUMBER_MASK)
+    return Origin(_guid(value.get("fileset")), _guid(value.get("snapshot")), next_number)
 
 
 def _text(value: object, size_max: int) -> str:

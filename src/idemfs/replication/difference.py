@@ -3,6 +3,7 @@
 Candidates are the records that snapshots from the base up to the target own; what they are at both
 ends is resolved and compared, so that only real differences go out. Appended blocks are owned by no
 snapshot: those past the base's end of the file are compared, too. Without a base everything is a difference.
+The base may be the origin of a clone: then the candidates are all records that the clone itself has.
 
 Invariant: a difference can stop after any record and go on from its cursor, also while snapshots between
 the two ends are deleted. If an end itself is deleted, ``SnapshotMissing`` is raised.
@@ -36,9 +37,11 @@ from idemfs.replication.records import (
     LinkChange,
     XattrChange,
 )
+from idemfs.snapshots.clones import is_origin
 from idemfs.store.store import Store
 from idemfs.versions import rule, state
-from idemfs.versions.resolve import View
+from idemfs.versions.origin import OriginView
+from idemfs.versions.resolve import AFTER, View
 from idemfs.vfs.tree import Tree
 
 _GROUP_RECORD_COUNT_MAX = 2000
@@ -62,14 +65,17 @@ def difference(tree: Tree, base: Snapshot | None, target: Snapshot, after: Curso
     """
     store = tree.store
     cursor = after or START
+    origin = None if base is None or base.fileset == target.fileset else base
     changes = _Difference(tree, base, target).changes(cursor)
     with store.lock:
         tree.active.settle()
     while True:
         with store.lock:
             for snapshot in (base, target):
-                if snapshot is not None and snapshot.state != COMPLETE:
+                if snapshot is not None and snapshot.state != COMPLETE and snapshot is not origin:
                     raise SnapshotMissing(f"snapshot {snapshot.name} was deleted while its changes were looked up")
+            if origin is not None and not is_origin(store, origin, target.fileset):
+                raise SnapshotMissing("the clone was promoted while its changes were looked up; repeat the command")
             group: list[Change] = []
             size = 0
             for change in changes:
@@ -94,7 +100,12 @@ class _Difference:
         self._fileset = target.fileset
         self._block_size = tree.store.block_size
         self._target = View(tree.active, target.id)
-        self._base = None if base is None else View(tree.active, base.id)
+        self._base: View | None = None
+        self._is_clone = base is not None and base.fileset != target.fileset
+        if self._is_clone:
+            self._base = OriginView(tree.active, tree.store.catalog.filesets[target.fileset])
+        elif base is not None:
+            self._base = View(tree.active, base.id)
 
     def changes(self, after: Cursor) -> Iterator[Change]:
         start, end = keys.fileset_range(self._fileset)
@@ -145,7 +156,8 @@ class _Difference:
     # -- what may have changed -----------------------------------------------------------------------
 
     def _changed(self, base: View, start: bytes, after: Cursor) -> Iterator[Change]:
-        changed = _ChangedKeys(self._store, base.snapshot, self._snapshot, start)
+        made = _CloneKeys if self._is_clone else _ChangedKeys
+        changed = made(self._store, base.snapshot, self._snapshot, start)
         while (key := changed.first()) is not None:
             ino = keys.ino_of(key)
             yield from self._changed_inode(base, ino, changed, after)
@@ -278,6 +290,19 @@ class _ChangedKeys:
         bound = min(bounds, default=None)
         self._page = sorted((key for key in found if bound is None or key <= bound), reverse=True)
         self._at = None if bound is None else bound + b"\0"
+
+
+class _CloneKeys(_ChangedKeys):
+    """Keys of the records, marks of absence among them, that a clone has itself, active or in any snapshot."""
+
+    def _fetch(self, at: bytes) -> None:
+        end = keys.fileset_range(self._target.fileset)[1]
+        own = [key for key, _ in self._store.active.scan_own(at, end, SCAN_COUNT)]
+        shadowed = [keys.shadow_parts(key)[0] for key, _ in self._store.shadow.scan(at, end, SCAN_COUNT)]
+        bound = min((found[-1] for found in (own, shadowed) if len(found) == SCAN_COUNT), default=None)
+        self._page = sorted((key for key in {*own, *shadowed} if bound is None or key <= bound), reverse=True)
+        # Past all versions of the last one.
+        self._at = None if bound is None else bound + AFTER
 
 
 def _first_block(ino: Ino, after: Cursor) -> int:

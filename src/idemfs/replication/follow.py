@@ -18,7 +18,7 @@ from idemfs.limits import FILESET_COUNT_MAX, FILESET_NUMBER_MAX
 from idemfs.replication import partial
 from idemfs.replication.describe import description_of
 from idemfs.replication.description import Description
-from idemfs.snapshots import clones, delete, drop, lines
+from idemfs.snapshots import clones, delete, drop, lines, promote
 from idemfs.snapshots.lines import Line
 from idemfs.store.store import Store
 from idemfs.vfs.junctions import check_fileset_name
@@ -161,6 +161,26 @@ def _limit(store: Store, fileset: Fileset, description: Description) -> bool:
     return True
 
 
+# -- clones --------------------------------------------------------------------------------------------
+
+
+def promote_clones(source: Tree, target: Tree) -> None:
+    """Clones that the primary made independent become so; durable on return. Raises ``NoSpace``, ``CommitFailed``.
+
+    So nothing rests any more on what the primary may delete, or purge.
+    """
+    with source.store.lock:
+        guids = {
+            each.guid
+            for each in lines.own_filesets(source.store)
+            if clones.origin_snapshot(source.store, each.number) is None
+        }
+    for fileset in lines.own_filesets(target.store):
+        # One without snapshots is half received, and is made anew if it does not go on.
+        if fileset.guid in guids and fileset.origin is not None and target.store.catalog.snapshots(fileset.number):
+            promote.promote(target.active, fileset)
+
+
 # -- those that are no more ----------------------------------------------------------------------------
 
 
@@ -174,7 +194,7 @@ def delete_gone(tree: Tree, guids: Iterable[Guid]) -> list[str]:
     store = tree.store
     staying = []
     known = lines.gone(store)
-    for guid in guids:
+    for guid in _clones_first(store, guids):
         fileset = find(store, guid)
         with store.lock:
             if guid not in known:
@@ -187,11 +207,8 @@ def delete_gone(tree: Tree, guids: Iterable[Guid]) -> list[str]:
                 if child.junction:
                     store.catalog.change_fileset(child, junction=Ino(0))
                     tree.moves += 1
-            if (
-                lines.is_kept(store, fileset.number)
-                or drop.held_snapshots(store, fileset)
-                or clones.have_clones(store, fileset)
-            ):
+            is_kept = lines.is_kept(store, fileset.number) or clones.rest_on(store, fileset)
+            if is_kept or drop.held_snapshots(store, fileset):
                 staying.append(fileset.name)
                 continue
             origin = drop.begin(tree.active, fileset)
@@ -201,6 +218,18 @@ def delete_gone(tree: Tree, guids: Iterable[Guid]) -> list[str]:
         if origin is not None:
             delete.finish(tree.active, origin)
     return staying
+
+
+def _clones_first(store: Store, guids: Iterable[Guid]) -> list[Guid]:
+    """A fileset can go when no clone rests on it: clones of clones, then clones, then the others."""
+
+    def depth(guid: Guid) -> int:
+        fileset, count = find(store, guid), 0
+        while fileset is not None and fileset.origin is not None:
+            fileset, count = store.catalog.filesets.get(fileset.origin.fileset), count + 1
+        return count
+
+    return sorted(guids, key=depth, reverse=True)
 
 
 def numbers_of(store: Store, guids: Iterable[Guid]) -> dict[Guid, FilesetId]:

@@ -14,7 +14,6 @@ from idemfs.format import keys
 from idemfs.format.tables import Snapshot
 from idemfs.ids import FilesetId, Guid, SnapshotId
 from idemfs.limits import SCAN_COUNT
-from idemfs.replication.describe import STANDBY_PREFIX
 from idemfs.snapshots import manage
 from idemfs.store.store import Store
 
@@ -36,7 +35,7 @@ def protections(store: Store, filesets: list[FilesetId]) -> dict[Guid, Protectio
         holds: dict[SnapshotId, list[tuple[str, int]]] = {}
         for key, value in _pairs(store, b"H"):
             owner, expires_ns = key[9:].decode(), int.from_bytes(value, "little")
-            if expires_ns > now_ns and not owner.startswith(STANDBY_PREFIX):
+            if expires_ns > now_ns and not owner.startswith(manage.STANDBY_PREFIX):
                 holds.setdefault(SnapshotId(int.from_bytes(key[1:9], "big")), []).append((owner, expires_ns))
         locks = {SnapshotId(int.from_bytes(k[1:], "big")): int.from_bytes(v, "little") for k, v in _pairs(store, b"L")}
         if not holds and not locks:

@@ -15,17 +15,18 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from idemfs.errors import PeerError, SnapshotMissing
+from idemfs.format.role import Role
 from idemfs.format.tables import Snapshot
 from idemfs.ids import ROOT_FILESET, FilesetId, Guid
-from idemfs.replication import follow, holds, partial, plan
-from idemfs.replication.apply import Reception, complete
+from idemfs.replication import follow, holds, partial, plan, purges
+from idemfs.replication.apply import Reception, complete, find_origin
 from idemfs.replication.codec import StreamReader
-from idemfs.replication.describe import STANDBY_PREFIX, description_of
+from idemfs.replication.describe import description_of
 from idemfs.replication.description import Description
 from idemfs.replication.plan import Held, Plan, Side
 from idemfs.replication.records import Cursor
 from idemfs.replication.send import Frames, Sent
-from idemfs.snapshots import lines, manage, received
+from idemfs.snapshots import clones, lines, manage, received
 from idemfs.vfs.tree import Tree
 
 Progress: TypeAlias = Callable[[Guid, int], object]
@@ -65,7 +66,7 @@ class Report(NamedTuple):
 
 def hold_owner(store_guid: Guid) -> str:
     """Who holds snapshots of a primary for the standby whose store has this guid."""
-    return f"{STANDBY_PREFIX}{store_guid.hex()}"
+    return f"{manage.STANDBY_PREFIX}{store_guid.hex()}"
 
 
 def side_of(tree: Tree, fileset: FilesetId = ROOT_FILESET) -> Side:
@@ -85,6 +86,7 @@ def replicate_into(source: Tree, target: Tree, progress: Progress | None = None)
 
     Raises ``PeerError`` when there is no way from one to the other, and what sending and receiving raise.
     """
+    _agree(source, target)
     root = _plan(source, target, ROOT_FILESET, ROOT_FILESET)
     with source.store.lock:
         wanted = {each.guid: description_of(source.store, each) for each in lines.own_filesets(source.store)}
@@ -95,6 +97,7 @@ def replicate_into(source: Tree, target: Tree, progress: Progress | None = None)
     for guid, number in numbers.items():
         if number != ROOT_FILESET and guid in there:
             plans.append((number, there[guid], _plan(source, target, number, there[guid])))
+    plans = _from_origins(source, target, plans)
     link = _Link(source, target, wanted, progress)
     for number, _, made in plans:
         if made.common is not None:
@@ -104,9 +107,46 @@ def replicate_into(source: Tree, target: Tree, progress: Progress | None = None)
     return Report(root.common, tuple(transfers))
 
 
-def _plan(source: Tree, target: Tree, number: FilesetId, there: FilesetId) -> Plan:
+def _agree(source: Tree, target: Tree) -> None:
+    """Before it is asked what both have: clones that rest on nothing any more, and purges."""
+    roots = {tree.store.catalog.filesets[ROOT_FILESET].guid for tree in (source, target)}
+    if len(roots) == 1 and target.role.role is Role.STANDBY:
+        follow.promote_clones(source, target)
+        purges.tell(source, target)
+
+
+def _from_origins(
+    source: Tree, target: Tree, plans: list[tuple[FilesetId, FilesetId, Plan]]
+) -> list[tuple[FilesetId, FilesetId, Plan]]:
+    """``plans``, in which clones of which nothing is there begin from their origins if these are there, or will be."""
+    coming = {step.target.guid for _, _, made in plans for step in made.steps}
+    found = []
+    for number, there, made in plans:
+        origin = None
+        if made.common is None and made.steps:
+            origin = _origin_there(source, target, number, coming)
+        found.append((number, there, made if origin is None else _plan(source, target, number, there, origin)))
+    return found
+
+
+def _origin_there(source: Tree, target: Tree, number: FilesetId, coming: set[Guid]) -> Held | None:
+    """The origin of a clone, if the other store has it, or will have it when the clone's first snapshot comes."""
+    with source.store.lock:
+        origin = clones.origin_snapshot(source.store, number)
+        if origin is None:
+            return None
+        above = source.store.catalog.filesets[origin.fileset].guid
+    if origin.guid not in coming:
+        with target.store.lock:
+            found = find_origin(target.store, above, Guid(origin.guid))
+            if found is None or found.digest != origin.digest:
+                return None
+    return Held(origin.guid, origin.name)
+
+
+def _plan(source: Tree, target: Tree, number: FilesetId, there: FilesetId, origin: Held | None = None) -> Plan:
     """Raises ``PeerError``."""
-    made = plan.make_plan(side_of(source, number), side_of(target, there))
+    made = plan.make_plan(side_of(source, number)._replace(origin=origin), side_of(target, there))
     if isinstance(made, Plan):
         return made
     where = "" if number == ROOT_FILESET else f"fileset {source.store.catalog.filesets[number].name!r}: "
@@ -145,13 +185,15 @@ def _units(source: Tree, plans: Sequence[tuple[FilesetId, FilesetId, Plan]]) -> 
     steps = []
     for number, there, made in plans:
         for step in made.steps:
-            base = None if step.base is None else _snapshot(source, number, step.base)
+            base = None if step.base is None else _base(source, number, step.base)
             steps.append(_Step(there, base, _snapshot(source, number, step.target)))
     unit: list[_Step] = []
     for next_step in sorted(steps, key=lambda step: step.target.id):
         if unit and (
             unit[-1].target.created_ns != next_step.target.created_ns
             or any(each.there == next_step.there for each in unit)
+            # An origin is to be complete before its clone begins.
+            or any(next_step.base is not None and each.target.id == next_step.base.id for each in unit)
         ):
             yield unit
             unit = []
@@ -252,6 +294,13 @@ def _cursor(target: Tree, step: _Step) -> Cursor | None:
     if half is None or half.is_dropping or half.target != step.target.guid:
         return None
     return half.cursor if half.base == (None if step.base is None else step.base.guid) else None
+
+
+def _base(tree: Tree, fileset: FilesetId, held: Held) -> Snapshot:
+    """A snapshot of this fileset, or the one that it is a clone of."""
+    with tree.store.lock:
+        origin = clones.origin_snapshot(tree.store, fileset)
+    return origin if origin is not None and origin.guid == held.guid else _snapshot(tree, fileset, held)
 
 
 def _snapshot(tree: Tree, fileset: FilesetId, held: Held) -> Snapshot:

@@ -21,15 +21,19 @@ class Held(NamedTuple):
 
 
 class Side(NamedTuple):
-    """A store: its fileset's guid, its snapshots, oldest first, and on a standby the one that it received last."""
+    """A store: its fileset's guid, its snapshots, oldest first, and on a standby the one that it received last.
+
+    ``origin``, on a primary: the snapshot that the fileset is a clone of, if the standby has it, or will have it then.
+    """
 
     fileset: Guid
     snapshots: Sequence[Held]
     base: Guid | None = None
+    origin: Held | None = None
 
 
 class Step(NamedTuple):
-    """One change set; a base of None is a full one."""
+    """One change set; a base of None is a full one. The base of a clone's first one may be its origin."""
 
     base: Held | None
     target: Held
@@ -74,7 +78,7 @@ def make_plan(primary: Side, standby: Side) -> Plan | Conflict:
     if primary.fileset != standby.fileset:
         return Unrelated()
     if not standby.snapshots:
-        return Plan(None, _steps(None, primary.snapshots))
+        return Plan(None, _steps(primary.origin, primary.snapshots))
     there = {held.guid for held in standby.snapshots}
     ours = {held.guid for held in primary.snapshots}
     at = next((at for at in reversed(range(len(primary.snapshots))) if primary.snapshots[at].guid in there), None)

@@ -16,6 +16,7 @@ from idemfs.replication.codec import Encoder, Header, Point
 from idemfs.replication.describe import describe
 from idemfs.replication.difference import difference
 from idemfs.replication.records import START, Cursor
+from idemfs.snapshots.clones import is_origin
 from idemfs.vfs.tree import Tree
 
 
@@ -39,8 +40,10 @@ class Frames:
         after: Cursor | None = None,
         compress: bool = False,
     ) -> None:
-        """Raises ``StreamRefused`` for a base that is not older than the target."""
-        if base is not None and (base.fileset != target.fileset or base.id >= target.id):
+        """Raises ``StreamRefused`` for a base that is neither older than the target nor the origin of its clone."""
+        if base is not None and base.id >= target.id:
+            raise StreamRefused(f"snapshot {base.name} is not older than {target.name}: name an older one as base")
+        if base is not None and base.fileset != target.fileset and not is_origin(tree.store, base, target.fileset):
             raise StreamRefused(f"snapshot {base.name} is not older than {target.name}: name an older one as base")
         self._tree = tree
         self._ends = base, target
@@ -86,7 +89,7 @@ def make_header(tree: Tree, base: Snapshot | None, target: Snapshot, after: Curs
         name=target.name,
         base=None if base is None else _point(base),
         after=after or START,
-        description=describe(tree, fileset, target),
+        description=describe(tree, fileset, target, base),
     )
 
 

@@ -113,6 +113,11 @@ def note(store: Store, purge: Purge, snapshot: Snapshot) -> None:
         _put_replaced(store, purge, snapshot, value[:16])
 
 
+def has_replaced(store: Store, purge: Purge, snapshot: Snapshot) -> bool:
+    """Whether the snapshot is one of those of the purge."""
+    return store.small.get(keys.audit_of(purge.at_ns, snapshot.id)) is not None
+
+
 def _put_replaced(store: Store, purge: Purge, snapshot: Snapshot, old_guid: bytes) -> None:
     value = old_guid + snapshot.guid + snapshot.digest.to_bytes(16, "big") + snapshot.name.encode()
     store.small.put(keys.audit_of(purge.at_ns, snapshot.id), value)

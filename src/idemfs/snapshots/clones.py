@@ -10,7 +10,7 @@ Threads: under the store's lock.
 from __future__ import annotations
 
 from idemfs.errors import FilesetInUse, SnapshotHeld
-from idemfs.format.tables import COMPLETE, PINNED, SWEEPING, Fileset, Snapshot
+from idemfs.format.tables import COMPLETE, PINNED, SWEEPING, Fileset, Origin, Snapshot
 from idemfs.ids import ROOT_FILESET, FilesetId
 from idemfs.store.store import Store
 from idemfs.versions import origin as origins
@@ -38,6 +38,11 @@ def refuse_if_clones_rest(store: Store, snapshot: Snapshot) -> None:
         )
 
 
+def rest_on(store: Store, fileset: Fileset) -> bool:
+    """Whether clones rest on snapshots of a fileset."""
+    return bool(_resting(store, fileset.number))
+
+
 def _resting(store: Store, fileset: FilesetId) -> list[Fileset]:
     """All that rest on snapshots of a fileset."""
     found = (store.catalog.filesets[number] for number in sorted(store.catalog.clones))
@@ -49,11 +54,6 @@ def _origin_id(clone: Fileset) -> int:
     if clone.origin is None or clone.state != COMPLETE or clone.origin.state == SWEEPING:
         return 0
     return clone.origin.snapshot
-
-
-def have_clones(store: Store, fileset: Fileset) -> bool:
-    """Whether clones rest on snapshots of a fileset."""
-    return bool(_resting(store, fileset.number))
 
 
 def refuse_if_origin(store: Store, fileset: Fileset) -> None:
@@ -76,6 +76,56 @@ def origin_of(store: Store, fileset: Fileset) -> tuple[str, bool] | None:
     return where + snapshot.name, snapshot.state != COMPLETE
 
 
+def is_origin(store: Store, snapshot: Snapshot, fileset: FilesetId) -> bool:
+    """Whether this fileset is a clone that rests on ``snapshot``."""
+    clone = store.catalog.filesets.get(fileset)
+    if clone is None or clone.origin is None or clone.origin.fileset != snapshot.fileset:
+        return False
+    return _origin_id(clone) == snapshot.id
+
+
+def origin_snapshot(store: Store, fileset: FilesetId) -> Snapshot | None:
+    """The snapshot that a fileset rests on, which may be pinned; None if it rests on nothing."""
+    clone = store.catalog.filesets[fileset]
+    if not _origin_id(clone) or clone.origin is None:
+        return None
+    return store.catalog.snapshot(clone.origin.fileset, clone.origin.snapshot)
+
+
+def rest(active: Active, fileset: Fileset, snapshot: Snapshot, next_number: int) -> None:
+    """An empty fileset has all that ``snapshot`` has, from the open group on; the caller has admitted three records.
+
+    Inodes with ``next_number`` or a greater one will be its own.
+    """
+    store = active.store
+    fileset.next_number = max(fileset.next_number, next_number)
+    fileset.digest, fileset.inode_count = snapshot.digest, snapshot.inode_count
+    store.catalog.set_origin(fileset, Origin(snapshot.fileset, snapshot.id, next_number))
+    origins.begin(active, fileset)
+
+
+def forsake(active: Active, clone: Fileset) -> Snapshot | None:
+    """A clone that nobody has seen yet rests on nothing from the open group on, and is to be emptied. Settled.
+
+    Returns what ``let_go`` does.
+    """
+    store, origin = active.store, clone.origin
+    if origin is None:
+        return None
+    store.catalog.set_origin(clone, None)
+    origins.end(active, clone)
+    active.forget_all()
+    return _no_more_needed(store, origin)
+
+
+def _no_more_needed(store: Store, origin: Origin) -> Snapshot | None:
+    snapshot = store.catalog.snapshot(origin.fileset, origin.snapshot)
+    if snapshot.state != PINNED or clones_of(store, snapshot):
+        return None
+    store.catalog.end_snapshot(snapshot)
+    return snapshot
+
+
 def let_go(active: Active, clone: Fileset) -> Snapshot | None:
     """The clone rests on its origin no more, from the open group on; a snapshot that is to be deleted with that.
 
@@ -88,8 +138,4 @@ def let_go(active: Active, clone: Fileset) -> Snapshot | None:
     if origin.state == SWEEPING and clone.state != COMPLETE:
         # It had let go before.
         return None
-    snapshot = store.catalog.snapshot(origin.fileset, origin.snapshot)
-    if snapshot.state != PINNED or clones_of(store, snapshot):
-        return None
-    store.catalog.end_snapshot(snapshot)
-    return snapshot
+    return _no_more_needed(store, origin)

@@ -66,6 +66,20 @@ def finish(active: Active, fileset: Fileset) -> None:
         store.catalog.remove_fileset(fileset)
 
 
+def empty(active: Active, fileset: Fileset) -> None:
+    """Free all that a fileset without snapshots holds; it stays. May be interrupted, and done again."""
+    store = active.store
+    while _step(active, fileset):
+        pass
+    with store.lock:
+        store.commit(wait=False)
+        active.forget_all()
+        store.admit(2, 1000)
+        # Also if it was a clone, whose sums began with those of its origin.
+        fileset.digest = fileset.inode_count = fileset.sectors = fileset.record_bytes = 0
+        store.catalog.changed_fileset(fileset.number)
+
+
 def _step(active: Active, fileset: Fileset) -> bool:
     """Free some active records; whether there were any."""
     store = active.store

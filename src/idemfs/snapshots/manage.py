@@ -20,6 +20,8 @@ from idemfs.store.keeps import Keep
 from idemfs.store.store import Store
 
 RESERVED_NAMES = ("latest", ".", "..")
+STANDBY_PREFIX = "standby:"
+"""How the owner of a hold begins that a store made for another one."""
 
 
 def check_name(name: str) -> None:
@@ -212,12 +214,12 @@ def holders(store: Store, snapshot: Snapshot) -> list[str]:
     return [key[9:].decode() for key, value in pairs if int.from_bytes(value, "little") > now]
 
 
-def refuse_if_held(store: Store, snapshot: Snapshot) -> None:
-    """Raises ``SnapshotHeld``, ``SnapshotLocked``."""
+def refuse_if_held(store: Store, snapshot: Snapshot, *, by_stores: bool = True) -> None:
+    """``by_stores``: also if another store holds it. Raises ``SnapshotHeld``, ``SnapshotLocked``."""
     until_ns = locked_until(store, snapshot)
     if until_ns > store.clock.now_ns():
         raise SnapshotLocked(f"snapshot {snapshot.name!r} is locked: nobody can delete it before {show_time(until_ns)}")
-    owners = holders(store, snapshot)
+    owners = [each for each in holders(store, snapshot) if by_stores or not each.startswith(STANDBY_PREFIX)]
     if owners:
         raise SnapshotHeld(
             f"snapshot {snapshot.name!r} is held by {', '.join(owners)}; 'idemfs snapshot release' lets it go, "

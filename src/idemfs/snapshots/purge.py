@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import errno
 import os
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from typing import NamedTuple, NoReturn
 
 from idemfs.errors import SnapshotError
@@ -24,7 +24,7 @@ from idemfs.format.inode import ABSENT, Inode
 from idemfs.format.tables import DELETING, PINNED, Snapshot
 from idemfs.ids import ROOT_NUMBER, FilesetId, Guid, Ino, Number, SnapshotId, fileset_of, make_ino, number_of
 from idemfs.limits import INDIRECT_ENTRY_COUNT, SECTOR_SIZE
-from idemfs.snapshots import audit, delete, write
+from idemfs.snapshots import audit, delete, manage, received, write
 from idemfs.snapshots.audit import LISTED_COUNT_MAX, RECORD_SIZE_MAX, REPLACED_SIZE_MAX, Purge
 from idemfs.snapshots.clones import refuse_if_clones_rest
 from idemfs.versions.active import Active
@@ -66,19 +66,24 @@ def seen_by(active: Active, fileset: FilesetId, path: bytes) -> list[Snapshot]:
 
 
 def refuse_changing(active: Active, snapshot: Snapshot) -> None:
-    """Raises ``SnapshotHeld``, ``SnapshotLocked``, ``SnapshotError`` for one that is open for writing."""
-    if snapshot.state == PINNED:
-        refuse_if_clones_rest(active.store, snapshot)
-    else:
-        write.refuse_changing(active, snapshot)
+    """A hold for a standby is no obstacle: it is told what became of the snapshot.
+
+    Raises ``SnapshotHeld``, ``SnapshotLocked``, ``SnapshotError`` for one that is open for writing.
+    """
+    if snapshot.state != PINNED:
+        manage.refuse_if_held(active.store, snapshot, by_stores=False)
+        write.refuse_if_open(active, snapshot)
+    refuse_if_clones_rest(active.store, snapshot)
 
 
 def refuse_missing(path: bytes) -> NoReturn:
     raise FileNotFoundError(errno.ENOENT, "no snapshot has it", os.fsdecode(path))
 
 
-def purge(active: Active, wanted: Purge, path: bytes) -> Purge:
+def purge(active: Active, wanted: Purge, path: bytes, chosen: Collection[Snapshot] | None = None) -> Purge:
     """Remove ``path`` from all snapshots of the fileset; the record of it, which says what was done. Durable on return.
+
+    ``chosen``: from these alone.
 
     Raises ``SnapshotHeld``, ``SnapshotLocked``, ``SnapshotError`` before anything is changed, ``FileNotFoundError``,
     ``NoSpace``, ``CommitFailed``; what a failure leaves undone is done when the store is opened again.
@@ -89,6 +94,8 @@ def purge(active: Active, wanted: Purge, path: bytes) -> Purge:
         _finish_deletions(active, fileset)
         _settle(active)
         snapshots = seen_by(active, fileset, path)
+        if chosen is not None:
+            snapshots = [each for each in snapshots if each in chosen]
         if not snapshots:
             refuse_missing(path)
         if audit.under_way(store) is not None:
@@ -96,12 +103,11 @@ def purge(active: Active, wanted: Purge, path: bytes) -> Purge:
         for snapshot in snapshots:
             refuse_changing(active, snapshot)
         record = _counted(active, wanted, snapshots, split(path))
-        store.admit(3 + 2 * len(snapshots), RECORD_SIZE_MAX + (REPLACED_SIZE_MAX + 300) * len(snapshots), frees=True)
+        store.admit(4 + 2 * len(snapshots), RECORD_SIZE_MAX + (REPLACED_SIZE_MAX + 300) * len(snapshots), frees=True)
         record = audit.begin(store, record, snapshots)
         for snapshot in snapshots:
             # Two contents never have one guid, also if this is interrupted.
-            snapshot.guid = Guid(store.clock.random_bytes(16))
-            store.catalog.changed(snapshot)
+            received.give_guid(store, snapshot, Guid(store.clock.random_bytes(16)))
         # crash: from here on the purge happens, now or when the store is opened again.
         store.commit()
         return _finish(active, record)
@@ -127,6 +133,8 @@ def _finish(active: Active, record: Purge) -> Purge:
     if fileset in store.catalog.filesets:
         names = split(os.fsencode(record.path))
         for snapshot in store.catalog.all_snapshots(fileset):
+            if not audit.has_replaced(store, record, snapshot):
+                continue
             _settle(active)
             _remove(active, snapshot, names)
             store.admit(1, REPLACED_SIZE_MAX, frees=True)
@@ -246,6 +254,7 @@ def _remove(active: Active, snapshot: Snapshot, names: list[bytes]) -> None:
     if top is None:
         return
     writing = Writing(active, snapshot)
+    writing.renews_guid = False
     try:
         removing = _Removing(active, writing)
         for place in _below(view, top):

@@ -29,6 +29,15 @@ def base(store: Store, fileset: FilesetId) -> Snapshot | None:
     return snapshots[-1] if snapshots else None
 
 
+def give_guid(store: Store, snapshot: Snapshot, guid: Guid) -> None:
+    """The snapshot is another one from now on; the base stays the base. Part of the open group: two records."""
+    key = keys.fileset_replication(snapshot.fileset, _BASE)
+    if store.small.get(key) == snapshot.guid:
+        store.small.put(key, guid)
+    snapshot.guid = guid
+    store.catalog.changed(snapshot)
+
+
 def put_base(store: Store, guid: Guid | None, fileset: FilesetId = ROOT_FILESET) -> None:
     """Name the base, or with None forget it. The caller has admitted one record of 100 bytes."""
     store.small.put(keys.fileset_replication(fileset, _BASE), guid)

@@ -29,6 +29,11 @@ _MAP_BYTES = 20_000
 def refuse_changing(active: Active, snapshot: Snapshot) -> None:
     """Before the content of a snapshot changes. Raises ``SnapshotHeld``, ``SnapshotLocked``, ``SnapshotMissing``."""
     refuse_if_kept(active.store, snapshot)
+    refuse_if_open(active, snapshot)
+
+
+def refuse_if_open(active: Active, snapshot: Snapshot) -> None:
+    """Raises ``SnapshotError``."""
     if snapshot.id in active.written:
         raise SnapshotError(f"snapshot {snapshot.name!r} is open for writing already; end that first")
 

@@ -130,19 +130,6 @@ class Active:
         self.shadows.forget(ino)
         return node
 
-    def note_seen(self, ino: Ino, snapshot: SnapshotId, birth: SnapshotId | None = None) -> None:
-        """A snapshot got a version of the inode of its own, though nothing changes here; with ``birth``, and sees it
-        from now on, though it was taken before."""
-        node = self.inode(ino)
-        if node is None:
-            return
-        if birth is not None and node.birth > birth:
-            node.birth = birth
-            self._changed_inodes.add(ino)
-        if node.seen < snapshot:
-            node.seen = snapshot
-            self._changed_inodes.add(ino)
-
     def touch_atime(self, ino: Ino, atime: int) -> None:
         """Reading changes the access time alone, and preserves nothing."""
         node = self.inode(ino)
@@ -201,6 +188,14 @@ class Active:
             for key, _ in pairs:
                 self.delete_record(key, node)
             start = pairs[-1][0]
+
+    def forget_all(self) -> None:
+        """What is kept in memory of records is read anew: some fileset is another one now. ``settle`` came before."""
+        assert not (self._changed_inodes or self._changed_maps or self.shadows.is_changed)
+        self._inodes.clear()
+        self._maps.clear()
+        self.resolved.clear()
+        self.shadows.forget()
 
     def drop_record(self, key: bytes) -> None:
         """A record of a fileset goes that goes whole, and has no snapshots any more. ``settle`` came before."""

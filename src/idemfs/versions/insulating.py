@@ -115,7 +115,19 @@ class Insulating:
             if birth is None:
                 break
             start = pairs[-1][0] + b"\0"
-        self._active.note_seen(ino, self.snapshot.id if is_first else NO_SNAPSHOT, birth)
+        self._note_active(ino, self.snapshot.id if is_first else NO_SNAPSHOT, birth)
+
+    def _note_active(self, ino: Ino, snapshot: SnapshotId, birth: SnapshotId | None) -> None:
+        node = self._active.inode(ino)
+        if node is None:
+            return
+        known = node.seen, node.birth
+        node.seen = max(node.seen, snapshot)
+        if birth is not None:
+            node.birth = min(node.birth, birth)
+        if (node.seen, node.birth) != known:
+            # They are this store's own, as the time of access is: for that nothing is preserved.
+            self._active.touch_atime(ino, node.atime)
 
     def _note_version(self, shadow_key: bytes, node: Inode, is_first: bool, birth: SnapshotId | None) -> None:
         seen, born = node.seen, node.birth

@@ -20,10 +20,10 @@ from idemfs.format.indirect import IndirectBlock, PartialBlock
 from idemfs.format.inode import Inode
 from idemfs.format.tables import COMPLETE, SWEEPING, Fileset
 from idemfs.ids import Ino, make_ino, number_of
-from idemfs.limits import INDIRECT_ENTRY_COUNT, RECORD_CACHE_COUNT_MAX
+from idemfs.limits import INDIRECT_ENTRY_COUNT, RECORD_CACHE_COUNT_MAX, SCAN_COUNT
 from idemfs.versions import rule, state, through
 from idemfs.versions.active import Active
-from idemfs.versions.resolve import View
+from idemfs.versions.resolve import Pair, View
 
 _UNSEEN = bytes(16)
 """Birth and seen of an inode that was there from the start."""
@@ -162,6 +162,31 @@ class Source:
         else:
             value = (self.get(key) if own is None else own) or b""
         return digest.contribution(key, value) if value else 0
+
+
+class OriginView(View):
+    """What the origin of a clone sees, under the clone's numbers: the state that the clone began with."""
+
+    def __init__(self, active: Active, clone: Fileset) -> None:
+        assert clone.origin is not None
+        super().__init__(active, clone.origin.snapshot)
+        self._clone = clone.number.to_bytes(2, "big")
+        self._fileset = clone.origin.fileset
+        self._prefix = clone.origin.fileset.to_bytes(2, "big")
+
+    def version(self, key: bytes) -> bytes | None:
+        return super().version(self._prefix + key[2:])
+
+    def map(self, ino: Ino, index: int) -> IndirectBlock:
+        return super().map(make_ino(self._fileset, number_of(ino)), index)
+
+    def map_indexes(self, ino: Ino, size: int, first: int = 0) -> Iterator[int]:
+        return super().map_indexes(make_ino(self._fileset, number_of(ino)), size, first)
+
+    def page(self, start: bytes, end: bytes, limit: int = SCAN_COUNT) -> tuple[list[Pair], bytes | None]:
+        pairs, bound = super().page(self._prefix + start[2:], self._prefix + end[2:], limit)
+        found = [(self._clone + key[2:], value) for key, value in pairs]
+        return found, None if bound is None else self._clone + bound[2:]
 
 
 def learn(active: Active) -> None:

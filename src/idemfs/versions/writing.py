@@ -36,6 +36,8 @@ class Writing(BlockWriting):
         self._is_changed = False
         self.may_ditto = False
         """Whether every snapshot that hands something down to this one sees the inode that is being changed."""
+        self.renews_guid = True
+        """Unless whoever writes has given the snapshot a new one before."""
         self.store.before_seal.insert(0, self.flush)
 
     def close(self) -> None:
@@ -148,7 +150,8 @@ class Writing(BlockWriting):
                 delta += digest.contribution(key, value)
                 self.shadows.put(key, self.snapshot, value)
         self.snapshot.digest = (self.snapshot.digest + delta) & digest.MASK
-        self.snapshot.guid = Guid(self.store.clock.random_bytes(16))
+        if self.renews_guid:
+            self.snapshot.guid = Guid(self.store.clock.random_bytes(16))
         self.store.catalog.changed(self.snapshot)
         self._active.rewritten_count += 1
         self._forget()

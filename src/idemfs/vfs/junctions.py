@@ -15,12 +15,11 @@ import stat
 
 from idemfs.errors import BadFilesetName, FilesetError, FilesetExists, FilesetInUse, FilesetMissing, SnapshotMissing
 from idemfs.format.inode import Inode
-from idemfs.format.tables import COMPLETE, SNAPSHOTS_COUNT, STORE_COMPRESSION, Fileset, Origin, Snapshot
+from idemfs.format.tables import COMPLETE, SNAPSHOTS_COUNT, STORE_COMPRESSION, Fileset, Snapshot
 from idemfs.ids import ROOT_FILESET, ROOT_NUMBER, FilesetId, Guid, Ino, fileset_of, make_ino, number_of
 from idemfs.limits import FILESET_COUNT_MAX, FILESET_NAME_SIZE_MAX, FILESET_NUMBER_MAX, LINK_COUNT_MAX
 from idemfs.snapshots import clones, delete, drop, lines, promote, usage
 from idemfs.snapshots.choose import PATTERN
-from idemfs.versions import origin
 from idemfs.versions.resolve import View
 from idemfs.vfs.fileset_state import RECORD_SIZE, REMOVAL_SIZE, new_inode
 from idemfs.vfs.names import check_name
@@ -78,10 +77,7 @@ class Junctions(Namespace):
             # The junction first: making it must not come between looking at the snapshot and resting on it.
             fileset, _ = self._new_fileset(parent, name, fileset_name, (uid, gid), compression, snapshot)
             above = self.store.catalog.filesets[snapshot.fileset]
-            fileset.next_number, fileset.digest = above.next_number, snapshot.digest
-            fileset.inode_count = snapshot.inode_count
-            self.store.catalog.set_origin(fileset, Origin(snapshot.fileset, snapshot.id, above.next_number))
-            origin.begin(self.active, fileset)
+            clones.rest(self.active, fileset, snapshot, above.next_number)
             self.moves += 1
             return fileset
 
