@@ -26,7 +26,7 @@ from idemfs.replication.apply import drop_partial
 from idemfs.replication.holds import NOTHING
 from idemfs.replication.partial import Partial
 from idemfs.replication.records import START
-from idemfs.snapshots import audit, clones, lines, promote, purge, received
+from idemfs.snapshots import audit, clones, lines, manage, promote, purge, received
 from idemfs.snapshots.audit import REPLACED_SIZE_MAX, Purge
 from idemfs.store.store import Store
 from idemfs.vfs.tree import Tree
@@ -136,7 +136,8 @@ def _others(tree: Tree, fileset: Fileset, told: _Told, named: list[Snapshot]) ->
     for snapshot in purge.seen_by(tree.active, fileset.number, os.fsencode(told.purge.path)):
         if snapshot.id < newest and snapshot not in named and snapshot.guid not in told.present:
             try:
-                purge.refuse_changing(tree.store, snapshot)
+                manage.refuse_if_held(tree.store, snapshot, by_stores=False)
+                clones.refuse_if_clones_rest(tree.store, snapshot)
             except SnapshotError:
                 continue
             found.append(snapshot)
@@ -172,7 +173,10 @@ def _adopt(store: Store, fileset: Fileset, told: Purge) -> None:
             continue
         if snapshot.digest == int(each.digest, 16):
             store.admit(4, REPLACED_SIZE_MAX + 600)
-            received.give_guid(store, snapshot, Guid(bytes.fromhex(each.new_guid)))
+            snapshot.guid = Guid(bytes.fromhex(each.new_guid))
+            store.catalog.changed(snapshot)
+            if base is not None and snapshot.id == base.id:
+                received.put_base(store, Guid(snapshot.guid), fileset.number)
             audit.note(store, ended, snapshot)
             changed = True
         elif base is not None and snapshot.id == base.id:
