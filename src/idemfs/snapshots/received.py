@@ -4,7 +4,8 @@
 written in the group that completes a received snapshot, and by a failback when the store has gone back to the common
 snapshot: newer ones by number (``diverged-…``) are then not what the standby has received. So every base check, every
 reader of a standby and whoever drops a half-received change set ask ``base``, never for the newest number.
-A snapshot that was purged since is the base still, under its new guid. Without the record the newest complete snapshot is the base; a fileset without snapshots has received nothing.
+A snapshot that was purged since is the base still, under its new guid. Without the record the newest complete
+snapshot is the base; a fileset without snapshots has received nothing.
 On a primary the record means nothing; becoming primary removes it.
 
 Threads: under the store's lock; ``put_base`` is part of the open group.
