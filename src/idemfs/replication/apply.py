@@ -215,8 +215,8 @@ def _drop_all(tree: Tree, number: FilesetId) -> None:
     fileset = store.catalog.filesets[number]
     # What is in the open group was summed up as that of a clone.
     store.commit(wait=False)
-    active.settle()
     store.admit(4, 1000, frees=True)
+    active.settle(forgets=True)
     gone = clones.forsake(active, fileset)
     # crash: the record that says that all is dropped is there; what stands there belongs to no clone from here on.
     store.commit()

@@ -172,7 +172,10 @@ def _adopt(store: Store, fileset: Fileset, told: Purge) -> None:
             continue
         if snapshot.digest == int(each.digest, 16):
             store.admit(4, REPLACED_SIZE_MAX + 600)
-            received.give_guid(store, snapshot, Guid(bytes.fromhex(each.new_guid)))
+            snapshot.guid = Guid(bytes.fromhex(each.new_guid))
+            store.catalog.changed(snapshot)
+            if base is not None and snapshot.id == base.id:
+                received.put_base(store, Guid(snapshot.guid), fileset.number)
             audit.note(store, ended, snapshot)
             changed = True
         elif base is not None and snapshot.id == base.id:

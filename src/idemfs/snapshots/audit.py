@@ -118,6 +118,17 @@ def has_replaced(store: Store, purge: Purge, snapshot: Snapshot) -> bool:
     return store.small.get(keys.audit_of(purge.at_ns, snapshot.id)) is not None
 
 
+def snapshot_before(store: Store, guid: bytes) -> int | None:
+    """The number of the snapshot that had this guid before a purge."""
+    start, limit = keys.prefix_range(b"A")
+    while pairs := store.small.scan(start, limit, SCAN_COUNT):
+        for key, value in pairs:
+            if len(key) > len(keys.audit(0)) and value[:16] == guid:
+                return int.from_bytes(key[-8:], "big")
+        start = pairs[-1][0] + b"\0"
+    return None
+
+
 def _put_replaced(store: Store, purge: Purge, snapshot: Snapshot, old_guid: bytes) -> None:
     value = old_guid + snapshot.guid + snapshot.digest.to_bytes(16, "big") + snapshot.name.encode()
     store.small.put(keys.audit_of(purge.at_ns, snapshot.id), value)

@@ -105,7 +105,8 @@ def rest(active: Active, fileset: Fileset, snapshot: Snapshot, next_number: int)
 
 
 def forsake(active: Active, clone: Fileset) -> Snapshot | None:
-    """A clone that nobody has seen yet rests on nothing from the open group on, and is to be emptied. Settled.
+    """A clone that nobody has seen yet rests on nothing from the open group on, and is to be emptied. Settled, and
+    nothing is kept in memory.
 
     Returns what ``let_go`` does.
     """
@@ -114,7 +115,6 @@ def forsake(active: Active, clone: Fileset) -> Snapshot | None:
         return None
     store.catalog.set_origin(clone, None)
     origins.end(active, clone)
-    active.forget_all()
     return _no_more_needed(store, origin)
 
 

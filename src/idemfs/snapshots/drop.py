@@ -73,7 +73,7 @@ def empty(active: Active, fileset: Fileset) -> None:
         pass
     with store.lock:
         store.commit(wait=False)
-        active.forget_all()
+        active.settle(forgets=True)
         store.admit(2, 1000)
         # Also if it was a clone, whose sums began with those of its origin.
         fileset.digest = fileset.inode_count = fileset.sectors = fileset.record_bytes = 0

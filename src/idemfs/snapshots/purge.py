@@ -24,7 +24,7 @@ from idemfs.format.inode import ABSENT, Inode
 from idemfs.format.tables import DELETING, PINNED, Snapshot
 from idemfs.ids import ROOT_NUMBER, FilesetId, Guid, Ino, Number, SnapshotId, fileset_of, make_ino, number_of
 from idemfs.limits import INDIRECT_ENTRY_COUNT, SECTOR_SIZE
-from idemfs.snapshots import audit, delete, manage, received, write
+from idemfs.snapshots import audit, delete, manage, write
 from idemfs.snapshots.audit import LISTED_COUNT_MAX, RECORD_SIZE_MAX, REPLACED_SIZE_MAX, Purge
 from idemfs.snapshots.clones import refuse_if_clones_rest
 from idemfs.versions.active import Active
@@ -107,7 +107,8 @@ def purge(active: Active, wanted: Purge, path: bytes, chosen: Collection[Snapsho
         record = audit.begin(store, record, snapshots)
         for snapshot in snapshots:
             # Two contents never have one guid, also if this is interrupted.
-            received.give_guid(store, snapshot, Guid(store.clock.random_bytes(16)))
+            snapshot.guid = Guid(store.clock.random_bytes(16))
+            store.catalog.changed(snapshot)
         # crash: from here on the purge happens, now or when the store is opened again.
         store.commit()
         return _finish(active, record)

@@ -4,7 +4,8 @@
 written in the group that completes a received snapshot, and by a failback when the store has gone back to the common
 snapshot: newer ones by number (``diverged-…``) are then not what the standby has received. So every base check, every
 reader of a standby and whoever drops a half-received change set ask ``base``, never for the newest number.
-Without the record the newest complete snapshot is the base; a fileset without snapshots has received nothing.
+A snapshot that was purged since is the base still, under its new guid. Without the record the newest complete
+snapshot is the base; a fileset without snapshots has received nothing.
 On a primary the record means nothing; becoming primary removes it.
 
 Threads: under the store's lock; ``put_base`` is part of the open group.
@@ -15,6 +16,7 @@ from __future__ import annotations
 from idemfs.format import keys
 from idemfs.format.tables import Snapshot
 from idemfs.ids import ROOT_FILESET, FilesetId, Guid
+from idemfs.snapshots import audit
 from idemfs.store.store import Store
 
 _BASE = "base"
@@ -24,18 +26,15 @@ def base(store: Store, fileset: FilesetId) -> Snapshot | None:
     """The snapshot that was received last; None: none was, or it was deleted since."""
     value = store.small.get(keys.fileset_replication(fileset, _BASE))
     if value is not None:
-        return store.catalog.by_guid(fileset, Guid(value))
+        return store.catalog.by_guid(fileset, Guid(value)) or _purged(store, fileset, value)
     snapshots = store.catalog.snapshots(fileset)
     return snapshots[-1] if snapshots else None
 
 
-def give_guid(store: Store, snapshot: Snapshot, guid: Guid) -> None:
-    """The snapshot is another one from now on; the base stays the base. Part of the open group: two records."""
-    key = keys.fileset_replication(snapshot.fileset, _BASE)
-    if store.small.get(key) == snapshot.guid:
-        store.small.put(key, guid)
-    snapshot.guid = guid
-    store.catalog.changed(snapshot)
+def _purged(store: Store, fileset: FilesetId, guid: bytes) -> Snapshot | None:
+    """The snapshot that had this guid before something was purged from it, and is the base still."""
+    snapshot_id = audit.snapshot_before(store, guid)
+    return next((each for each in store.catalog.snapshots(fileset) if each.id == snapshot_id), None)
 
 
 def put_base(store: Store, guid: Guid | None, fileset: FilesetId = ROOT_FILESET) -> None:

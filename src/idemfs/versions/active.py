@@ -189,14 +189,6 @@ class Active:
                 self.delete_record(key, node)
             start = pairs[-1][0]
 
-    def forget_all(self) -> None:
-        """What is kept in memory of records is read anew: some fileset is another one now. ``settle`` came before."""
-        assert not (self._changed_inodes or self._changed_maps or self.shadows.is_changed)
-        self._inodes.clear()
-        self._maps.clear()
-        self.resolved.clear()
-        self.shadows.forget()
-
     def drop_record(self, key: bytes) -> None:
         """A record of a fileset goes that goes whole, and has no snapshots any more. ``settle`` came before."""
         ino = keys.ino_of(key)
@@ -351,13 +343,18 @@ class Active:
                     size -= len(key) + len(old)
         add_to_sums(fileset, delta, size)
 
-    def settle(self) -> bool:
+    def settle(self, *, forgets: bool = False) -> bool:
         """Seal the open group if objects are changed, so that the tables alone tell the state; whether it did.
 
         What was admitted before belongs to the sealed group: who goes on to change something admits it again.
+        ``forgets``: what is kept in memory of records is read anew, since some fileset becomes another one.
         """
         is_changed = bool(self._changed_inodes or self._changed_maps or self.shadows.is_changed)
         if is_changed:
             self.store.commit(wait=False)
         self.shadows.forget()
+        if forgets:
+            self._inodes.clear()
+            self._maps.clear()
+            self.resolved.clear()
         return is_changed
