@@ -395,3 +395,12 @@ def test_what_the_fileset_of_the_origin_has_removed_is_seen_once_however_it_is_r
         start = found[-1] + b"\0"
     assert len(found) == len(set(found)) > 120
     assert len(fs.listdir("/c/d/e")) == 62
+
+
+def test_a_quota_does_not_stop_a_promotion(fs: FileSystem) -> None:
+    clone = fs.filesets.clone("s", "/c")
+    clone.set_quota(2 * BLOCK)
+    clone.promote()
+    assert clone.info().origin is None and clone.info().active_bytes > 2 * BLOCK
+    with pytest.raises(QuotaExceeded):
+        fs.write_bytes("/c/more", LONG)
