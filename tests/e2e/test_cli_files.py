@@ -129,7 +129,9 @@ def test_put_refuses(store: Path, tmp_path: Path) -> None:
     assert "no store here" in refused("put", tmp_path / "no", tmp_path, "/")
     (tmp_path / "file").write_bytes(b"1")
     done("put", store, tmp_path / "file", "/f")
-    assert "Not a directory" in refused("put", store, tmp_path / "file", "/f/g")
+    assert refused("put", store, tmp_path / "file", "/f/g") == "/f/g: Not a directory"
+    assert refused("put", store, tmp_path, "/f/g/h") == "/f/g/h: Not a directory"
+    assert refused("put", store, tmp_path / "file", "g") == "g: Invalid argument: a path in a store begins with '/'"
 
 
 def test_put_leaves_the_store_out(store: Path, tmp_path: Path) -> None:

@@ -172,6 +172,24 @@ def test_the_owner_of_the_mount_can_undo_it(at: Path) -> None:
 
 
 @needs_mount
+def test_latest_is_what_was_the_newest_before_one_was_taken(at: Path) -> None:
+    (at / "mine/f").write_text("changed")
+    idemfs("snapshot", "restore", at, "latest", "mine/f", "--yes")
+    assert (at / "mine/f").read_text() == "f" * 10_000
+
+
+@needs_mount
+def test_what_names_no_snapshot_or_leads_out_of_it_is_refused(at: Path) -> None:
+    before = sorted(os.listdir(at / ".snapshots"))
+    for name, path in (("..", "mine/f"), (".", "then/mine/f"), ("", "then/mine/f"), ("then/mine", "f"), ("no", "mine")):
+        ended = idemfs("snapshot", "restore", at, name, path, "--yes", check=False)
+        assert ended.returncode == 1 and "no snapshot has this name" in ended.stderr and ended.stderr.count("\n") == 1
+    ended = idemfs("snapshot", "restore", at, "then", "../../mine/f", "--yes", check=False)
+    assert ended.returncode == 1 and "without '..'" in ended.stderr
+    assert sorted(os.listdir(at / ".snapshots")) == before
+
+
+@needs_mount
 def test_a_fileset_in_the_way_is_not_emptied(at: Path, store: Path) -> None:
     (at / "docs/home").mkdir()
     idemfs("fileset", "create", store, "/docs/home", "--name", "inner")

@@ -38,9 +38,9 @@ class Writable(Editable):
         raw = encode(path)
         try:
             size = len(data)
-            head, _, name = raw.rpartition(b"/")
+            head, slash, name = raw.rpartition(b"/")
             tree = self.tree
-            if size <= self._inline_size and name and tree.role.role is _PRIMARY:
+            if size <= self._inline_size and slash and name and tree.role.role is _PRIMARY:
                 # Most files that are written at once are small and new: one operation, without looking first.
                 parent = self._paths.directory(head)
                 mode = _REGULAR | _FILE_MODE & ~self.umask

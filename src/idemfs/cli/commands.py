@@ -23,7 +23,7 @@ COMMANDS: dict[tuple[str, ...], str] = {
     ("snapshot", "delete"): "delete snapshots, in any order",
     ("snapshot", "rename"): "give a snapshot another name",
     ("snapshot", "clone"): "make a writable fileset of a snapshot, at the cost of one record",
-    ("snapshot", "restore"): "bring the active file system back to a snapshot",
+    ("snapshot", "restore"): "bring back a fileset, or one file or directory, as a snapshot has it",
     ("snapshot", "write"): "change files in a snapshot, and nowhere else",
     ("snapshot", "refresh"): "roll a snapshot forward to a newer one, or to the active state",
     ("snapshot", "diff"): "list what changed between two snapshots",

@@ -60,6 +60,10 @@ def main(arguments: list[str], *, forwards: bool = True) -> int:
             if forwarded is not None:
                 return forwarded
         failed = failures.exit_status(error)
+        if failed is None and isinstance(error.__context__, KeyboardInterrupt):
+            # argparse, interrupted, fails over its own clearing up.
+            error = error.__context__
+            failed = failures.exit_status(error)
         if failed is None:
             raise
         line = failures.message(error)

@@ -47,8 +47,7 @@ def restore(directory: str, snapshot: str, path: str, to: str | None, undo_name:
 
     If the caller may take snapshots, one is taken first, unless it goes to a new place. Raises ``OSError``.
     """
-    source = os.path.join(directory, FOLDER, snapshot, path.strip("/"))
-    os.lstat(os.path.join(directory, FOLDER, snapshot))
+    source = _source(directory, snapshot, path)
     os.lstat(source)
     target = os.path.join(directory, (path if to is None else to).strip("/"))
     if not os.path.basename(target).strip(".") or not (path if to is None else to).strip("/"):
@@ -79,12 +78,25 @@ def restore(directory: str, snapshot: str, path: str, to: str | None, undo_name:
 
 def count(directory: str, snapshot: str, path: str) -> int:
     """How many files and directories the snapshot has there. Raises ``OSError``."""
-    source = os.path.join(directory, FOLDER, snapshot, path.strip("/"))
+    source = _source(directory, snapshot, path)
     found = 1
     if stat.S_ISDIR(os.lstat(source).st_mode):
         for _, directories, files in os.walk(source, onerror=_raise):
             found += len(directories) + len(files)
     return found
+
+
+def _source(directory: str, snapshot: str, path: str) -> str:
+    """Where the snapshot has ``path``. ``latest`` is the one that it leads to now: another one may be taken first."""
+    folder = os.path.join(directory, FOLDER)
+    name = snapshot
+    with suppress(OSError):
+        name = os.readlink(os.path.join(folder, snapshot))
+    if name in ("", ".", "..") or "/" in name or not os.path.lexists(os.path.join(folder, name)):
+        raise FileNotFoundError(errno.ENOENT, f"no snapshot has this name; those there are: ls {folder}", snapshot)
+    if ".." in path.split("/"):
+        raise OSError(errno.EINVAL, "in a snapshot a path leads down, without '..'", path)
+    return os.path.join(folder, name, path.strip("/"))
 
 
 def _raise(error: OSError) -> None:

@@ -42,7 +42,7 @@ def refresh(active: Active, snapshot: Snapshot, newer: Snapshot | None) -> Snaps
         if newer is None:
             return _replace(active, snapshot)
         if newer.fileset != snapshot.fileset:
-            raise SnapshotError(f"{snapshot.name!r} and {newer.name!r} are of two filesets")
+            raise SnapshotError(f"snapshot {newer.name!r} to refresh to is of another fileset; name one of the same")
         if newer.id <= snapshot.id:
             raise SnapshotError(f"snapshot {newer.name!r} is not newer than {snapshot.name!r}: a refresh goes forward")
         if newer.id in active.written:

@@ -132,6 +132,9 @@ class View:
                 bound = last + AFTER
         for shadow_key, value in pairs:
             key, owner = keys.shadow_parts(shadow_key)
+            if key < start:
+                # Ids begin with NUL bytes: after a key and one NUL the shadows of that same key come once more.
+                continue
             if owner >= self.snapshot and key not in decided and (bound is None or key < bound):
                 decided[key] = None if value == ABSENT else value
         return decided, bound

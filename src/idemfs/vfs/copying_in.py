@@ -77,24 +77,33 @@ class _Put:
     def run(self, source: bytes, target: bytes) -> Outcome:
         status = os.stat(source)
         paths = Paths(self._tree.reader)
-        check_absolute(target)
-        if stat.S_ISDIR(status.st_mode):
-            ino = self._directory(paths, target)
-            self._walk(_Level(source, ino, status, is_new=False))
-            return self._copy.outcome
-        name = os.path.basename(source)
         try:
-            parent = paths.find(target)
-            is_directory = self._tree.reader.inode(parent).is_dir
-        except FileNotFoundError:
-            is_directory = target.endswith(b"/")
-            parent = self._directory(paths, target) if is_directory else self._tree.root
-        if not is_directory:
-            head, _, name = target.rpartition(b"/")
-            parent = self._directory(paths, head or b"/")
-        # What is named on the command line is followed, what is found in a directory is not.
-        self._file(parent, name, os.path.realpath(source), status, self._present(parent, name))
+            check_absolute(target)
+            if stat.S_ISDIR(status.st_mode):
+                parent, name = self._directory(paths, target), b""
+            else:
+                parent, name = self._place(paths, os.path.basename(source), target)
+        except OSError as error:
+            error.filename = error.filename or target
+            raise
+        if name:
+            # What is named on the command line is followed, what is found in a directory is not.
+            self._file(parent, name, os.path.realpath(source), status, self._present(parent, name))
+        else:
+            self._walk(_Level(source, parent, status, is_new=False))
         return self._copy.outcome
+
+    def _place(self, paths: Paths, name: bytes, target: bytes) -> tuple[Ino, bytes]:
+        """Directory and name that a file is to have; ``name`` in a directory that is there, or is asked for."""
+        try:
+            found = paths.find(target)
+            if self._tree.reader.inode(found).is_dir:
+                return found, name
+        except FileNotFoundError:
+            if target.endswith(b"/"):
+                return self._directory(paths, target), name
+        head, _, last = target.rpartition(b"/")
+        return self._directory(paths, head or b"/"), last
 
     def _present(self, parent: Ino, name: bytes) -> Ino | None:
         """What the name leads to in the store."""

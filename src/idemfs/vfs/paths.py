@@ -73,9 +73,9 @@ class Paths:
 
     def entry(self, path: bytes) -> Entry:
         """The last name of the path, and its directory. ``/`` is the name ``.`` of the root."""
+        check_absolute(path)
         bare = path.rstrip(b"/")
         if not bare:
-            check_absolute(path)
             return Entry(self.reader.root, b".", False)
         head, _, name = bare.rpartition(b"/")
         return Entry(self.directory(head), name, len(bare) != len(path))

@@ -162,6 +162,22 @@ def test_each_error_is_one_line_and_its_status(
     assert captured.out == "" and captured.err == line + "\n"
 
 
+def test_an_interrupt_over_which_something_else_fails_is_an_interrupt(
+    monkeypatch: pytest.MonkeyPatch, capsys: Capture
+) -> None:
+    """Argparse does so: interrupted while it reads the arguments, it ends with an AttributeError."""
+
+    def run(options: Namespace) -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            del options.nothing
+
+    install(monkeypatch, ("test",), run)
+    assert main(["test", "a"]) == 130
+    assert capsys.readouterr().err == "idemfs: interrupted\n"
+
+
 def test_a_reader_that_went_away_is_no_news(monkeypatch: pytest.MonkeyPatch, capsys: Capture) -> None:
     install(monkeypatch, ("test",), fail_with(BrokenPipeError(errno.EPIPE, "Broken pipe")))
     assert main(["test", "a"]) == 141

@@ -13,6 +13,7 @@ import pytest
 import idemfs
 from idemfs import FileSystem
 from idemfs.errors import FilesetError, FilesetInUse, NoSpace, QuotaExceeded, SnapshotHeld, SnapshotMissing
+from idemfs.format import keys
 from idemfs.format.tables import PINNED
 from idemfs.ids import ROOT_FILESET, FilesetId, fileset_of
 from idemfs.limits import SECTOR_SIZE
@@ -420,3 +421,30 @@ def test_a_file_that_is_cut_and_removed_in_one_group(fs: FileSystem) -> None:
         fs.unlink("/c/d/long")
     fs.sync()
     assert clone.snapshots["mine"].read_bytes("/d/long") == LONG
+
+
+@pytest.mark.parametrize("limit", [1, 7, 16, 1000])
+def test_what_the_fileset_of_the_origin_has_removed_is_seen_once_however_it_is_read(fs: FileSystem, limit: int) -> None:
+    for name in range(60):
+        fs.write_bytes(f"/d/e/n{name}", b"")
+    fs.snapshots.create("t")
+    clone = fs.filesets.clone("t", "/c")
+    fs.rmtree("/d")
+    number = fs.tree.store.catalog.fileset_named(clone.name).number
+    start, end = keys.fileset_range(number)
+    found: list[bytes] = []
+    while page := fs.tree.store.active.scan(start, end, limit):
+        assert not found or page[0][0] > found[-1]
+        found += [key for key, _ in page]
+        start = found[-1] + b"\0"
+    assert len(found) == len(set(found)) > 120
+    assert len(fs.listdir("/c/d/e")) == 62
+
+
+def test_a_quota_does_not_stop_a_promotion(fs: FileSystem) -> None:
+    clone = fs.filesets.clone("s", "/c")
+    clone.set_quota(2 * BLOCK)
+    clone.promote()
+    assert clone.info().origin is None and clone.info().active_bytes > 2 * BLOCK
+    with pytest.raises(QuotaExceeded):
+        fs.write_bytes("/c/more", LONG)

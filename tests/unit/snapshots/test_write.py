@@ -353,6 +353,9 @@ def test_refresh_refuses(scene: Scene) -> None:
     snapshots = Snapshots(tree)
     with pytest.raises(SnapshotError, match="is not newer than"):
         snapshots.refresh("two", "one")
+    tree.make_fileset(tree.root, b"home", "home", 0, 0)
+    with pytest.raises(SnapshotError, match="'later' to refresh to is of another fileset"):
+        snapshots.refresh("two", snapshots.create("home@later").operand)
     snapshots.hold("two", "standby:ab")
     with pytest.raises(SnapshotHeld):
         snapshots.refresh("two")

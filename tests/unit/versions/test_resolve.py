@@ -145,3 +145,19 @@ def test_indirect_blocks_that_only_a_shadow_has_are_listed(tree: Tree) -> None:
         5,
     ]
     assert list(view.map_indexes(ino, node.size, 3)) == [5]
+
+
+@pytest.mark.parametrize("limit", [1, 3, 50])
+def test_who_goes_on_right_after_a_key_does_not_find_it_again(tree: Tree, limit: int) -> None:
+    ino = make_file(tree, tree.root, b"f")
+    tree.set_xattr(ino, b"user.a", b"1")
+    tree.set_xattr(ino, b"user.b", b"1")
+    view = View(tree.active, manage.create(tree.store, ROOT_FILESET, "s").id)
+    tree.set_xattr(ino, b"user.a", b"2")
+    start, end = keys.xattr(ino, b"user.a") + b"\0", keys.fileset_range(ROOT_FILESET)[1]
+    found: list[bytes] = []
+    at: bytes | None = start
+    while at is not None:
+        page, at = view.page(at, end, limit)
+        found += [key for key, _ in page]
+    assert found == [keys.xattr(ino, b"user.b")]
