@@ -16,6 +16,8 @@ from collections.abc import Callable
 from contextlib import ExitStack
 from unittest import mock
 
+import pytest
+
 from idemfs.store import store as store_module
 from tests.property import filesets, steps
 from tests.property.driver import Options
@@ -79,7 +81,7 @@ def soak(step_count: int, first_seed: int) -> list[int]:
     while done < step_count:
         try:
             done += LIVES[kind_of(seed)](seed)
-        except Exception:
+        except (Exception, pytest.fail.Exception):
             failed.append(seed)
             print(f"seed {seed} ({kind_of(seed)}) failed; repeat with --seed {seed} --steps 1", flush=True)
             traceback.print_exc(file=sys.stdout)

@@ -28,6 +28,9 @@ COMPARE_EVERY = 10
 class World(SnapshotSteps):
     """All steps."""
 
+    often: tuple[str, ...] = ()
+    """Names of those that come more often than others do."""
+
     def steps(self) -> dict[Callable[[], None], int]:
         return {
             self.edit: 60,
@@ -53,7 +56,7 @@ class World(SnapshotSteps):
         }
 
     def step(self) -> None:
-        steps = self.steps()
+        steps = {step: weight * 6 if step.__name__ in self.often else weight for step, weight in self.steps().items()}
         self.do(self.rng.choices(list(steps), list(steps.values()))[0])
 
     def do(self, step: Callable[[], None]) -> None:

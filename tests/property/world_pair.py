@@ -162,7 +162,7 @@ class WorldPair(World):
         if received.base(self.standby.store, self.standby.tree.fileset) is None:
             return
         self.note()
-        before = {guid: state for guid, (state, _) in self.actives().items()}
+        before = {guid: state for guid, (state, path) in self.actives().items() if path is not None}
         self.run(decisions.failover, self.standby.tree)
         self.machine, self.standby = self.standby, self.machine
         self.fs = FileSystem(self.machine.tree)
@@ -197,7 +197,9 @@ class WorldPair(World):
             for snapshot in self.standby.store.catalog.snapshots(fileset.number):
                 if snapshot.guid not in self.known:
                     assert snapshot.name.startswith("diverged-")
-                    self.known[snapshot.guid] = before[fileset.guid]
+                    # What appeared nowhere had no path to read its active state by.
+                    kept = FileSystem(self.standby.tree).snapshots[f"{fileset.name}@{snapshot.name}"]
+                    self.known[snapshot.guid] = before[fileset.guid] if fileset.guid in before else read(kept)
 
     # -- what is -------------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from idemfs.errors import FilesetInUse, QuotaExceeded, SnapshotHeld
 from idemfs.ids import Ino
 from idemfs.snapshots import bring_back, manage
 from tests.property.states import Editor, read, without
-from tests.property.twins import Twins
+from tests.property.twins import PINNED_NAME, Twins
 
 SNAPSHOTS_MAX = 7
 USER = "user"
@@ -55,6 +55,9 @@ class SnapshotSteps(Twins):
         self.note()
         self.fs.snapshots.delete(f"{twin.name}@{name}")
         del twin.snapshots[name]
+        for clone in self.twins:
+            if clone.origin == (twin, name):
+                clone.origin = twin, name + PINNED_NAME
 
     def hold(self) -> None:
         picked = self.pick_snapshot()

@@ -213,10 +213,7 @@ class Tree(Junctions):
             raise posix(errno.EISDIR if node.is_dir else errno.EINVAL)
         node = self.active.change_inode(ino, is_logged=at is not None)
         if self._clones:
-            try:
-                own_tail(self.active, ino, node, frees=frees)
-            except DamagedBlock as damaged:
-                raise self.reader.damaged(ino, node.size // self.store.block_size, damaged) from damaged
+            _own_tail(self, ino, node, frees=frees)
         return node
 
     def _added_bytes(self, ino: Ino, offset: int, size: int) -> int:
@@ -334,6 +331,8 @@ class Tree(Junctions):
         size = RECORD_SIZE + 100 * count + 4 * self.store.superblock.inline_size
         self._change(5 * count + 20, size, grows=ino, data=count * self.store.block_size)
         node = self.active.change_inode(ino)
+        if self._clones:
+            _own_tail(self, ino, node)
         done = 0
         while done < count:
             if reader is self.reader and self.contents.waiting(source, first + done) is not None:
@@ -397,3 +396,11 @@ class Tree(Junctions):
                     raise posix(errno.EOPNOTSUPP)
             if not flags & AllocateFlag.KEEP_SIZE and offset + size > self.reader.inode(ino).size:
                 self.truncate(ino, offset + size)
+
+
+def _own_tail(tree: Tree, ino: Ino, node: Inode, *, frees: bool = False) -> None:
+    """Before content or size of a file changes, which may be that of a clone."""
+    try:
+        own_tail(tree.active, ino, node, frees=frees)
+    except DamagedBlock as damaged:
+        raise tree.reader.damaged(ino, node.size // tree.store.block_size, damaged) from damaged

@@ -15,12 +15,13 @@ from idemfs import FileSystem
 from idemfs.errors import FilesetError, FilesetInUse, NoSpace, QuotaExceeded, SnapshotHeld, SnapshotMissing
 from idemfs.format import keys
 from idemfs.format.tables import PINNED
-from idemfs.ids import ROOT_FILESET, FilesetId, fileset_of
+from idemfs.ids import ROOT_FILESET, FilesetId, Ino, fileset_of
 from idemfs.limits import SECTOR_SIZE
 from idemfs.replication.difference import difference
 from idemfs.snapshots import clones, freed, promote
 from idemfs.store.space import Space
 from idemfs.testing.builders import assert_clean, memory_store, reopened
+from idemfs.vfs.sharing import copy_range
 from idemfs.vfs.tree import Tree
 
 BLOCK = 4096
@@ -448,3 +449,14 @@ def test_a_quota_does_not_stop_a_promotion(fs: FileSystem) -> None:
     assert clone.info().origin is None and clone.info().active_bytes > 2 * BLOCK
     with pytest.raises(QuotaExceeded):
         fs.write_bytes("/c/more", LONG)
+
+
+def test_what_the_origins_fileset_appended_does_not_show_where_blocks_are_copied_past_the_end(fs: FileSystem) -> None:
+    """A file of a clone that grew by sharing blocks had not taken over its last one."""
+    fs.write_bytes("/source", b"s" * BLOCK)
+    fs.filesets.clone("s", "/c")
+    fs.tree.append(Ino(fs.stat("/d/long").st_ino), b"later")
+    fs.sync()
+    source, target = (Ino(fs.stat(path).st_ino) for path in ("/source", "/c/d/long"))
+    assert copy_range(fs.tree, fs.tree.reader, source, 0, target, 12 * BLOCK, BLOCK) == BLOCK
+    assert fs.read_bytes("/c/d/long") == LONG.ljust(12 * BLOCK, b"\0") + b"s" * BLOCK
