@@ -68,3 +68,5 @@ SCAN_COUNT = 1000
 SCHEDULE_SECONDS_MAX = 4_000_000_000
 """More than a century: for how long a period of a schedule, a hold or a lock may be."""
 SCHEDULE_TEXT_SIZE_MAX = 1000
+HOOK_COUNT_MAX, HOOK_SIZE_MAX, HOOK_SECONDS_MAX = 16, 4096, 3600
+"""Commands before, and after, a snapshot that a schedule takes; bytes of each; how long one may be let run."""

@@ -90,3 +90,17 @@ def test_what_is_refused(store: Path) -> None:
     assert "a fileset appears in the place" in refused("snapshot", "clone", store, "all", "/home", "--name", "other")
     assert "a fileset named 'home' exists" in refused("snapshot", "clone", store, "all", "/x", "--name", "home")
     assert "clean" in done("check", store)
+
+
+def test_what_is_shared_and_what_is_pinned(store: Path) -> None:
+    done("snapshot", "clone", store, "home@monday", "/try")
+    assert [row["shared_bytes"] for row in rows("fileset", "list", store)] == [None] * 3
+    assert "SHARED" not in done("fileset", "list", store) and "SHARED" in done("fileset", "list", store, "--shared")
+    done("fileset", "promote", store, "try")
+    assert [row["shared_bytes"] for row in rows("fileset", "list", store, "--shared")] == [0, 8192, 8192]
+    done("snapshot", "clone", store, "all", "/home/d", "--name", "whole")
+    with library.open(store) as fs:
+        fs.unlink("/f")
+    done("snapshot", "delete", store, "all", "--yes")
+    said = {line.split()[0]: line.split()[-1] for line in done("info", store).splitlines() if " data  " in line}
+    assert said["pinned"] == "8,192"

@@ -15,9 +15,16 @@ from idemfs.api.snapshots import Snapshots
 from idemfs.errors import BadFilesetName
 from idemfs.format import tables
 from idemfs.ids import ROOT_FILESET, ROOT_NUMBER, fileset_of, make_ino
-from idemfs.snapshots.usage import COMPRESSIONS, FilesetInfo
+from idemfs.snapshots.usage import COMPRESSIONS, FilesetInfo, shared_bytes
 from idemfs.vfs.paths import Paths
 from idemfs.vfs.tree import Tree
+
+
+def _info(tree: Tree, record: tables.Fileset, path: str | None, *, shared: bool) -> FilesetInfo:
+    info = FilesetInfo(tree.store, record, path)
+    if shared:
+        info.shared_bytes = shared_bytes(tree.store, record)
+    return info
 
 
 class Fileset:
@@ -42,12 +49,13 @@ class Fileset:
         """Its own snapshots."""
         return Snapshots(self._tree, self._record.number)
 
-    def info(self) -> FilesetInfo:
+    def info(self, *, shared: bool = False) -> FilesetInfo:
+        """``shared``: with ``shared_bytes``, which takes a pass over all its maps."""
         with self._tree.store.lock:
             if not self._tree.store.readonly:
                 # What the open group changes is counted when it is sealed.
                 self._tree.active.settle()
-            return FilesetInfo(self._tree.store, self._record, self.path)
+            return _info(self._tree, self._record, self.path, shared=shared)
 
     def rename(self, name: str) -> None:
         """Durable on return. Raises ``BadFilesetName``, ``FilesetExists``."""
@@ -157,13 +165,13 @@ class Filesets:
         self._tree.store.commit()
         return Fileset(self._tree, record, self._paths)
 
-    def list(self) -> builtins.list[FilesetInfo]:
-        """All of them, with exactly what each takes now."""
+    def list(self, *, shared: bool = False) -> builtins.list[FilesetInfo]:
+        """All of them, with exactly what each takes now; ``shared`` as for ``Fileset.info``."""
         with self._store.lock:
             if not self._store.readonly:
                 self._tree.active.settle()
             return [
-                FilesetInfo(self._store, record, path_of(self._tree, record))
+                _info(self._tree, record, path_of(self._tree, record), shared=shared)
                 for record in self._store.catalog.listed_filesets()
             ]
 

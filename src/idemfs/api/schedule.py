@@ -10,14 +10,16 @@ from datetime import UTC, datetime
 from typing import NamedTuple
 
 from idemfs.ids import FilesetId
-from idemfs.snapshots import automatic, policy, schedule
+from idemfs.node.quiesce import scheduled
+from idemfs.snapshots import automatic, hooks, policy, schedule
+from idemfs.snapshots.hooks import Hooks
 from idemfs.snapshots.info import SnapshotInfo
 from idemfs.snapshots.policy import Policy
 from idemfs.snapshots.retention import Candidate, Verdict
 from idemfs.snapshots.schedule import SECOND_NS
 from idemfs.vfs.tree import Tree
 
-__all__ = ["Candidate", "Outcome", "Policy", "Schedule", "Verdict"]
+__all__ = ["Candidate", "Hooks", "Outcome", "Policy", "Schedule", "Verdict"]
 
 
 class Outcome(NamedTuple):
@@ -27,6 +29,8 @@ class Outcome(NamedTuple):
     reason: str
     """Why it was taken, or the empty text."""
     deleted: list[Verdict]
+    failure: str = ""
+    """What hook failed: one before, and none was taken, or one after."""
 
 
 class Schedule:
@@ -47,9 +51,19 @@ class Schedule:
         """Durable on return. Raises ``BadPolicy``, ``NoSpace``, ``CommitFailed``."""
         automatic.set_policy(self._store, self._fileset, wanted)
 
+    @property
+    def hooks(self) -> Hooks:
+        """Commands around each snapshot that the schedule takes; they stay in this store, also when it replicates."""
+        return hooks.hooks_of(self._store, self._fileset)
+
+    def set_hooks(self, wanted: Hooks) -> None:
+        """Durable on return. Raises ``BadPolicy``, ``NoSpace``, ``CommitFailed``."""
+        hooks.set_hooks(self._store, self._fileset, wanted)
+
     def clear(self) -> None:
-        """No snapshot is taken or deleted by itself any more."""
+        """No snapshot is taken or deleted by itself any more, and no hook is run."""
         self.set(Policy())
+        self.set_hooks(Hooks())
 
     def next_due(self) -> datetime | None:
         """When the clock makes the next snapshot due, in the zone of the policy; a time that is past: it is now."""
@@ -73,7 +87,7 @@ class Schedule:
         return automatic.prune(self._tree.active, self._fileset, stops)
 
     def run_due(self) -> Outcome:
-        """Take the snapshot that is due, if one is, and prune. Raises ``NoSpace``, ``CommitFailed``."""
-        run = automatic.run_due_of(self._tree.active, self._fileset)
+        """Take the snapshot that is due, if one is, with its hooks, and prune. Raises ``NoSpace``, ``CommitFailed``."""
+        run = automatic.run_due_of(self._tree.active, self._fileset, quiesce=scheduled(self._store))
         info = SnapshotInfo(run.taken, self._store.catalog.filesets[run.fileset]) if run.taken else None
-        return Outcome(info, run.reason, run.deleted)
+        return Outcome(info, run.reason, run.deleted, run.failure)

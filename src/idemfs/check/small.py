@@ -15,7 +15,7 @@ from idemfs.format import intent, keys, role, tables
 from idemfs.format.tables import COMPLETE, DELETING, PINNED, Snapshot
 from idemfs.ids import FilesetId, SnapshotId
 from idemfs.limits import SECTOR_COUNT_MAX
-from idemfs.snapshots import audit, policy
+from idemfs.snapshots import audit, hooks, policy
 from idemfs.snapshots.manage import check_name
 
 _KEY_SIZES = {
@@ -26,6 +26,7 @@ _KEY_SIZES = {
     b"I": 1,
     b"K": 3,
     b"L": 9,
+    b"N": 3,
     b"O": 9,
     b"R": 9,
     b"S": 11,
@@ -37,7 +38,7 @@ _KEY_SIZES = {
 }
 _EIGHT = frozenset((b"D", b"E", b"H", b"L", b"R"))
 """Tables of which each value is one number of 8 bytes."""
-_OF_FILESETS = {b"D": "a schedule", b"K": "a schedule", b"V": "replication state"}
+_OF_FILESETS = {b"D": "a schedule", b"K": "a schedule", b"N": "hooks", b"V": "replication state"}
 _UNDER_WAY_SIZES = {
     keys.replication("restore"): 10,
     keys.replication("rollback"): 10,
@@ -135,6 +136,8 @@ def _read_record(
             tables.unpack_state(value)
         case b"K":
             policy.unpack(value)
+        case b"N":
+            hooks.unpack(value)
         case b"A" if len(key) == len(keys.audit(0)) + 8:
             audit.unpack_replaced(value)
         case b"A" if len(key) != len(keys.audit(0)):

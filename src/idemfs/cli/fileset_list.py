@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 def arguments(parser: ArgumentParser) -> None:
     add_store(parser)
+    parser.add_argument("--shared", action="store_true", help="count what they share, which takes a while")
     add_json(parser)
 
 
@@ -22,7 +23,7 @@ def run(options: Namespace) -> None:
     from idemfs import api
 
     with api.open(options.store, readonly=True) as fs:
-        rows = [row(info) for info in fs.filesets]
+        rows = [row(info) for info in fs.filesets.list(shared=options.shared)]
     columns = [
         Column("name"),
         Column("path"),
@@ -33,6 +34,8 @@ def run(options: Namespace) -> None:
         Column("quota_bytes", "QUOTA", show_size, right=True),
         Column("quota_inodes", "INODE QUOTA", right=True),
     ]
+    if options.shared:
+        columns.insert(6, Column("shared_bytes", "SHARED", show_size, right=True))
     if any(each["origin"] for each in rows):
         columns.append(Column("origin"))
     listing(rows, columns, json=options.json)
@@ -47,6 +50,7 @@ def row(info: FilesetInfo) -> dict[str, Json]:
         "active_bytes": info.active_bytes,
         "snapshots": info.snapshot_count,
         "snapshot_bytes": info.snapshot_bytes,
+        "shared_bytes": info.shared_bytes,
         "quota_bytes": info.quota_bytes,
         "quota_inodes": info.quota_inodes,
         "quota_counts_snapshots": info.snapshots_count,

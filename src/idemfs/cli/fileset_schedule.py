@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from argparse import ArgumentParser, Namespace
     from collections.abc import Callable
 
-    from idemfs.api.schedule import Policy, Schedule
+    from idemfs.api.schedule import Hooks, Policy, Schedule
     from idemfs.cli.render import Json
 
 _NONE = "none"
@@ -45,6 +45,12 @@ def arguments(parser: ArgumentParser) -> None:
     )
     _add(keep.add_argument, "prune-matching", "REGEX", "the rules are about those of such names, too", str)
     _add(keep.add_argument, "lock", "TIME", "nobody can delete a snapshot that young", parse_duration, "lock_seconds")
+    around = parser.add_argument_group("commands around each snapshot that it takes")
+    around.add_argument("--before", metavar="CMD", action="append", help="run this first; if it fails, none is taken")
+    around.add_argument("--after", metavar="CMD", action="append", help="run this at the end, whatever happened before")
+    around.add_argument(
+        "--hook-timeout", metavar="SECONDS", type=_seconds, help="kill a CMD after so long (default: 60)"
+    )
     parser.add_argument("--clear", action="store_true", help="end all of it; snapshots stay")
     parser.add_argument("--json", action="store_true", help="write one object instead of lines")
     add_dry_run(parser)
@@ -68,26 +74,48 @@ def _count(text: str) -> int:
     return int(text)
 
 
+def _seconds(text: str) -> float | str:
+    return _NONE if text == _NONE else float(text)
+
+
+def _hooks(options: Namespace, now: Hooks) -> Hooks:
+    """What the hooks are to be."""
+    if options.clear:
+        return type(now)()
+    before, after, seconds = options.before, options.after, options.hook_timeout
+    return type(now)(
+        now.before if before is None else () if before == [_NONE] else tuple(before),
+        now.after if after is None else () if after == [_NONE] else tuple(after),
+        now.timeout_seconds if seconds is None else type(now)().timeout_seconds if seconds == _NONE else seconds,
+    )
+
+
 def run(options: Namespace) -> None:
     from idemfs import api
     from idemfs.api.schedule import Policy
     from idemfs.cli.failures import UsageError
     from idemfs.errors import BadPolicy
+    from idemfs.snapshots import hooks
 
     given = {name: value for name in Policy._fields if (value := getattr(options, name)) is not None}
-    if options.clear and given:
+    given_hooks = any(each is not None for each in (options.before, options.after, options.hook_timeout))
+    if options.clear and (given or given_hooks):
         raise UsageError("--clear ends all rules: give it alone")
     changes = {name: Policy._field_defaults[name] if value == _NONE else value for name, value in given.items()}
-    is_change = bool(changes) or options.clear
+    is_change = bool(changes or given_hooks) or options.clear
     with api.open(options.store, readonly=options.dry_run or not is_change) as fs:
         schedule = snapshots_of(fs, options.fileset).schedule
         wanted = Policy() if options.clear else schedule.policy._replace(**changes)
+        around = _hooks(options, schedule.hooks)
         try:
+            hooks.check(around)
             if options.dry_run:
                 _show_outcome(schedule, wanted)
                 return
-            if is_change:
+            if changes or options.clear:
                 schedule.set(wanted)
+            if given_hooks or options.clear:
+                schedule.set_hooks(around)
         except BadPolicy as wrong:
             raise UsageError(str(wrong)) from None
         _show(schedule, json=options.json)
@@ -108,16 +136,20 @@ def _show_outcome(schedule: Schedule, wanted: Policy) -> None:
 def _show(schedule: Schedule, *, json: bool) -> None:
     from idemfs.api.schedule import Policy
 
-    policy, due = schedule.policy, schedule.next_due()
+    policy, due, hooks = schedule.policy, schedule.next_due(), schedule.hooks
+    around = {"before": hooks.before, "after": hooks.after, "hook_timeout": hooks.timeout_seconds}
     if json:
         from json import dumps
 
-        print(dumps({**policy._asdict(), "next_due": due.isoformat() if due else None}, indent=2))
+        print(dumps({**policy._asdict(), **around, "next_due": due.isoformat() if due else None}, indent=2))
         return
     lines = [_line(name, value) for name, value in policy._asdict().items() if value != Policy._field_defaults[name]]
     if not lines:
         print("no schedule")
         return
+    lines += [("before", each) for each in hooks.before] + [("after", each) for each in hooks.after]
+    if hooks.before or hooks.after:
+        lines.append(("hook timeout", f"{hooks.timeout_seconds:g} s"))
     lines.append(("next due", due.isoformat() if due else "-"))
     for name, shown in lines:
         print(f"{name.ljust(14)}  {shown}")

@@ -17,15 +17,22 @@ def arguments(parser: ArgumentParser) -> None:
     add_json(parser)
 
 
-def run(options: Namespace) -> None:
+def run(options: Namespace) -> int:
+    import sys
+
     from idemfs import api
+    from idemfs.node.quiesce import scheduled
     from idemfs.snapshots import automatic
 
     with api.open(options.store) as fs:
         filesets = fs.tree.store.catalog.filesets
         rows: list[dict[str, Json]] = []
-        for run in automatic.run_due(fs.tree.active):
+        failed = False
+        for run in automatic.run_due(fs.tree.active, quiesce=scheduled(fs.tree.store)):
             fileset = filesets[run.fileset].name
+            if run.failure:
+                failed = True
+                print(f"idemfs: schedule of fileset {fileset}: {run.failure}", file=sys.stderr)
             if run.taken is not None:
                 rows.append({"fileset": fileset, "action": "take", "name": run.taken.name, "reason": run.reason})
             for each in run.deleted:
@@ -33,3 +40,4 @@ def run(options: Namespace) -> None:
     if options.json or rows:
         columns = [Column("fileset"), Column("action"), Column("name"), Column("reason", "WHY")]
         listing(rows, columns, json=options.json)
+    return 1 if failed else 0

@@ -19,7 +19,7 @@
              'W' · snapshot(8) · ino(8)         orphan in a written snapshot           'Y'          restore of a subtree
              'V' · fileset(2) · text            replication state of a fileset         'Z'          purge under way
              'Q' · snapshot(8) · owner          hold known to both   'A' · time, ns(8)              purge that ended
-             'A' · time, ns(8) · snapshot(8)    snapshot of a purge
+             'A' · time, ns(8) · snapshot(8)    snapshot of a purge  'N' · fileset(2)              hooks of a schedule
 
 Values of link and xattr records start with ``PRESENT``, since in the shadow table
 an empty value is ``ABSENT``. A shadow key cannot be taken for the key of a longer name: snapshot ids start
@@ -202,6 +202,11 @@ def audit_of(at_ns: int, snapshot_id: SnapshotId) -> bytes:
 def audit_range(at_ns: int) -> tuple[bytes, bytes]:
     """Of all records of one purge."""
     return audit(at_ns), audit(at_ns + 1)
+
+
+def hooks(number: FilesetId) -> bytes:
+    """Commands around the snapshots that the schedule of the fileset takes."""
+    return b"N" + number.to_bytes(2, "big")
 
 
 def schedule_state(number: FilesetId) -> bytes:

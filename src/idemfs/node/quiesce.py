@@ -13,11 +13,66 @@ import signal
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import TYPE_CHECKING, NamedTuple
 
 from idemfs.errors import HookFailed
+from idemfs.snapshots.hooks import TIMEOUT_SECONDS, Hooks
 
-TIMEOUT_SECONDS = 60.0
+if TYPE_CHECKING:
+    from idemfs.snapshots.hooks import Quiesce
+    from idemfs.store.store import Store
+
+
+class User(NamedTuple):
+    """Whose rights hooks have."""
+
+    uid: int
+    gid: int
+    name: str
+    home: str
+    groups: tuple[int, ...]
+
+    @property
+    def is_other(self) -> bool:
+        return self.uid != os.geteuid()
+
+    def environment(self) -> dict[str, str]:
+        return {"HOME": self.home, "USER": self.name, "LOGNAME": self.name} if self.is_other else {}
+
+
+def scheduled(store: Store) -> Quiesce:
+    """What runs the hooks of the store's schedules: with the rights of the owner of its directory, and of nobody else.
+
+    Who may write to that directory may write what hooks it has, so a process of another user must not lend its rights.
+    """
+
+    def quiesce(hooks: Hooks, name: str) -> AbstractContextManager[object]:
+        user = _owner(store.path) if store.path else None
+        environment = {"IDEMFS_STORE": store.path, "IDEMFS_SNAPSHOTS": name}
+        return quiesced(hooks.before, hooks.after, environment, hooks.timeout_seconds, user)
+
+    return quiesce
+
+
+def _owner(path: str) -> User:
+    """Raises ``HookFailed``."""
+    from pwd import getpwuid
+
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise HookFailed(f"hooks are not run: {path}: {error.strerror}") from error
+    if status.st_uid != os.geteuid() and os.geteuid():
+        raise HookFailed(f"hooks are run by root or the owner of {path} (user {status.st_uid}), and by nobody else")
+    if status.st_mode & 0o022:
+        raise HookFailed(f"hooks are not run: others than the owner may write to {path}; 'chmod go-w' ends that")
+    try:
+        known = getpwuid(status.st_uid)
+    except KeyError:
+        return User(status.st_uid, status.st_gid, str(status.st_uid), "/", ())
+    groups = tuple(os.getgrouplist(known.pw_name, known.pw_gid))
+    return User(known.pw_uid, known.pw_gid, known.pw_name, known.pw_dir, groups)
 
 
 class _Terminated(BaseException):
@@ -30,11 +85,13 @@ def quiesced(
     after: Sequence[str],
     environment: Mapping[str, str] | None = None,
     timeout_seconds: float = TIMEOUT_SECONDS,
+    user: User | None = None,
 ) -> Iterator[None]:
     """Run the commands ``before`` in order, then the block, then all of ``after`` in reverse order.
 
     Each is a line for ``sh``; ``environment`` is added to its own, with ``IDEMFS_HOOK``, which is ``before`` or
-    ``after``, and for the latter ``IDEMFS_RESULT``: ``taken`` or ``failed``. Raises ``HookFailed``: when one of
+    ``after``, and for the latter ``IDEMFS_RESULT``: ``taken`` or ``failed``. ``user``: whose rights they have, which
+    only root can give; they begin in ``/`` then. Raises ``HookFailed``: when one of
     ``before`` failed the block is not run, when one of ``after`` did it was.
     """
     given = dict(environment or {})
@@ -42,7 +99,7 @@ def quiesced(
         result = "failed"
         try:
             for command in before:
-                _run(command, given | {"IDEMFS_HOOK": "before"}, timeout_seconds)
+                _run(command, given | {"IDEMFS_HOOK": "before"}, timeout_seconds, user)
             yield
             result = "taken"
         finally:
@@ -51,14 +108,14 @@ def quiesced(
             failed = None
             for command in reversed(after):
                 try:
-                    _run(command, given | {"IDEMFS_HOOK": "after", "IDEMFS_RESULT": result}, timeout_seconds)
+                    _run(command, given | {"IDEMFS_HOOK": "after", "IDEMFS_RESULT": result}, timeout_seconds, user)
                 except HookFailed as failure:
                     failed = failed or failure
         if failed is not None:
             raise HookFailed(f"{failed}; the snapshots were taken all the same")
 
 
-def _run(command: str, environment: Mapping[str, str], timeout_seconds: float) -> None:
+def _run(command: str, environment: Mapping[str, str], timeout_seconds: float, user: User | None) -> None:
     what = f"hook {environment['IDEMFS_HOOK']} ({command})"
     try:
         # What it prints is not what the command prints.
@@ -67,11 +124,15 @@ def _run(command: str, environment: Mapping[str, str], timeout_seconds: float) -
             shell=True,
             stdin=subprocess.DEVNULL,
             stdout=2,
-            env={**os.environ, **environment},
+            env={**os.environ, **environment} | ({} if user is None else user.environment()),
             start_new_session=True,
+            cwd=None if user is None else "/",
+            user=None if user is None or not user.is_other else user.uid,
+            group=None if user is None or not user.is_other else user.gid,
+            extra_groups=None if user is None or not user.is_other else user.groups,
         )
-    except OSError as error:
-        raise HookFailed(f"{what} cannot be run: {error.strerror}") from error
+    except (OSError, subprocess.SubprocessError) as error:
+        raise HookFailed(f"{what} cannot be run: {getattr(error, 'strerror', None) or error}") from error
     try:
         status = process.wait(timeout_seconds)
     except BaseException as ended:

@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from idemfs.errors import IdemfsError
 from idemfs.ids import FilesetId
+from idemfs.node.quiesce import scheduled
 from idemfs.snapshots import automatic, schedule
 from idemfs.vfs.tree import Tree
 
@@ -37,6 +38,7 @@ class Scheduler:
         self._tree = tree
         self._store = tree.store
         self._deleted = deleted
+        self._quiesce = scheduled(tree.store)
         self._changed = threading.Condition()
         self._is_woken = False
         self._is_closing = False
@@ -79,7 +81,9 @@ class Scheduler:
     def _turn_of(self, fileset: FilesetId) -> float:
         begun = self._store.clock.monotonic_seconds()
         try:
-            run = automatic.run_due_of(self._tree.active, fileset, lambda: self._is_closing)
+            run = automatic.run_due_of(self._tree.active, fileset, lambda: self._is_closing, self._quiesce)
+            if run.failure:
+                log.error("a hook of the schedule of fileset %d failed: %s", fileset, run.failure)
             if run.taken is not None:
                 log.info("took snapshot %s (%s)", run.taken.name, run.reason)
             for verdict in run.deleted:

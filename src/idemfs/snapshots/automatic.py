@@ -12,20 +12,26 @@ one step of a deletion at a time.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from typing import NamedTuple
 
-from idemfs.errors import FormatError, NoSpace, SnapshotError, SnapshotExists
+from idemfs.errors import FormatError, HookFailed, NoSpace, SnapshotError, SnapshotExists
 from idemfs.format import keys, role
 from idemfs.format.role import Role
 from idemfs.format.tables import Snapshot
-from idemfs.ids import FilesetId, SnapshotId
+from idemfs.ids import ROOT_FILESET, FilesetId, SnapshotId
 from idemfs.limits import SCAN_COUNT
 from idemfs.snapshots import delete, freed, manage, measure, policy, received, retention, schedule
+from idemfs.snapshots.hooks import Hooks, hooks_of, no_hooks
 from idemfs.snapshots.policy import Policy
 from idemfs.snapshots.retention import Candidate, Verdict
 from idemfs.snapshots.schedule import Due
 from idemfs.store.store import Store
 from idemfs.versions.active import Active
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from idemfs.snapshots.hooks import Quiesce
 
 _RECORD_SIZE = 16_000
 """More than a policy's record can have."""
@@ -38,6 +44,8 @@ class Run(NamedTuple):
     taken: Snapshot | None
     reason: str
     deleted: list[Verdict]
+    failure: str = ""
+    """What hook failed: one before, and none was taken, or one after."""
 
 
 # -- policies ----------------------------------------------------------------------------------------
@@ -128,8 +136,14 @@ def _due_now(store: Store, fileset: FilesetId, rules: Policy, *, is_full: bool) 
     return schedule.due(rules, done_ns, now_ns, policy.zone_of(rules.zone), is_full=is_full)
 
 
-def take_due(active: Active, fileset: FilesetId) -> tuple[Snapshot | None, str]:
-    """Take the snapshot that is due, if one is; and why. Raises as ``manage.create``."""
+def take_due(
+    active: Active, fileset: FilesetId, quiesce: Quiesce = no_hooks, failures: list[str] | None = None
+) -> tuple[Snapshot | None, str]:
+    """Take the snapshot that is due, if one is; and why. Raises as ``manage.create``.
+
+    The hooks of the fileset are run by ``quiesce``; what is said of one that failed is added to ``failures``. Where
+    that was one before the snapshot, none is taken until the next one is due.
+    """
     store = active.store
     _follow_clock(store, fileset)
     due = find_due(active, fileset)
@@ -148,13 +162,36 @@ def take_due(active: Active, fileset: FilesetId) -> tuple[Snapshot | None, str]:
             store.small.put(keys.lock(snapshot.id), until_ns.to_bytes(8, "little"))
         return True
 
+    taken: Snapshot | None = None
     try:
-        return manage.create(store, fileset, name, joined=joined), due.reason
+        hooks = hooks_of(store, fileset)
+        with quiesce(hooks, _operand(store, fileset, name)) if hooks != Hooks() else nullcontext():
+            taken = manage.create(store, fileset, name, joined=joined)
+        return taken, due.reason
+    except HookFailed as failure:
+        if failures is not None:
+            failures.append(str(failure))
+        if taken is None:
+            _pass_over(store, fileset, due)
+        return taken, due.reason if taken else ""
     except SnapshotExists:
         if find_due(active, fileset) is None:
             # Somebody else was there first.
             return None, ""
         raise
+
+
+def _operand(store: Store, fileset: FilesetId, name: str) -> str:
+    return name if fileset == ROOT_FILESET else f"{store.catalog.filesets[fileset].name}@{name}"
+
+
+def _pass_over(store: Store, fileset: FilesetId, due: Due) -> None:
+    """No snapshot is taken for this due time."""
+    with store.lock:
+        if store.small.get(keys.schedule_state(fileset)) is not None and _done_ns(store, fileset) < due.at_ns:
+            store.admit(1, 100)
+            _put_done(store, fileset, due.at_ns)
+            store.commit()
 
 
 def _follow_clock(store: Store, fileset: FilesetId) -> None:
@@ -291,22 +328,25 @@ def _drop_expired_holds(store: Store, fileset: FilesetId) -> None:
 # -- both --------------------------------------------------------------------------------------------
 
 
-def run_due(active: Active, stops: Callable[[], bool] = lambda: False) -> list[Run]:
+def run_due(active: Active, stops: Callable[[], bool] = lambda: False, quiesce: Quiesce = no_hooks) -> list[Run]:
     """``run_due_of`` for each fileset that has a policy."""
-    return [run_due_of(active, fileset, stops) for fileset in planned_filesets(active.store)]
+    return [run_due_of(active, fileset, stops, quiesce) for fileset in planned_filesets(active.store)]
 
 
-def run_due_of(active: Active, fileset: FilesetId, stops: Callable[[], bool] = lambda: False) -> Run:
+def run_due_of(
+    active: Active, fileset: FilesetId, stops: Callable[[], bool] = lambda: False, quiesce: Quiesce = no_hooks
+) -> Run:
     """Take what is due, then delete what need not be kept; without room for the one, the other comes first."""
     deleted: list[Verdict] = []
+    failures: list[str] = []
     try:
-        taken, reason = take_due(active, fileset)
+        taken, reason = take_due(active, fileset, quiesce, failures)
     except NoSpace:
         deleted = prune(active, fileset, stops)
         # What that freed can be used when its group is durable.
         active.store.commit()
-        taken, reason = take_due(active, fileset)
-    return Run(fileset, taken, reason, deleted + prune(active, fileset, stops))
+        taken, reason = take_due(active, fileset, quiesce, failures)
+    return Run(fileset, taken, reason, deleted + prune(active, fileset, stops), "; ".join(failures))
 
 
 def planned_filesets(store: Store) -> list[FilesetId]:

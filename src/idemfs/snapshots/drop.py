@@ -60,7 +60,8 @@ def finish(active: Active, fileset: Fileset) -> None:
         store.admit(12, 12_000, frees=True)
         for key, _ in store.small.scan(*keys.fileset_replication_range(fileset.number), SCAN_COUNT):
             store.small.put(key, None)
-        for key in (keys.policy(fileset.number), keys.schedule_state(fileset.number)):
+        for key_of in (keys.policy, keys.schedule_state, keys.hooks):
+            key = key_of(fileset.number)
             if store.small.get(key) is not None:
                 store.small.put(key, None)
         store.catalog.remove_fileset(fileset)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import os
 
+from idemfs.format.tables import PINNED
 from idemfs.ids import FilesetId
 from idemfs.limits import SECTOR_SIZE
 from idemfs.snapshots import usage
@@ -22,6 +23,7 @@ _META, _META_LOCKS = os.path.join("meta", "data.mdb"), os.path.join("meta", "loc
 PARTS = (
     "active_data",
     "snapshot_data",
+    "pinned_data",
     "shared_data",
     "free_data",
     "claimed_data",
@@ -44,9 +46,10 @@ def footprint(store: Store, path: str) -> dict[str, int]:
     parts = dict.fromkeys(PARTS, 0)
     parts["active_data"] = sum(active_bytes(store, number) for number in store.catalog.filesets)
     parts["snapshot_data"] = sum(snapshot_bytes(store, number) for number in store.catalog.filesets)
+    parts["pinned_data"] = sum(pinned_bytes(store, number) for number in store.catalog.filesets)
     # The first sector is never used, so that no disk address is 0.
     in_use = (store.space.sector_count - store.space.free_sectors() - 1) * SECTOR_SIZE
-    parts["shared_data"] = in_use - parts["active_data"] - parts["snapshot_data"]
+    parts["shared_data"] = in_use - parts["active_data"] - parts["snapshot_data"] - parts["pinned_data"]
     parts["free_data"] = store.space.free_sectors() * SECTOR_SIZE
     parts["claimed_data"] = blocks - in_use - parts["free_data"]
     parts["metadata_used"] = min(store.kv.used_bytes(), metadata)
@@ -67,8 +70,13 @@ def active_bytes(store: Store, number: FilesetId) -> int:
 
 
 def snapshot_bytes(store: Store, number: FilesetId) -> int:
-    """Extents that its snapshots own, in whole sectors."""
-    return sum(snapshot.data_bytes for snapshot in store.catalog.all_snapshots(number))
+    """Extents that its snapshots own, in whole sectors; without those that stay for clones alone."""
+    return sum(each.data_bytes for each in store.catalog.all_snapshots(number) if each.state != PINNED)
+
+
+def pinned_bytes(store: Store, number: FilesetId) -> int:
+    """The same of those that were deleted, and stay for clones."""
+    return sum(each.data_bytes for each in store.catalog.all_snapshots(number) if each.state == PINNED)
 
 
 def _files(path: str) -> tuple[dict[str, int], int]:

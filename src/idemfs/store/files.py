@@ -184,7 +184,7 @@ def open_files(path: str, *, readonly: bool = False, background: bool = True, cl
         kv = LmdbKV(os.path.join(path, "meta"), readonly=readonly, must_exist=True)
         try:
             blocks = LocalBlocks(os.path.join(path, "blocks"), readonly=readonly)
-            return Store(
+            store = Store(
                 block,
                 kv,
                 blocks,
@@ -194,6 +194,8 @@ def open_files(path: str, *, readonly: bool = False, background: bool = True, cl
                 readonly=readonly,
                 on_close=lock.close if lock else None,
             )
+            store.path = os.path.abspath(path)
+            return store
         except BaseException:
             kv.close()
             raise

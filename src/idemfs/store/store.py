@@ -108,6 +108,8 @@ class Store:
         self.dirty = False
         """Whether anything changed since the last seal."""
         self._on_close = on_close
+        self.path = ""
+        """Of the directory of its files; empty for one that is in memory."""
         self.lent_by: object | None = None
         """The tree of the process's part that owns the store, while others in this process may use it too."""
         self._background = background
