@@ -8,13 +8,16 @@ from typing import NamedTuple
 import pytest
 
 from idemfs.errors import IdemfsError
+from idemfs.format import keys
+from idemfs.format.inode import Inode
 from idemfs.format.tables import Fileset, Snapshot
 from idemfs.ids import FilesetId, Ino
 from idemfs.replication import follow, holds
 from idemfs.snapshots import clones, purge, refresh, write
 from idemfs.snapshots.subtree import Fate, Plan
-from idemfs.versions import through
+from idemfs.versions import origin, through
 from idemfs.versions.active import Active
+from idemfs.vfs import tree
 from tests.property.world import World
 from tests.property.world_pair import WorldPair
 
@@ -67,7 +70,16 @@ def taken_numbers_are_kept(patch: pytest.MonkeyPatch) -> None:
 
 def what_is_cut_is_not_kept(patch: pytest.MonkeyPatch) -> None:
     """By the snapshots of a clone, when the block that waits to be written has become the last one."""
-    patch.setattr(through, "keep_cut", lambda active, ino, node, place, pair: None)
+    own_tail = origin.own_tail
+
+    def broken(active: Active, ino: Ino, node: Inode, *, frees: bool = False) -> None:
+        source = active.records.beneath.get(keys.inode(ino)[:2])
+        with pytest.MonkeyPatch.context() as inner:
+            if isinstance(source, origin.Source):
+                inner.setattr(origin.Source, "file_size", lambda self, number: node.size)
+            own_tail(active, ino, node, frees=frees)
+
+    patch.setattr(tree, "own_tail", broken)
 
 
 def a_refresh_asks_nobody(patch: pytest.MonkeyPatch) -> None:

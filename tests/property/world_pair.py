@@ -21,10 +21,11 @@ from idemfs.format.tables import Fileset
 from idemfs.ids import Guid
 from idemfs.replication.describe import description_of
 from idemfs.replication.link import replicate_into
-from idemfs.snapshots import lines, manage, received
+from idemfs.snapshots import audit, lines, manage, received
+from idemfs.store.store import Store
 from idemfs.vfs.tree import Tree
 from tests.property.machine import Machine
-from tests.property.states import State, read
+from tests.property.states import State, read, without
 from tests.property.twins import Twin
 from tests.property.world import World
 from tests.property.world_snapshots import USER
@@ -169,7 +170,9 @@ class WorldPair(World):
         self.learn()
         for _ in range(self.rng.choice((0, 3))):
             self.edit()
+        guids = self.guids()
         self.run(decisions.failback, self.standby.tree)
+        self.note_told(guids)
         self.note_taken()
         self.note_kept(before)
         self.compare()
@@ -208,13 +211,37 @@ class WorldPair(World):
 
     def compare_standby(self) -> None:
         """Its snapshots are what they were on the primary."""
-        fs, catalog = FileSystem(self.standby.tree), self.standby.store.catalog
+        fs, other = FileSystem(self.standby.tree), self.standby.store
+        catalog = other.catalog
         for fileset in catalog.listed_filesets():
             for snapshot in catalog.snapshots(fileset.number):
                 whole = f"{fileset.name}@{snapshot.name}"
                 found = read(fs.snapshots[whole])
-                self.compare_state(found, self.known[snapshot.guid], f"{whole} of the standby")
+                self.compare_state(found, self.had(other, snapshot.guid), f"{whole} of the standby")
         self.check(self.standby.tree)
+
+    def guids(self) -> dict[tuple[str, str], Guid]:
+        return {(twin.name, name): self.record(twin, name).guid for twin in self.twins for name in twin.snapshots}
+
+    def note_told(self, before: dict[tuple[str, str], Guid]) -> None:
+        """The old primary had purged something, and told this one so."""
+        for (fileset, name), guid in self.guids().items():
+            if guid != before.get((fileset, name)):
+                twin = next(each for each in self.twins if each.name == fileset)
+                twin.snapshots[name] = dict(self.had(self.machine.store, guid))
+
+    def had(self, store: Store, guid: Guid) -> State:
+        """What the snapshot of this guid has. One that was purged because another store had may have its own guid."""
+        if guid not in self.known:
+            purges = audit.purges(store)
+            old, path = next(
+                (Guid(bytes.fromhex(each.old_guid)), purge.path)
+                for purge in reversed(purges)
+                for each in purge.replaced
+                if each.new_guid == guid.hex()
+            )
+            self.known[guid] = without(self.had(store, old), path.removeprefix("/"))
+        return self.known[guid]
 
     def compare_followed(self, *, everywhere: bool) -> None:
         """Each fileset of the primary is there, as its newest snapshot has it, with its name and holds.
