@@ -15,6 +15,7 @@ from idemfs.failover.stage import Stage, guid_of
 from idemfs.failover.status import status
 from idemfs.format import keys
 from idemfs.format.role import Role
+from idemfs.replication import follow
 from idemfs.replication.link import hold_owner, replicate_into
 from idemfs.snapshots import automatic, delete, lines, manage, received
 from idemfs.snapshots.policy import Policy
@@ -255,20 +256,35 @@ def test_a_clone_that_the_new_primary_deletes_goes_on_the_old_one_too_with_its_p
     assert_clean(two.a)
 
 
-def test_a_fileset_on_which_a_clone_rests_stays_until_the_clone_goes(two: Two) -> None:
-    """The new primary has the clone as a fileset by itself, and may delete the other one."""
+def test_a_fileset_on_which_a_clone_rests_stays_until_the_clone_is_promoted(two: Two) -> None:
+    """What the primary has promoted is promoted on the standby before anything is deleted there."""
+    origin = manage.create(two.a.store, named(two.a, "deep").number, "origin")
+    two.a.clone_snapshot(origin, two.a.root, b"try", "try", 0, 0)
+    two.replicate(two.a)
+    there = named(two.b, "deep")
+    assert follow.delete_gone(two.b, [there.guid]) == ["deep"]
+    assert two.b.store.catalog.has_fileset("deep") and two.b.store.catalog.clones
+    two.a.promote_fileset(named(two.a, "try"))
+    two.a.delete_fileset(named(two.a, "deep"), held=True)
+    two.replicate(two.a)
+    assert not two.b.store.catalog.has_fileset("deep") and not two.b.store.catalog.clones
+    assert seen(two.a) == seen(two.b)
+    two.a.delete_fileset(named(two.a, "try"), held=True)
+    two.replicate(two.a)
+    assert not two.b.store.catalog.has_fileset("try")
+    assert_clean(two.b)
+
+
+def test_a_clone_that_the_new_primary_deletes_lets_its_origin_go_on_the_old_one(two: Two) -> None:
     origin = manage.create(two.a.store, named(two.a, "deep").number, "origin")
     two.a.clone_snapshot(origin, two.a.root, b"try", "try", 0, 0)
     two.replicate(two.a)
     two.switchover(two.a)
-    for clone in list(two.b.store.catalog.clones):
-        two.b.promote_fileset(two.b.store.catalog.filesets[clone])
+    two.b.delete_fileset(named(two.b, "try"), held=True)
     two.b.delete_fileset(named(two.b, "deep"), held=True)
     two.replicate(two.b)
-    assert not named(two.a, "deep").junction and two.a.store.catalog.clones
-    assert seen(two.a) == seen(two.b)
-    two.b.delete_fileset(named(two.b, "try"), held=True)
-    two.replicate(two.b)
-    two.replicate(two.b)
-    assert not two.a.store.catalog.has_fileset("try") and not two.a.store.catalog.has_fileset("deep")
-    assert_clean(two.a)
+    for tree in (two.a, two.b):
+        assert (
+            not any(tree.store.catalog.has_fileset(name) for name in ("try", "deep")) and not tree.store.catalog.clones
+        )
+        assert_clean(tree)
