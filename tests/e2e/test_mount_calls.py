@@ -221,3 +221,31 @@ def test_a_failure_that_nobody_expected(tmp_path: Path, error: str) -> None:
     assert log.count(error.split("(")[0]) >= 10 and "in broken" in log
     assert idemfs("cat", store, "/f").stdout == "alive"
     assert idemfs("check", store, "--data").stdout.startswith("clean")
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "os.write(fd, b'new')",
+        "os.ftruncate(fd, 10)",
+        "os.posix_fallocate(fd, 0, 400_000)",
+        "os.copy_file_range(os.open(sys.argv[2], os.O_RDONLY), fd, 300_000)",
+    ],
+)
+def test_rights_end_when_somebody_else_changes_the_content(tmp_path: Path, change: str) -> None:
+    """Set-id bits and capabilities, however the content is changed; root keeps the bits."""
+    code = "os.setgroups([]); os.setgid(65533); os.setuid(65533)\nfd = os.open(sys.argv[1], os.O_RDWR)\n" + change
+    idemfs("init", tmp_path / "store")
+    with mounted(tmp_path / "store", tmp_path / "mount", "--allow-other") as at:
+        (at / "other").write_bytes(b"o" * 300_000)
+        (at / "program").write_bytes(b"p" * 300_000)
+        os.setxattr(at / "program", "security.capability", struct.pack("<5I", 0x02000001, 1 << 12, 0, 0, 0))
+        os.chmod(at / "program", 0o6777)
+        for directory in (tmp_path, *tmp_path.parents[:3]):
+            os.chmod(directory, os.stat(directory).st_mode | 0o055)
+        another(code, at / "program", at / "other")
+        assert os.stat(at / "program").st_mode & 0o7777 == 0o777
+        assert os.listxattr(at / "program") == []
+        os.chmod(at / "program", 0o6777)
+        another(code.partition("\n")[2], at / "program", at / "other")
+        assert os.stat(at / "program").st_mode & 0o7777 == 0o6777

@@ -279,8 +279,17 @@ class ContentRequests:
 
     def fallocate(self, request: Request) -> Reply:
         _, offset, size, mode = wire.FALLOCATE_IN.unpack_from(request.body)
-        self._tree.allocate(self._nodes.changing(request.node), offset, size, AllocateFlag(mode))
+        ino = self._nodes.changing(request.node)
+        with self._store.lock:
+            self._drop_rights(request, ino)
+            self._tree.allocate(ino, offset, size, AllocateFlag(mode))
         return b""
+
+    def _drop_rights(self, request: Request, ino: Ino) -> None:
+        """Before a change of content of which the kernel does not say whether who asks may keep set-id bits."""
+        self._tree.drop_capability(ino)
+        if request.uid:
+            self._tree.clear_set_id(ino)
 
     def lseek(self, request: Request) -> Reply:
         _, offset, whence = wire.LSEEK_IN.unpack_from(request.body)
@@ -294,7 +303,7 @@ class ContentRequests:
         ino = self._nodes.changing(node)
         reader, source = self._nodes.place(request.node)
         with self._store.lock:
-            self._tree.drop_capability(ino)
+            self._drop_rights(request, ino)
             copied = copy_range(self._tree, reader, source, offset, ino, target_offset, size)
             if reader is self._nodes.active:
                 self._tree.touch_atime(source)
