@@ -269,6 +269,10 @@ def test_purge(store: Path) -> None:
     (record,) = rows("snapshot", "purge", store, "--list")
     assert (record["path"], record["reason"], record["snapshots"]) == ("/f", "a key was in it", list(before))
     assert "a key was in it" in done("snapshot", "purge", store, "--list")
+    assert len(rows("snapshot", "purge", store, "--list", "--fileset", record["fileset"])) == 1
+    done("fileset", "create", store, "/other")
+    assert rows("snapshot", "purge", store, "--list", "--fileset", "other") == []
+    assert "no fileset named 'none'" in refused("snapshot", "purge", store, "--list", "--fileset", "none")
     assert "no snapshot has it" in refused("snapshot", "purge", store, "/f", "--yes")
     assert "name either" in refused("snapshot", "purge", store, status=2)
     done("snapshot", "create", store, "four")

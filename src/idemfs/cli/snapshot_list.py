@@ -75,10 +75,6 @@ def row(info: SnapshotInfo) -> dict[str, Json]:
     }
 
 
-def _row_with_text(info: SnapshotInfo) -> dict[str, Json]:
-    return row(info) | {"kept": _kept(info)}
-
-
 def _end(until_ns: int) -> str | None:
     return None if until_ns >= NEVER_NS else format_time_ns(until_ns)
 

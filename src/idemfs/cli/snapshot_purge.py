@@ -36,7 +36,13 @@ def run(options: Namespace) -> None:
         raise UsageError("name either a PATH, or --list")
     with api.open(options.store) as fs:
         if options.list:
-            _print_list([_row(each) for each in fs.snapshots.purges()], json=options.json)
+            purges = fs.snapshots.purges()
+            if options.fileset is not None:
+                purges = [each for each in purges if each.fileset_name == options.fileset]
+                if not purges:
+                    # One that is gone may have been purged; one that never was is a mistake.
+                    fs.filesets[options.fileset].info()
+            _print_list([_row(each) for each in purges], json=options.json)
             return
         snapshots = fs.snapshots if options.fileset is None else fs.filesets[options.fileset].snapshots
         names = snapshots.check_purgeable(options.path)

@@ -38,7 +38,7 @@ from idemfs.format.tables import Fileset, Snapshot
 from idemfs.ids import FilesetId, Guid, Ino
 from idemfs.replication import follow, link, purges
 from idemfs.replication.apply import drop_partials
-from idemfs.snapshots import automatic, bring_back, lines, manage, received
+from idemfs.snapshots import automatic, bring_back, drop, lines, manage, received
 from idemfs.store.store import Store
 from idemfs.vfs.tree import Tree
 
@@ -221,7 +221,7 @@ def _take_over(tree: Tree, fileset: Fileset, after: Tree | None, was_standby: bo
     base = received.base(store, fileset.number) if was_standby else None
     if base is None and was_standby and fileset.number != tree.fileset:
         # Nothing was ever received of it: it has no root directory, and nobody misses it.
-        store.catalog.end_fileset(fileset)
+        drop.begin(tree.active, fileset)
         return
     if base is not None:
         hold_for_peers(tree, base)

@@ -132,15 +132,6 @@ def digest_of(view: Records, fileset: FilesetId) -> int:
     return total & digest.MASK
 
 
-def digest_of_inode(view: Records, ino: Ino) -> int:
-    """What one inode with all its records adds to ``digest_of``; 0 if it is not there."""
-    node = view.inode(ino)
-    if node is None:
-        return digest.EMPTY
-    total = sum(digest.contribution(key, value) for key, value in view.records(*keys.ino_range(ino)))
-    return (total + sum(_map_contributions(view, ino, node))) & digest.MASK
-
-
 def _map_contributions(view: Records, ino: Ino, node: Inode) -> Iterable[int]:
     if not node.is_file or node.is_inline:
         return
