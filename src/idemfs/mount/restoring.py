@@ -166,17 +166,17 @@ def remove(top: str) -> None:
     if not stat.S_ISDIR(status.st_mode):
         os.unlink(top)
         return
-    for where, directories, files in os.walk(top, topdown=False, onerror=_raise):
-        if _fileset(os.lstat(where)) != _fileset(status):
+    # By descriptors: whoever owns what goes may put a link in the place of a directory meanwhile.
+    for where, directories, files, fd in os.fwalk(top, topdown=False, onerror=_raise):
+        if _fileset(os.fstat(fd)) != _fileset(status):
             raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), where)
         for name in files:
-            os.unlink(os.path.join(where, name))
+            os.unlink(name, dir_fd=fd)
         for name in directories:
-            path = os.path.join(where, name)
-            if os.path.islink(path):
-                os.unlink(path)
+            if stat.S_ISLNK(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
+                os.unlink(name, dir_fd=fd)
             else:
-                os.rmdir(path)
+                os.rmdir(name, dir_fd=fd)
     os.rmdir(top)
 
 
