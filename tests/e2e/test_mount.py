@@ -305,9 +305,14 @@ class TestSnapshots:
         idemfs("fileset", "create", store, "/home")
         with mounted(store, tmp_path / "mount") as at:
             (at / "home/f").write_text("1")
+            os.chmod(at, 0o750)
+            os.chmod(at / "home", 0o711)
             idemfs("snapshot", "create", store, "home@one")
         with mounted(store, tmp_path / "mount", "-o", "snapshot=home@one,writable") as at:
             assert os.listdir(at) == ["f"]
+            assert os.stat(at).st_mode & 0o777 == 0o711, "the fileset's root is shown, not the store's"
+            os.chmod(at, 0o700)
+            assert os.stat(at).st_mode & 0o777 == 0o700
             os.mkdir(at / "d")
             os.rename(at / "f", at / "d/f")
             idemfs("snapshot", "delete", store, "home@one", "--yes")

@@ -222,7 +222,7 @@ class Nodes:
 
     def _pack_special(self, node: int) -> bytes:
         if node == ROOT and self.shows_active:
-            return self.pack(node, self.active, Ino(node))
+            return self.pack(node, self.active, self.ino(node))
         inode = self.inode(node)
         return wire.attributes(inode, node, inode.size, 0, self._block_size)
 
