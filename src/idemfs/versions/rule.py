@@ -52,7 +52,7 @@ def keeps_block_for_older(
     """
     if block_start >= kept_size:
         return address == HOLE and block_start < longest_size
-    return change_start < longest_size
+    return kept_size <= change_start < longest_size
 
 
 class HandDown(NamedTuple):
