@@ -105,6 +105,25 @@ def create_all(
         return made
 
 
+def begin_group_with(store: Store, number: FilesetId, name: str) -> Snapshot:
+    """Take snapshot ``name`` as the first thing of a group; it is durable with what the caller adds to that group.
+
+    That may be two small records without being admitted. Whoever calls has the store to itself. Raises as ``create``.
+    """
+    check_name(name)
+    catalog = store.catalog
+    if (refusal := _refusal(catalog, [(number, name)])) is not None:
+        raise refusal
+    # The active state is that of the group before, which ends here; what this one adds comes after the snapshot.
+    store.commit(wait=False)
+    store.admit(6, 4 * SNAPSHOT_NAME_SIZE_MAX + 200)
+    fileset = catalog.filesets[number]
+    guid, now = _new_guids(store, 1)[0], store.clock.now_ns()
+    snapshot = Snapshot(number, catalog.new_snapshot_id(), guid, name, now, fileset.digest, fileset.inode_count)
+    catalog.add_snapshot(snapshot)
+    return snapshot
+
+
 def _new_guids(store: Store, count: int) -> list[Guid]:
     """At once: asking the kernel for each takes longer than all else that a snapshot takes."""
     random = store.clock.random_bytes(16 * count)
