@@ -124,6 +124,7 @@ class Node:
             # All let go of mount points and the like before anything takes them.
             for path, owned in self._owned.items():
                 owned.configure(wanted[path])
+            self._reopen_failed()
             self._complete()
 
     def close(self) -> None:
