@@ -230,14 +230,24 @@ def test_what_cannot_be_served_hinders_nothing_and_is_tried_again(place: Place) 
         assert "store=b" in node.wait_for("mount: ")
         node.wait_for("is ready")
         assert "primary" in idemfs("status", place.b).stdout
+        seen = json.loads(idemfs("node", "status", "--config", place.config, "--json").stdout)["stores"]
+        assert [(each["name"], each["is_served"], each["mount"]) for each in seen] == [
+            ("a", False, None),
+            ("b", True, None),
+        ]
+        assert list(seen[0]["problems"]) == ["store"] and list(seen[1]["problems"]) == ["mount"]
+        assert str(place.bt) in idemfs("node", "status", "--config", place.config).stdout
         place.bt.mkdir()
         superblock.write_bytes(kept)
         node.wait_for(f"mounted on {place.at}")
         node.wait_for(f"mounted on {place.bt}")
         (place.at / "f").write_text("1")
+        assert str(place.bt) in idemfs("node", "status", "--config", place.config).stdout
         assert node.end() == 0
     finally:
         node.close()
+    ended = idemfs("node", "status", "--config", place.config, check=False)
+    assert ended.returncode == 1 and "no process that serves it answers" in ended.stderr
 
 
 def test_the_service_manager_is_told(place: Place) -> None:

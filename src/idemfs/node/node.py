@@ -19,6 +19,7 @@ import msgspec
 
 from idemfs.errors import CommitFailed, IdemfsError, StoreInUse
 from idemfs.node.config import NodeConfig, StoreConfig
+from idemfs.node.local_socket import NODE
 from idemfs.node.log import about
 from idemfs.node.owner import Commands, OwnedStore, PartFactory, describe
 from idemfs.store.files import open_files
@@ -94,6 +95,7 @@ class Node:
         self._commands = commands
         self._factories = parts
         self._node_factories = node_parts or {}
+        self._questions = {NODE: lambda: msgspec.to_builtins(self.status())}
         self._owned: dict[str, OwnedStore] = {}
         self._failures: dict[str, str] = {}
         self._turn = threading.Lock()
@@ -133,7 +135,7 @@ class Node:
         with self._turn:
             for name in reversed(list(self.parts)):
                 self._close_part(name)
-            for path in list(self._owned):
+            for path in reversed(list(self._owned)):
                 self._close_store(path, "is closed")
         if self._minder.is_alive():
             self._minder.join()
@@ -229,7 +231,7 @@ class Node:
             raise StoreInUse(config.path, os.getpid())
         store = open_files(config.path)
         try:
-            owned = OwnedStore(config, Tree(store), self._commands, self._factories)
+            owned = OwnedStore(config, Tree(store), self._commands, self._factories, questions=self._questions)
         except BaseException:
             store.abandon()
             raise

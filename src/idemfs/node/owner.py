@@ -21,7 +21,7 @@ from typing import NamedTuple, Protocol, TypeAlias
 
 from idemfs.errors import IdemfsError
 from idemfs.node.config import StoreConfig
-from idemfs.node.local_socket import LocalSocket, Run
+from idemfs.node.local_socket import STAYS, LocalSocket, Run
 from idemfs.node.log import about
 from idemfs.node.scheduler import Scheduler
 from idemfs.vfs.lending import lending
@@ -86,10 +86,11 @@ class OwnedStore:
         commands: Commands,
         factories: Mapping[str, PartFactory],
         *,
+        questions: Mapping[str, Callable[[], object]] | None = None,
         outlives_mount: bool = True,
     ) -> None:
-        """From now on the store of ``tree`` is closed by ``close``. ``outlives_mount``: unmounting it does not end
-        this process."""
+        """From now on the store of ``tree`` is closed by ``close``. ``questions``: that the local socket answers, too.
+        ``outlives_mount``: unmounting it does not end this process."""
         self.config = config
         self.parts: dict[str, Part] = {}
         self.problems: dict[str, str] = {}
@@ -97,6 +98,7 @@ class OwnedStore:
         self.caches: list[Cache] = []
         self._commands = commands
         self._factories = factories
+        self._questions = questions or {}
         self.outlives_mount = outlives_mount
         self._running = ExitStack()
         self.tree = tree
@@ -117,7 +119,12 @@ class OwnedStore:
         """Be lent, listen, run schedules. Raises ``OSError``; then call ``close``. Parts follow with ``complete``."""
         self._running.enter_context(lending(self.path, self.tree))
         self._socket = LocalSocket(
-            self.path, self._commands.run, self._command_done, group=self.config.socket_group, settle=self._settle
+            self.path,
+            self._commands.run,
+            self._command_done,
+            {**self._questions, STAYS: self._settle},
+            group=self.config.socket_group,
+            store=self.name,
         )
         self._running.callback(self._socket.close)
         self.scheduler.start()
@@ -168,7 +175,11 @@ class OwnedStore:
         """End all parts, make everything durable, and unlock the store. Raises ``CommitFailed``."""
         for name in reversed(list(self.parts)):
             self._close_part(name)
-        self._running.close()
+        try:
+            # crash: what follows waits for commands that run, and who loses patience may kill this process.
+            self.tree.store.commit()
+        finally:
+            self._running.close()
 
     def _close_part(self, name: str) -> None:
         try:
