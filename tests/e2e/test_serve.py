@@ -289,6 +289,9 @@ def test_roles_change_through_the_socket_and_history_says_who_did_it(place: Plac
     idemfs("standby", "add", place.a, standby)
     place.configure(table(place.a, place.at), table(standby, place.bt))
     with served(place.config):
+        (place.at / "f").write_text("0")
+        idemfs("replicate", place.a)
+        assert (place.bt / "f").read_text() == "0"
         (place.at / "f").write_text("1")
         idemfs("switchover", place.a, "--yes")
         assert (place.bt / "f").read_text() == "1"
@@ -296,11 +299,11 @@ def test_roles_change_through_the_socket_and_history_says_who_did_it(place: Plac
         with pytest.raises(OSError, match="Read-only"):
             (place.at / "g").write_text("1")
         rows = json.loads(idemfs("history", place.a, "--json").stdout)
-    assert [row["what"] for row in rows] == ["transfer", "switchover"]
+    assert [row["what"] for row in rows] == ["transfer", "transfer", "switchover"]
     assert {(row["from"], row["to"]) for row in rows} == {(str(place.a), str(standby))}
     assert all(row["by"].endswith(f"({os.getuid()})") and row["outcome"] == "done" for row in rows)
     there = json.loads(idemfs("history", standby, "--json").stdout)
-    assert [row["what"] for row in there] == ["transfer", "switchover"]
+    assert [row["what"] for row in there] == ["transfer", "transfer", "switchover"]
     assert "switchover" in idemfs("history", standby).stdout
 
 

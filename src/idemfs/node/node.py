@@ -231,7 +231,9 @@ class Node:
             raise StoreInUse(config.path, os.getpid())
         store = open_files(config.path)
         try:
-            owned = OwnedStore(config, Tree(store), self._commands, self._factories, questions=self._questions)
+            owned = OwnedStore(
+                config, Tree(store), self._commands, self._factories, others=self.stores, questions=self._questions
+            )
         except BaseException:
             store.abandon()
             raise

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from typing import NamedTuple, Protocol, TypeAlias
 
@@ -73,6 +73,8 @@ class Commands(NamedTuple):
     """The exit status of a command line without its program's name; errors are reported on standard error."""
     stales: Callable[[list[str]], bool]
     """Whether files of the active file system may be others after such a command, whatever came of it."""
+    stales_others: Callable[[list[str]], bool]
+    """The same of the other stores of this process, which exchange roles with the one that is named."""
 
 
 class OwnedStore:
@@ -86,11 +88,13 @@ class OwnedStore:
         commands: Commands,
         factories: Mapping[str, PartFactory],
         *,
+        others: Callable[[], Iterable[OwnedStore]] = tuple,
         questions: Mapping[str, Callable[[], object]] | None = None,
         outlives_mount: bool = True,
     ) -> None:
-        """From now on the store of ``tree`` is closed by ``close``. ``questions``: that the local socket answers, too.
-        ``outlives_mount``: unmounting it does not end this process."""
+        """From now on the store of ``tree`` is closed by ``close``. ``others``: all stores of this process that are
+        open. ``questions``: that the local socket answers, too. ``outlives_mount``: unmounting it does not end this
+        process."""
         self.config = config
         self.parts: dict[str, Part] = {}
         self.problems: dict[str, str] = {}
@@ -98,6 +102,7 @@ class OwnedStore:
         self.caches: list[Cache] = []
         self._commands = commands
         self._factories = factories
+        self._others = others
         self._questions = questions or {}
         self.outlives_mount = outlives_mount
         self._running = ExitStack()
@@ -207,8 +212,15 @@ class OwnedStore:
             cache.forget_snapshots()
 
     def _command_done(self, arguments: list[str]) -> None:
+        self._used(is_stale=self._commands.stales(arguments))
+        for other in self._others():
+            if other is not self:
+                other._used(is_stale=self._commands.stales_others(arguments))
+
+    def _used(self, *, is_stale: bool) -> None:
+        """By a command, after which the files of the active file system may be others."""
         count = self.tree.active.rewritten_count
-        if self._commands.stales(arguments) or count != self._told_count:
+        if is_stale or count != self._told_count:
             self._told_count = count
             self.files_changed()
         # It may have been a change of the schedule, or of who is primary.
