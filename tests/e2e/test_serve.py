@@ -6,6 +6,8 @@ import errno
 import grp
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,6 +26,7 @@ from tests.e2e.serving import Served, is_free, is_mounted, served, table
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=missing() or "")
 
+DOCUMENT = Path(__file__).parents[2] / "docs/SERVE.md"
 NOBODY = 65534
 _MEMBER = f"""
 import os, sys
@@ -264,6 +267,17 @@ def test_the_service_manager_is_told(place: Place) -> None:
             assert node.end() == 0 and manager.recv(1000) == b"STOPPING=1"
         finally:
             node.close()
+
+
+def test_the_unit_of_the_document(place: Place) -> None:
+    found = re.search(r"```\n(\[Unit\]\n.*?)```", DOCUMENT.read_text(), re.S)
+    assert found is not None
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("not installed here: systemd")
+    unit = place.path / "idemfs.service"
+    unit.write_text(found[1].replace("/usr/local/bin/idemfs", str(Path(sys.executable).parent / "idemfs")))
+    ended = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout + ended.stderr) == (0, "")
 
 
 def test_logs_as_json(place: Place) -> None:
