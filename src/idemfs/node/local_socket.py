@@ -103,7 +103,7 @@ def caller() -> Caller | None:
     return _of_thread.caller
 
 
-def ask(path: str, question: str) -> object | None:
+def inquire(path: str, question: str) -> object | None:
     """What the owner of the store at ``path`` answers to a question that it knows; None: nobody answers."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         try:
@@ -121,7 +121,7 @@ def stays(path: str) -> bool | None:
 
     None: nobody answers.
     """
-    answer = ask(path, STAYS)
+    answer = inquire(path, STAYS)
     return answer if isinstance(answer, bool) else None
 
 
