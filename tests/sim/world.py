@@ -35,6 +35,7 @@ from idemfs.testing.faults import Cut, PowerCut
 from idemfs.testing.kv import CrashingKV
 from idemfs.vfs.reader import Reader
 from idemfs.vfs.tree import Tree
+from tests.sim.watch import Watch, assert_holds_have_owners
 
 Decide = Callable[[Stage], Decision]
 
@@ -81,6 +82,7 @@ class World:
         self.acknowledged: dict[bytes, bytes] = {}
         """Every content that a store said was durable, by the name of its file, which is used once."""
         self.numbers: dict[tuple[Guid, int], bytes] = {}
+        self.watch = Watch()
         for name, machine in self.machines.items():
             store = machine.store()
             store.admit(2, 10_000)
@@ -98,6 +100,7 @@ class World:
         twin = World.__new__(World)
         twin.rng, twin.clock, twin.nested = Random(0), self.clock, self.nested
         twin.filesets_made = self.filesets_made
+        twin.watch = self.watch.copy()
         twin.acknowledged, twin.numbers = self.acknowledged.copy(), self.numbers.copy()
         twin.machines = {}
         for name, machine in self.machines.items():
@@ -248,14 +251,17 @@ class World:
 
     def check(self) -> None:
         """What must be true at any time."""
-        sides = {name: self.side(name) for name in self.machines}
-        writable = [side for side in sides.values() if side.is_primary]
-        highest = max((side.role.epoch for side in writable), default=0)
-        assert sum(side.role.epoch == highest for side in writable) <= 1, f"two writable stores in epoch {highest}"
+        sides: dict[str, Side] = {}
         found: set[tuple[bytes, bytes]] = set()
         for name in self.machines:
             with self.opened(name) as tree:
+                sides[name] = observe(tree, name)
                 found |= contents(tree)
+                assert_holds_have_owners(name, tree, sides[name])
+        writable = [side for side in sides.values() if side.is_primary]
+        highest = max((side.role.epoch for side in writable), default=0)
+        assert sum(side.role.epoch == highest for side in writable) <= 1, f"two writable stores in epoch {highest}"
+        self.watch.look(sides)
         lost = [file for file, content in self.acknowledged.items() if (file, content) not in found]
         assert not lost, f"acknowledged, and nowhere any more: {lost}"
 
