@@ -82,7 +82,7 @@ class Machine:
 
     def start(self, *words: str | os.PathLike[str], **more: str) -> subprocess.Popen[str]:
         """A command of idemfs that runs on; ended with the test if it has not ended before."""
-        return self.start_program(sys.executable, "-m", "idemfs", *map(os.fspath, words), **more)
+        return self.start_program(sys.executable, "-m", "idemfs", *(os.fspath(word) for word in words), **more)
 
     def start_program(self, *words: str, **more: str) -> subprocess.Popen[str]:
         process = subprocess.Popen(

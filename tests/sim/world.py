@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from copy import copy
 from random import Random
+from typing import Self
 
 from idemfs.errors import CommitFailed, RoleError, StreamInterrupted
 from idemfs.failover import records
@@ -30,7 +31,7 @@ from idemfs.store.files import first_records, new_superblock
 from idemfs.store.store import Store
 from idemfs.testing.blocks import CrashingBlocks
 from idemfs.testing.builders import content_of
-from idemfs.testing.clock import Simulated
+from idemfs.testing.clock import Simulated, Skewed
 from idemfs.testing.faults import Cut, PowerCut
 from idemfs.testing.kv import CrashingKV
 from idemfs.vfs.reader import Reader
@@ -45,9 +46,11 @@ class Machine:
 
     def __init__(self, name: str, clock: Simulated, fileset: Guid) -> None:
         self.name = name
-        self.clock = clock
-        self.superblock = new_superblock(clock, 4096, "none")
-        self.kv, self.blocks, self.log = CrashingKV(), CrashingBlocks(), CrashingBlocks()
+        self.clock = Skewed(clock)
+        self.power = Cut()
+        self.superblock = new_superblock(self.clock, 4096, "none")
+        self.kv = CrashingKV(self.power)
+        self.blocks, self.log = CrashingBlocks(self.power), CrashingBlocks(self.power)
         first_records(self.kv, fileset)
 
     @property
@@ -62,8 +65,9 @@ class Machine:
 
     def crash(self, rng: Random, cut: Cut | None = None) -> None:
         """The engines as they are found after a power cut; ``cut`` is the next one."""
-        self.kv, self.blocks = self.kv.crash(rng, cut), self.blocks.crash(rng, cut)
-        self.log = self.log.crash(rng, cut)
+        self.power = cut or Cut()
+        self.kv, self.blocks = self.kv.crash(rng, self.power), self.blocks.crash(rng, self.power)
+        self.log = self.log.crash(rng, self.power)
 
 
 class World:
@@ -95,9 +99,9 @@ class World:
             self.nest(names[0])
             self.nest(names[0])
 
-    def copy(self) -> World:
+    def copy(self) -> Self:
         """The same world once more; the two go on apart."""
-        twin = World.__new__(World)
+        twin = type(self).__new__(type(self))
         twin.rng, twin.clock, twin.nested = Random(0), self.clock, self.nested
         twin.filesets_made = self.filesets_made
         twin.watch = self.watch.copy()

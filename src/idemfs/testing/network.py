@@ -346,6 +346,9 @@ class Network:
         self._running = None
         if task.has_ended:
             task.thread.join()
+            if isinstance(task.failure, PowerCut) and not task.is_killed:
+                # Its engines lost their power: so did all else on that node.
+                self.kill(task.node)
 
     def _live(self, task: _Task) -> None:
         try:
