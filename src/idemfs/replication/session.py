@@ -83,6 +83,8 @@ class Session:
         self._has_spoken = False
         self._closed = threading.Event()
         self._streams_left = 0
+        self._is_midway = False
+        """A stream was begun, and has not been read to its end."""
         self._send(_HELLO, msgspec.json.encode(Hello(VERSION, OLDEST, _release(), store)))
         self.peer = self._greeted()
         if beat_seconds is not None:
@@ -176,6 +178,7 @@ class Session:
         except msgspec.DecodeError as bad:
             raise _nonsense() from bad
         self._streams_left = call.stream_count
+        self._is_midway = False
         try:
             handler = self.handlers.get(call.name)
             if handler is None:
@@ -194,30 +197,39 @@ class Session:
         self._skip_streams()
 
     def data(self) -> Iterator[bytes]:
-        """The pieces of the next stream of the question that is being answered. Raises ``StreamInterrupted``."""
-        assert self._streams_left > 0, "the question came with fewer streams"
+        """The pieces of the next stream of the question that is being answered; what its reader left of the one before
+        is skipped. Raises ``StreamInterrupted``."""
+        if self._is_midway:
+            self._skip_stream()
+        if not self._streams_left:
+            raise StreamInterrupted("the other store broke off before this stream; what came is kept")
+        self._is_midway = True
         while True:
             kind, body = self._next()
             if kind == _DATA:
                 yield body
                 continue
-            self._streams_left = 0 if kind == _ABORT else self._streams_left - 1
+            self._end_stream(kind)
             if kind == _ABORT:
                 raise StreamInterrupted("the other store broke the stream off; what came is kept")
-            if kind != _END:
-                raise _nonsense()
             return
+
+    def _end_stream(self, kind: int) -> None:
+        if kind not in (_END, _ABORT):
+            raise _nonsense()
+        self._is_midway = False
+        self._streams_left = 0 if kind == _ABORT else self._streams_left - 1
+
+    def _skip_stream(self) -> None:
+        kind = _DATA
+        while kind == _DATA:
+            kind, _ = self._next()
+        self._end_stream(kind)
 
     def _skip_streams(self) -> None:
         """What was not read of the streams of a question that is answered."""
         while self._streams_left:
-            kind, _ = self._next()
-            if kind == _ABORT:
-                self._streams_left = 0
-            elif kind == _END:
-                self._streams_left -= 1
-            elif kind != _DATA:
-                raise _nonsense()
+            self._skip_stream()
 
     # -- messages --------------------------------------------------------------------------------------
 
