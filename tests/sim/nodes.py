@@ -7,15 +7,14 @@ message or by chance; a node that is killed loses its power, alone, and its stor
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from random import Random
 
-from idemfs.errors import CommitFailed, ConnectionLost, PeerError, RoleError
+from idemfs.errors import IdemfsError, PeerError
 from idemfs.failover.driver import carry_out
 from idemfs.failover.facts import Refusal, Unreachable
 from idemfs.failover.remote import RemoteParty
 from idemfs.failover.stage import Stage
-from idemfs.ids import Guid
 from idemfs.node.peer import store_handlers
 from idemfs.replication.session import Session
 from idemfs.testing.faults import Cut, PowerCut
@@ -92,6 +91,8 @@ class Nodes(World):
                 for _ in carry_out(decision, stage):
                     done += 1
                     if done == steps:
+                        # Killed: nothing of it is tidied up, and nothing more is committed.
+                        stage.me.store.abandon()
                         break
         return done
 
@@ -130,20 +131,22 @@ class Nodes(World):
 
     @contextmanager
     def _running(self, machine: Machine) -> Iterator[Tree]:
-        """Its store while a process has it open, which is then killed: every step is durable by itself."""
+        """Its store while a process has it open: closed when that ends, unless its node has lost its power."""
         tree = machine.open()
         self._open[machine.name] = tree
         try:
             yield tree
         finally:
             self._open.pop(machine.name, None)
+            if not machine.power.happened:
+                tree.store.close()
             tree.store.abandon()
 
     def run_befallen(self, name: str, decide: Decide, *, reach: Iterable[str] | None = None) -> BaseException | None:
         """A command to which something may happen; how it failed, None: it did not. Everything is calm afterwards."""
         try:
             self.run(name, decide, reach=reach)
-        except (RoleError, CommitFailed, PowerCut) as failure:
+        except (IdemfsError, PowerCut) as failure:
             return failure
         finally:
             self.calm()
@@ -151,20 +154,15 @@ class Nodes(World):
 
     def run_with_power_cut(self, name: str, decide: Decide, after: int, *, reach: Iterable[str] | None = None) -> bool:
         """A power cut at the ``after``-th write point of one of the stores, chosen by chance; the others run on."""
-        machine = self.machines[self.rng.choice([*self.machines])]
+        return self.cut_power_of(self.rng.choice([*self.machines]), after, name, decide, reach=reach)
+
+    def cut_power_of(
+        self, which: str, after: int, name: str, decide: Decide, *, reach: Iterable[str] | None = None
+    ) -> bool:
+        """Whether it came to that."""
+        machine = self.machines[which]
         cut = Cut(after, effective=self.rng.random() < 0.5)
         machine.crash(self.rng, cut)
-        with suppress(RoleError, CommitFailed, PowerCut):
-            self.run(name, decide, reach=reach)
-        happened = cut.happened
+        self.run_befallen(name, decide, reach=reach)
         machine.crash(self.rng)
-        return happened
-
-
-def is_lost(failure: BaseException | None) -> bool:
-    """Whether a command failed as it may when the network does."""
-    return isinstance(failure, (ConnectionLost, PeerError, PowerCut))
-
-
-def owner_of(world: World, guid: Guid) -> str:
-    return next(name for name, machine in world.machines.items() if machine.guid == guid)
+        return cut.happened

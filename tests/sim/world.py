@@ -6,6 +6,7 @@ number of steps, or by a power cut at a write point, after which its stores are 
 
 from __future__ import annotations
 
+import errno
 import io
 import stat
 from collections.abc import Callable, Iterable, Iterator
@@ -29,11 +30,11 @@ from idemfs.replication.send import Frames
 from idemfs.snapshots import manage, received
 from idemfs.store.files import first_records, new_superblock
 from idemfs.store.store import Store
-from idemfs.testing.blocks import CrashingBlocks
+from idemfs.testing.blocks import CrashingBlocks, FaultyBlocks
 from idemfs.testing.builders import content_of
 from idemfs.testing.clock import Simulated, Skewed
-from idemfs.testing.faults import Cut, PowerCut
-from idemfs.testing.kv import CrashingKV
+from idemfs.testing.faults import Cut, Faults, Kind, PowerCut
+from idemfs.testing.kv import CrashingKV, FaultyKV
 from idemfs.vfs.reader import Reader
 from idemfs.vfs.tree import Tree
 from tests.sim.watch import Watch, assert_holds_have_owners
@@ -48,6 +49,7 @@ class Machine:
         self.name = name
         self.clock = Skewed(clock)
         self.power = Cut()
+        self.faults = Faults()
         self.superblock = new_superblock(self.clock, 4096, "none")
         self.kv = CrashingKV(self.power)
         self.blocks, self.log = CrashingBlocks(self.power), CrashingBlocks(self.power)
@@ -61,7 +63,13 @@ class Machine:
         return Tree(self.store())
 
     def store(self) -> Store:
-        return Store(self.superblock, self.kv, self.blocks, self.clock, log=self.log)
+        kv, blocks = FaultyKV(self.kv, self.faults), FaultyBlocks(self.blocks, self.faults)
+        return Store(self.superblock, kv, blocks, self.clock, log=self.log)
+
+    def fill_disk(self) -> None:
+        """From now on nothing more fits."""
+        for kind in (Kind.RESERVE, Kind.WRITE):
+            self.faults.add(kind, errno.ENOSPC, times=None)
 
     def crash(self, rng: Random, cut: Cut | None = None) -> None:
         """The engines as they are found after a power cut; ``cut`` is the next one."""
@@ -109,6 +117,7 @@ class World:
         twin.machines = {}
         for name, machine in self.machines.items():
             twin.machines[name] = copy(machine)
+            twin.machines[name].faults = Faults()
             twin.machines[name].crash(twin.rng)
         return twin
 
