@@ -77,6 +77,11 @@ def serve_store(
                 # It may have been a change of the schedule, or of who is primary.
                 scheduler.wake()
 
+            def changed() -> None:
+                session.forget_all()
+                scheduler.wake()
+
+            tree.watchers.append(changed)
             local = LocalSocket(path, run, done, lambda: end_sessions(path))
             scheduler.start()
             try:

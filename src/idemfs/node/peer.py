@@ -71,7 +71,22 @@ def store_handlers(stack: ExitStack, tree: Tree) -> dict[str, Handler]:
         tree.store.claim.take(_CLAIM_SECONDS)
         stack.callback(tree.store.claim.release)
 
-    return remote.handlers(tree) | {"claim": claim}
+    return {name: _watched(tree, handler) for name, handler in remote.handlers(tree).items()} | {"claim": claim}
+
+
+def _watched(tree: Tree, handler: Handler) -> Handler:
+    """Whoever shows the tree is told when a question changed what there is to see."""
+
+    def answer(raw: msgspec.Raw, session: Session) -> object:
+        before = tree.moves, tree.active.rewritten_count
+        try:
+            return handler(raw, session)
+        finally:
+            if (tree.moves, tree.active.rewritten_count) != before:
+                for told in tree.watchers:
+                    told()
+
+    return answer
 
 
 def place_handlers(path: str) -> dict[str, Handler]:
