@@ -30,7 +30,7 @@ PORT = 22
 """In a namespace all ports are free."""
 WAIT_SECONDS = 60
 SSHD = "/usr/sbin/sshd"
-ALIVE = "-o ServerAliveInterval=1 -o ServerAliveCountMax=3 -o ConnectTimeout=5"
+ALIVE = "-o ServerAliveInterval=1 -o ServerAliveCountMax=2 -o ConnectTimeout=2"
 """How soon ssh notices that the cable is cut; its own defaults wait for hours."""
 
 
@@ -190,13 +190,18 @@ class Machine:
             f"PidFile {folder}/pid\n"
             "StrictModes no\nUsePAM no\nPasswordAuthentication no\nPermitRootLogin prohibit-password\n"
             "UseDNS no\nPrintMotd no\nMaxStartups 100\n"
-            "ClientAliveInterval 1\nClientAliveCountMax 3\n"
+            "ClientAliveInterval 1\nClientAliveCountMax 2\n"
             f"SetEnv PATH={environment['PATH']} PYTHONPATH={environment['PYTHONPATH']}\n"
         )
         # Left there, as the service of the system leaves it: other tests may be using it.
         os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
-        log = folder / "log"
-        server = self.start_program(SSHD, "-D", "-f", str(folder / "config"), "-E", str(log))
+        self.restart_sshd()
+
+    def restart_sshd(self) -> None:
+        """After ``power_off``."""
+        folder = self.folder / "ssh"
+        (folder / "pid").unlink(missing_ok=True)
+        server = self.start_program(SSHD, "-D", "-f", str(folder / "config"), "-E", str(folder / "log"))
         wait_until(lambda: server.poll() is None and (folder / "pid").exists(), "an ssh server")
 
     def use_keys(self, keys: Path) -> None:
