@@ -14,13 +14,10 @@ import pytest
 
 from idemfs.errors import ConnectionLost, NoSpace, RoleError, SnapshotError
 from idemfs.failover.facts import Side
-from idemfs.ids import ROOT_FILESET
-from idemfs.replication import codec, difference
-from idemfs.snapshots import delete, received
-from idemfs.store import store as store_module
 from idemfs.testing.faults import PowerCut
 from idemfs.testing.network import Trouble
 from idemfs.vfs.tree import Tree
+from tests.sim.lives import prune
 from tests.sim.nodes import Nodes
 from tests.sim.scenes import (
     Scene,
@@ -30,20 +27,15 @@ from tests.sim.scenes import (
     failback,
     failover,
     follow,
+    meet,
     repeat,
     replicate,
     switchover,
     taken_over,
 )
-from tests.sim.world import World, contents
+from tests.sim.world import World
 
-
-@pytest.fixture(autouse=True)
-def small_frames(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A change set is many messages, and what came of it is durable often."""
-    monkeypatch.setattr(codec, "STREAM_BATCH_BYTES", 1500)
-    monkeypatch.setattr(difference, "STREAM_BATCH_BYTES", 1500)
-    monkeypatch.setattr(store_module, "GROUP_RECORD_COUNT_MAX", 60)
+pytestmark = pytest.mark.usefixtures("small_frames")
 
 
 def half_sent(world: World) -> None:
@@ -199,19 +191,11 @@ def test_a_disk_is_full_from_any_message_on(scene: Scene, full: str) -> None:
 def test_snapshots_are_pruned_while_a_change_set_is_in_flight(scene: Scene) -> None:
     """All of a store that nothing holds; the link goes on, or is told so and goes on when it is repeated."""
 
-    def prune(world: Nodes, open_trees: Mapping[str, Tree]) -> None:
-        before = {each for tree in open_trees.values() for each in contents(tree)}
-        for tree in open_trees.values():
-            for snapshot in tree.store.catalog.snapshots(ROOT_FILESET)[:-1]:
-                if snapshot is not received.base(tree.store, ROOT_FILESET):
-                    with suppress(SnapshotError):
-                        delete.delete(tree.active, snapshot)
-                        world.watch.discard(snapshot.guid)
-        for file, _ in before - {each for tree in open_trees.values() for each in contents(tree)}:
-            world.acknowledged.pop(file, None)
-
     def judge(world: Nodes, failure: BaseException | None) -> None:
         assert failure is None or isinstance(failure, (SnapshotError, RoleError)), failure
+
+        repeat(world, scene)
+        meet(world)
 
     at_each_message(scene, prune, judge, nested=False, compare=False)
 

@@ -86,7 +86,7 @@ class World:
 
     def __init__(self, names: str = "AB", seed: int = 0, *, nested: bool = False) -> None:
         self.nested = nested
-        self.filesets_made = 0
+        self.filesets_made = self.files_made = 0
         self.rng = Random(seed)
         self.clock = Simulated(seed)
         fileset = Guid(self.clock.random_bytes(16))
@@ -111,7 +111,7 @@ class World:
         """The same world once more; the two go on apart."""
         twin = type(self).__new__(type(self))
         twin.rng, twin.clock, twin.nested = Random(0), self.clock, self.nested
-        twin.filesets_made = self.filesets_made
+        twin.filesets_made, twin.files_made = self.filesets_made, self.files_made
         twin.watch = self.watch.copy()
         twin.acknowledged, twin.numbers = self.acknowledged.copy(), self.numbers.copy()
         twin.machines = {}
@@ -149,16 +149,15 @@ class World:
         """
         with self.opened(name) as tree:
             fresh: dict[bytes, bytes] = {}
+            numbers: dict[tuple[Guid, int], bytes] = {}
             for _ in range(count):
-                number = len(self.acknowledged) + len(fresh)
-                file = b"w%d" % number
-                content = b"%s by %s. " % (file, name.encode())
+                file, content = self._new_content(name)
                 content *= size // len(content) if size else self.rng.choice((1, 10, 900))
                 roots = self._roots(tree)
-                ino = tree.create(roots[number % len(roots)], file, stat.S_IFREG | 0o644, 0, 0)
+                ino = tree.create(roots[self.files_made % len(roots)], file, stat.S_IFREG | 0o644, 0, 0)
                 given = tree.active.fileset(ino).guid, int(number_of(ino))
                 assert given not in self.numbers, f"number {ino} was given to {self.numbers[given]!r} before"
-                self.numbers[given] = file
+                numbers[given] = file
                 if len(fresh) < count - 1:
                     tree.write(ino, 0, content)
                 fresh[file] = content
@@ -167,7 +166,21 @@ class World:
                 tree.write(ino, start, content[start : start + 50_000])
                 tree.sync_file(ino)
             self.acknowledged |= fresh
+            self.numbers |= numbers
             tree.store.abandon()
+
+    def write_into(self, tree: Tree, name: str) -> None:
+        """A file more in a store that a process has open; acknowledged when it is durable."""
+        file, content = self._new_content(name)
+        ino = tree.create(tree.root, file, stat.S_IFREG | 0o644, 0, 0)
+        tree.write(ino, 0, content)
+        tree.store.commit()
+        self.acknowledged[file] = content
+
+    def _new_content(self, name: str) -> tuple[bytes, bytes]:
+        self.files_made += 1
+        file = b"w%d" % self.files_made
+        return file, b"%s by %s. " % (file, name.encode())
 
     def overwrite(self, name: str) -> None:
         """Change a file that is there, after a snapshot has it, so that blocks move."""

@@ -51,7 +51,7 @@ class Trouble(Enum):
 
 
 Befall = Mapping[int, Trouble | Callable[[], None]]
-"""By the number of the message: what befalls it; or what is called in a process of no node before it arrives."""
+"""By the number of the message: what befalls it; or what a process of no node does while it is on its way."""
 
 
 class Passed(NamedTuple):
@@ -346,7 +346,7 @@ class Network:
         self._running = None
         if task.has_ended:
             task.thread.join()
-            if isinstance(task.failure, PowerCut) and not task.is_killed:
+            if isinstance(task.failure, PowerCut) and task.node and not task.is_killed:
                 # Its engines lost their power: so did all else on that node.
                 self.kill(task.node)
 
