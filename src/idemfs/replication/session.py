@@ -37,6 +37,9 @@ VERSION = OLDEST = 1
 _PIECE_SIZE = MESSAGE_SIZE_MAX // 2
 _HELLO, _CALL, _REPLY, _FAILURE, _DATA, _END, _ABORT, _MORE, _ALIVE = b"HCRFDEAMK"
 
+_NO_SENSE = msgspec.DecodeError, UnicodeDecodeError, RecursionError
+"""What reading a body raises that is none."""
+
 T = TypeVar("T")
 Handler = Callable[[msgspec.Raw, "Session"], object]
 """Carries an operation out; what it returns is the answer. It may read streams from the session."""
@@ -122,12 +125,13 @@ class Session:
             self._break_off()
             raise
         kind, answer = early or self._await()
-        if kind == _FAILURE:
-            raise _rebuilt(msgspec.json.decode(answer, type=_Failed))
         try:
-            return msgspec.json.decode(answer, type=reply)
-        except msgspec.DecodeError as bad:
+            if kind == _REPLY:
+                return msgspec.json.decode(answer, type=reply)
+            failed = msgspec.json.decode(answer, type=_Failed)
+        except _NO_SENSE as bad:
             raise _nonsense() from bad
+        raise _rebuilt(failed)
 
     def _send_stream(self, stream: Iterable[bytes]) -> tuple[int, bytes] | None:
         """An answer that came before the end, if one did."""
@@ -175,7 +179,7 @@ class Session:
     def _answer(self, body: bytes) -> None:
         try:
             call = msgspec.json.decode(body, type=_Call)
-        except msgspec.DecodeError as bad:
+        except _NO_SENSE as bad:
             raise _nonsense() from bad
         self._streams_left = call.stream_count
         self._is_midway = False
@@ -186,7 +190,7 @@ class Session:
             answer = _REPLY, msgspec.json.encode(handler(call.arguments, self))
         except ConnectionLost:
             raise
-        except msgspec.DecodeError:
+        except _NO_SENSE:
             answer = (
                 _FAILURE,
                 msgspec.json.encode(_Failed("PeerError", "the other store was asked what makes no sense")),
@@ -237,7 +241,7 @@ class Session:
         kind, body = self._next()
         try:
             hello = msgspec.json.decode(body, type=Hello) if kind == _HELLO else None
-        except msgspec.DecodeError:
+        except _NO_SENSE:
             hello = None
         if hello is None:
             raise _nonsense()
