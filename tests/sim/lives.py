@@ -71,7 +71,7 @@ def order_without_room(world: Nodes, name: str) -> None:
     full = world.machines[world.rng.choice([*world.machines])]
     world.befall = {world.rng.randint(1, 30): lambda *_: full.fill_disk()}
     world.run_befallen(name, world.rng.choice(COMMANDS))
-    full.faults.clear()
+    world.make_room()
 
 
 def order_under_load(world: Nodes, name: str) -> None:

@@ -17,7 +17,7 @@ from idemfs.failover.remote import RemoteParty
 from idemfs.failover.stage import Stage
 from idemfs.node.peer import store_handlers
 from idemfs.replication.session import Session
-from idemfs.testing.faults import Cut, PowerCut
+from idemfs.testing.faults import Cut, Faults, PowerCut
 from idemfs.testing.network import End, Network, Passed, Trouble
 from idemfs.vfs.tree import Tree
 from tests.sim.world import Decide, Machine, World
@@ -41,6 +41,8 @@ class Nodes(World):
         self.passed: list[Passed] = []
         """The messages of the last command."""
         self._open: dict[str, Tree] = {}
+        for machine in self.machines.values():
+            machine.faults = Faults()
 
     def copy(self) -> Nodes:
         twin = super().copy()
@@ -51,6 +53,11 @@ class Nodes(World):
     def calm(self) -> None:
         """Nothing befalls messages any more; who is cut off stays so."""
         self.befall, self.chances = {}, {}
+
+    def make_room(self) -> None:
+        """No disk is full any more."""
+        for machine in self.machines.values():
+            machine.faults = Faults()
 
     # -- commands ----------------------------------------------------------------------------------
 

@@ -16,7 +16,7 @@ SWAP_COUNT = 20
 @worlds
 @pytest.mark.parametrize("names", ["AB", "ABC"])
 def test_lives_with_a_network(names: str, nested: bool, seed: int) -> None:
-    for offset in range(75 if names == "AB" else 25):
+    for offset in range(40 if names == "AB" else 12):
         print(f"life {offset}")
         live(Nodes(names, seed=seed * 1000 + offset, nested=nested), 20)
 

@@ -138,8 +138,15 @@ def pruned_or_done(world: Nodes, failure: BaseException | None) -> None:
     meet(world)
 
 
+WORST = {Trouble.CUT, Trouble.CORRUPT, Trouble.KILL_SENDER, Trouble.KILL_RECEIVER}
+troubles = pytest.mark.parametrize(
+    "trouble",
+    [pytest.param(each, id=each.name, marks=() if each in WORST else pytest.mark.long) for each in Trouble],
+)
+
+
 @nested
-@pytest.mark.parametrize("trouble", Trouble)
+@troubles
 @scenes
 def test_whatever_befalls_any_message(scene: Scene, trouble: Trouble, nested: bool) -> None:
     at_each_message(scene, trouble, lost_or_done, nested=nested)
@@ -179,7 +186,12 @@ def test_a_power_cut_of_one_node_at_any_of_its_write_points(scene: Scene) -> Non
 # -- what else happens meanwhile -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("full", ["A", "B"])
+@pytest.mark.parametrize("trouble", [each for each in Trouble if each not in WORST])
+def test_whatever_befalls_any_message_of_a_transfer(trouble: Trouble) -> None:
+    at_each_message(SCENES["replicate"], trouble, lost_or_done, nested=False)
+
+
+@pytest.mark.parametrize("full", [pytest.param("A", marks=pytest.mark.long), "B"])
 @scenes
 def test_a_disk_is_full_from_any_message_on(scene: Scene, full: str) -> None:
     def fill(world: Nodes, _: Mapping[str, Tree]) -> None:
@@ -187,8 +199,7 @@ def test_a_disk_is_full_from_any_message_on(scene: Scene, full: str) -> None:
 
     def judge(world: Nodes, failure: BaseException | None) -> None:
         assert failure is None or isinstance(failure, (NoSpace, RoleError)), failure
-        for name in world.machines:
-            world.machines[name].faults.clear()
+        world.make_room()
 
     at_each_message(scene, fill, judge, nested=False)
 
@@ -200,7 +211,7 @@ def test_snapshots_are_pruned_while_a_change_set_is_in_flight(scene: Scene) -> N
     at_each_message(scene, prune, pruned_or_done, nested=False, compare=False)
 
 
-@pytest.mark.parametrize("seconds", [-400 * 86_400, 400 * 86_400])
+@pytest.mark.parametrize("seconds", [-400 * 86_400, pytest.param(400 * 86_400, marks=pytest.mark.long)])
 @scenes
 def test_a_clock_is_set_to_another_year(scene: Scene, seconds: int) -> None:
     def jump(world: Nodes, _: Mapping[str, Tree]) -> None:

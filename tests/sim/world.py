@@ -49,7 +49,8 @@ class Machine:
         self.name = name
         self.clock = Skewed(clock)
         self.power = Cut()
-        self.faults = Faults()
+        self.faults: Faults | None = None
+        """Of its disk, where something is to fail."""
         self.superblock = new_superblock(self.clock, 4096, "none")
         self.kv = CrashingKV(self.power)
         self.blocks, self.log = CrashingBlocks(self.power), CrashingBlocks(self.power)
@@ -63,11 +64,14 @@ class Machine:
         return Tree(self.store())
 
     def store(self) -> Store:
+        if self.faults is None:
+            return Store(self.superblock, self.kv, self.blocks, self.clock, log=self.log)
         kv, blocks = FaultyKV(self.kv, self.faults), FaultyBlocks(self.blocks, self.faults)
         return Store(self.superblock, kv, blocks, self.clock, log=self.log)
 
     def fill_disk(self) -> None:
         """From now on nothing more fits."""
+        assert self.faults is not None
         for kind in (Kind.RESERVE, Kind.WRITE):
             self.faults.add(kind, errno.ENOSPC, times=None)
 
@@ -117,7 +121,6 @@ class World:
         twin.machines = {}
         for name, machine in self.machines.items():
             twin.machines[name] = copy(machine)
-            twin.machines[name].faults = Faults()
             twin.machines[name].crash(twin.rng)
         return twin
 
