@@ -41,9 +41,11 @@ PURE = (
     "idemfs.snapshots.schedule",
     "idemfs.snapshots.retention",
     "idemfs.replication.codec",
+    "idemfs.replication.collapse",
     "idemfs.replication.description",
     "idemfs.replication.plan",
     "idemfs.failover.decisions",
+    "idemfs.node.rate",
 )
 IMPURE = frozenset(
     {
