@@ -45,6 +45,7 @@ PURE = (
     "idemfs.replication.description",
     "idemfs.replication.plan",
     "idemfs.failover.decisions",
+    "idemfs.node.link_schedule",
     "idemfs.node.rate",
 )
 IMPURE = frozenset(
