@@ -3,6 +3,7 @@
 ::
 
     IdemfsError
+    ├── ConfigError
     ├── StoreError
     │   ├── StoreExists · StoreMissing · StoreInUse
     │   ├── FormatError: FormatTooNew · Damaged
@@ -34,6 +35,10 @@ import errno
 
 class IdemfsError(Exception):
     """Base of every error that is not a POSIX one."""
+
+
+class ConfigError(IdemfsError):
+    """A configuration file that says what has no meaning; the message names the file, the table and the key."""
 
 
 class StoreError(IdemfsError):
