@@ -84,11 +84,11 @@ class Archive:
                     raise ArchiveError("it is another stream than the one that was written under this name")
                 yield reader
         except FileNotFoundError:
-            raise ArchiveError(self._lost(point, "is missing")) from None
+            raise ArchiveError(self.lost(point, "is missing")) from None
         except (StreamDamaged, StreamInterrupted, ArchiveError) as bad:
-            raise ArchiveError(self._lost(point, f"is damaged: {bad}")) from bad
+            raise ArchiveError(self.lost(point, f"is damaged: {bad}")) from bad
 
-    def _lost(self, point: Point, what: str) -> str:
+    def lost(self, point: Point, what: str) -> str:
         """What is wrong with the file of a point, and what can be had all the same."""
         left = manifests.standing(self.manifest.points, lambda each: each.file != point.file and self.is_present(each))
         kept = [each for each in left if each.is_kept and each.created_ns]
@@ -121,8 +121,10 @@ class Archive:
 
     # -- writing -------------------------------------------------------------------------------------------
 
-    def write(self, header: Header, frames: Iterable[bytes], progress: Callable[[int], object] | None = None) -> Written:
-        """One stream, durable under its name; in no point before ``add``. Raises ``NoSpace``, and what ``frames`` does."""
+    def write(
+        self, header: Header, frames: Iterable[bytes], progress: Callable[[int], object] | None = None
+    ) -> Written:
+        """One stream, durable under its name; in no point before ``add``. Raises ``NoSpace``, what ``frames`` does."""
         name = _file_name(header)
         path = self._file(name)
         checksum, size = xxh3_128(), 0
@@ -153,7 +155,7 @@ class Archive:
         self.put(
             self.manifest._replace(
                 epoch=max([self.manifest.epoch, *(each.header.epoch for each in unit)]),
-                points=self.manifest.points + tuple(points),
+                points=manifests.with_points(self.manifest.points, points),
                 full_next=self.manifest.full_next - full,
             )
         )
@@ -248,28 +250,11 @@ def rebuild(path: str, guid: Guid) -> Manifest:
     if len(names) != 1:
         what = "has no whole stream" if not names else "has streams of several stores"
         raise ArchiveError(f"{folder}: {what}, so that the manifest cannot be made again")
-    points = _in_order([_point(each) for each in found])
+    points = manifests.in_order([_point(each) for each in found])
     manifest = Manifest(guid, names.pop(), max(each.header.epoch for each in found), tuple(points))
     with _room(path):
         _put(path, manifest)
     return manifest
-
-
-def _in_order(points: Sequence[Point]) -> list[Point]:
-    """Each after what it begins from; those that begin from nothing here are left out."""
-    placed: set[tuple[Guid, Guid]] = set()
-    ordered: list[Point] = []
-    waiting = list(points)
-    while waiting:
-        ready = [each for each in waiting if each.base is None or (each.fileset, each.base) in placed]
-        if not ready:
-            break
-        for each in ready:
-            if (each.fileset, each.snapshot) not in placed:
-                ordered.append(each)
-            placed.add((each.fileset, each.snapshot))
-        waiting = [each for each in waiting if each not in ready]
-    return ordered
 
 
 def read_stream(path: str) -> Written:

@@ -47,11 +47,13 @@ def rules_of(keep: Policy) -> Policy:
 
 def goes(keep: Policy, snapshots: Sequence[Candidate], now_ns: int, zone: tzinfo, free_bytes: int) -> list[Candidate]:
     """What need not stay on the other side; ``snapshots`` are all of one fileset there, oldest first."""
-    if not retention.deletes(keep):
-        kept_by_nobody = [each for each in snapshots[:-1] if is_own(each.name)]
-        return [each for each in kept_by_nobody if not (each.holders or each.is_base or each.locked_until_ns > now_ns)]
-    verdicts = retention.plan(rules_of(keep), snapshots, now_ns=now_ns, zone=zone, free_bytes=free_bytes)
-    return [each.snapshot for each in verdicts if not each.keeps]
+    going: list[Candidate] = []
+    if not retention.limits_number(keep):
+        own = [each for each in snapshots[:-1] if is_own(each.name)]
+        going = [each for each in own if not (each.holders or each.is_base or each.locked_until_ns > now_ns)]
+    left = [each for each in snapshots if each not in going]
+    verdicts = retention.plan(rules_of(keep), left, now_ns=now_ns, zone=zone, free_bytes=free_bytes)
+    return going + [each.snapshot for each in verdicts if not each.keeps]
 
 
 class Lane(NamedTuple):

@@ -168,6 +168,32 @@ def standing(points: Sequence[Point], is_whole: Callable[[Point], bool]) -> list
     return [each for each in points if stands[each.fileset, each.snapshot]]
 
 
+def with_points(points: Sequence[Point], added: Sequence[Point]) -> tuple[Point, ...]:
+    """``points`` and newer ones. One that is there already, and was found damaged, is replaced."""
+    again = {(each.fileset, each.snapshot): each for each in added}
+    if not any((each.fileset, each.snapshot) in again for each in points):
+        return (*points, *added)
+    left = [again.pop((each.fileset, each.snapshot), each) for each in points]
+    return tuple(in_order([*left, *again.values()]))
+
+
+def in_order(points: Sequence[Point]) -> list[Point]:
+    """Each after what it begins from; those that begin from nothing here are left out."""
+    placed: set[tuple[Guid, Guid]] = set()
+    ordered: list[Point] = []
+    waiting = list(points)
+    while waiting:
+        ready = [each for each in waiting if each.base is None or (each.fileset, each.base) in placed]
+        if not ready:
+            break
+        for each in ready:
+            if (each.fileset, each.snapshot) not in placed:
+                ordered.append(each)
+            placed.add((each.fileset, each.snapshot))
+        waiting = [each for each in waiting if each not in ready]
+    return ordered
+
+
 def newest_of(points: Iterable[Point], fileset: Guid) -> Point | None:
     found = None
     for each in points:
@@ -200,9 +226,7 @@ def ends_at(manifest: Manifest, created_ns: int) -> list[Point]:
         held = found.get(each.fileset)
         if each.created_ns <= created_ns and (held is None or each.created_ns >= held.created_ns):
             found[each.fileset] = each
-    return [
-        each for guid, each in found.items() if guid not in manifest.gone or manifest.gone[guid] > created_ns
-    ]
+    return [each for guid, each in found.items() if guid not in manifest.gone or manifest.gone[guid] > created_ns]
 
 
 # -- pruning -------------------------------------------------------------------------------------------
@@ -238,9 +262,7 @@ def prune(manifest: Manifest, keep: Policy, now_ns: int, zone: tzinfo) -> Prunin
     return Pruning(after, tuple(gone), tuple(restarted))
 
 
-def _kept(
-    fileset: Guid, points: Sequence[Point], keep: Policy, now_ns: int, zone: tzinfo
-) -> set[tuple[Guid, Guid]]:
+def _kept(fileset: Guid, points: Sequence[Point], keep: Policy, now_ns: int, zone: tzinfo) -> set[tuple[Guid, Guid]]:
     """Guids of a fileset's points that the rules keep. What they let go before does not come back."""
     mine = sorted((each for each in points if each.fileset == fileset and each.is_kept), key=lambda it: it.created_ns)
     candidates = [Candidate(at, each.name, each.created_ns, each.bytes) for at, each in enumerate(mine)]

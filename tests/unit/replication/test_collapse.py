@@ -135,6 +135,14 @@ def test_the_other_side_keeps_none_of_its_own_without_rules_but_what_is_needed()
     assert [each.id for each in collapse.goes(Policy(keep_last=1), there, NOW_NS, UTC, 0)] == [1, 5]
 
 
+def test_for_want_of_space_the_oldest_go_and_links_own_anyway() -> None:
+    names = ("auto-2026-01-01T00-00-00Z", own(1), "auto-2026-01-02T00-00-00Z", "mine", own(2))
+    there = [Candidate(at, name, START_NS, 10, 10) for at, name in enumerate(names)]
+    for free_bytes, expected in ((100, [1]), (0, [1, 0, 2])):
+        found = collapse.goes(Policy(keep_free_bytes=15), there, NOW_NS, UTC, free_bytes)
+        assert [each.id for each in found] == expected
+
+
 def test_rules_of_a_link_are_about_other_names_too_where_it_says_so() -> None:
     rules = rules_of(Policy(keep_last=1, prune_matching="^nightly"))
     assert retention.is_subject(rules, "nightly-7") and retention.is_subject(rules, own(1))
@@ -142,12 +150,8 @@ def test_rules_of_a_link_are_about_other_names_too_where_it_says_so() -> None:
 
 
 NAMES = st.sampled_from(["own", "auto", "mine"])
-POLICIES = st.builds(
-    Policy,
-    keep_last=st.integers(0, 3),
-    keep_hourly=st.integers(0, 3),
-    keep_daily=st.integers(0, 2),
-    keep_matching=st.sampled_from(["", "7"]),
+POLICIES = st.tuples(st.integers(0, 3), st.integers(0, 3), st.integers(0, 2), st.sampled_from(["", "7"])).map(
+    lambda drawn: Policy(keep_last=drawn[0], keep_hourly=drawn[1], keep_daily=drawn[2], keep_matching=drawn[3])
 )
 
 
