@@ -91,8 +91,7 @@ class Archive:
     def lost(self, point: Point, what: str) -> str:
         """What is wrong with the file of a point, and what can be had all the same."""
         left = manifests.standing(self.manifest.points, lambda each: each.file != point.file and self.is_present(each))
-        kept = [each for each in left if each.is_kept and each.created_ns]
-        newest = max(kept, key=lambda each: each.created_ns, default=None)
+        newest = manifests.restorable(self.manifest, left)
         rest = "nothing can be restored" if newest is None else f"'--to {newest.operand}' can be restored"
         return f"{self._file(point.file)}: {what}; {rest}"
 

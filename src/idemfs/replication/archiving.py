@@ -159,7 +159,7 @@ def restore(archive: Archive, path: str, wanted: str | None = None, *, clock: Cl
     One that was interrupted goes on. Raises ``ArchiveError``, which names a file that is missing or damaged, and what
     can be restored without it; and what receiving raises.
     """
-    point = manifest.find(archive.manifest.points, wanted)
+    point = manifest.find(archive.manifest, wanted)
     ends = [point, *(it for it in manifest.ends_at(archive.manifest, point.created_ns) if it.fileset != point.fileset)]
     chains = {(each.fileset, each.snapshot) for end in ends for each in manifest.chain_of(archive.manifest.points, end)}
     streams = [each for each in archive.manifest.points if (each.fileset, each.snapshot) in chains]

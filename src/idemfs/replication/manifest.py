@@ -202,16 +202,16 @@ def newest_of(points: Iterable[Point], fileset: Guid) -> Point | None:
     return found
 
 
-def find(points: Sequence[Point], wanted: str | None) -> Point:
+def find(manifest: Manifest, wanted: str | None) -> Point:
     """The newest point, or the newest of this name: ``NAME`` of the root fileset, or ``FILESET@NAME``.
 
     Raises ``ArchiveError``.
     """
-    kept = [each for each in points if each.is_kept]
+    kept = [each for each in manifest.points if each.is_kept]
     if wanted is None:
         if not kept:
             raise ArchiveError("the archive holds no snapshot yet")
-        return max(kept, key=lambda each: each.created_ns)
+        return max(kept, key=lambda each: (each.created_ns, each.fileset == manifest.line))
     fileset, at, name = wanted.rpartition("@")
     named = [each for each in kept if each.name == name and each.fileset_name == (fileset if at else "root")]
     if not named:
@@ -226,7 +226,16 @@ def ends_at(manifest: Manifest, created_ns: int) -> list[Point]:
         held = found.get(each.fileset)
         if each.created_ns <= created_ns and (held is None or each.created_ns >= held.created_ns):
             found[each.fileset] = each
-    return [each for guid, each in found.items() if guid not in manifest.gone or manifest.gone[guid] > created_ns]
+    return [each for guid, each in found.items() if guid not in manifest.gone or manifest.gone[guid] >= created_ns]
+
+
+def restorable(manifest: Manifest, stands: Collection[Point]) -> Point | None:
+    """The newest point whose instant can be restored with all filesets, when only these points stand."""
+    kept = (each for each in stands if each.is_kept)
+    for each in sorted(kept, key=lambda each: (each.created_ns, each.fileset == manifest.line), reverse=True):
+        if all(end in stands for end in ends_at(manifest, each.created_ns)):
+            return each
+    return None
 
 
 # -- pruning -------------------------------------------------------------------------------------------
