@@ -24,7 +24,7 @@ from typing import NamedTuple
 from xxhash import xxh3_128
 
 from idemfs.engines import host
-from idemfs.engines.lock import StoreLock
+from idemfs.engines.lock import LOCK_NAME, StoreLock
 from idemfs.errors import ArchiveError, StreamDamaged, StreamError, StreamInterrupted
 from idemfs.ids import Guid
 from idemfs.replication import manifest as manifests
@@ -69,6 +69,9 @@ class Archive:
             return os.stat(self._file(point.file)).st_size == point.bytes
         except FileNotFoundError:
             return False
+
+    def path_of(self, point: Point) -> str:
+        return self._file(point.file)
 
     def standing(self) -> list[Point]:
         """Points that nothing is missing of, as far as can be seen without reading."""
@@ -149,7 +152,7 @@ class Archive:
         """Streams of one instant become points; durable on return."""
         with _room(self.path):
             _sync_directory(self._file(""))
-        points = [_point(each) for each in unit]
+        points = [_point(each, self.manifest.next_instant) for each in unit]
         full = {each.fileset for each in points if each.base is None}
         self.put(
             self.manifest._replace(
@@ -200,7 +203,7 @@ def open_archive(path: str) -> Archive:
         with open(os.path.join(path, manifests.NAME), "rb") as file:
             manifest = manifests.unpack(file.read())
     except (FileNotFoundError, NotADirectoryError):
-        if os.path.isdir(os.path.join(path, STREAMS)):
+        if is_archive(path):
             raise ArchiveError(_rebuild(path, "is missing")) from None
         raise ArchiveError(f"{path}: no archive here; 'idemfs archive write' makes one") from None
     except ArchiveError as bad:
@@ -215,11 +218,16 @@ def _rebuild(path: str, what: str) -> str:
     )
 
 
+def is_archive(path: str) -> bool:
+    """Whether there is one, be it damaged."""
+    return any(os.path.lexists(os.path.join(path, name)) for name in (manifests.NAME, STREAMS))
+
+
 def create_archive(path: str, guid: Guid, line: Guid) -> None:
     """An empty archive in a new or empty directory. Raises ``ArchiveError``, ``InsideStore``."""
     refuse_inside(path)
     os.makedirs(path, mode=0o700, exist_ok=True)
-    if set(os.listdir(path)) - {"lock"}:
+    if set(os.listdir(path)) - {LOCK_NAME}:
         raise ArchiveError(f"{path}: has files, and is no archive; name an empty directory, or none")
     with locked(path), _room(path):
         os.mkdir(os.path.join(path, STREAMS), mode=0o700)
@@ -249,11 +257,22 @@ def rebuild(path: str, guid: Guid) -> Manifest:
     if len(names) != 1:
         what = "has no whole stream" if not names else "has streams of several stores"
         raise ArchiveError(f"{folder}: {what}, so that the manifest cannot be made again")
-    points = manifests.in_order([_point(each) for each in found])
+    points = manifests.in_order(list(_with_instants(found)))
     manifest = Manifest(guid, names.pop(), max(each.header.epoch for each in found), tuple(points))
     with _room(path):
         _put(path, manifest)
     return manifest
+
+
+def _with_instants(found: Sequence[Written]) -> Iterator[Point]:
+    """Streams of one time that are of several filesets came together."""
+    instant, time, filesets = 0, -1, set[Guid]()
+    for each in found:
+        header = each.header
+        if header.created_ns != time or header.fileset in filesets:
+            instant, time, filesets = instant + 1, header.created_ns, set()
+        filesets.add(Guid(header.fileset))
+        yield _point(each, instant)
 
 
 def read_stream(path: str) -> Written:
@@ -286,11 +305,12 @@ def _line_of(header: Header) -> Guid:
     return Guid(header.fileset if header.description is None else header.description.line)
 
 
-def _point(written: Written) -> Point:
+def _point(written: Written, instant: int) -> Point:
     header = written.header
     fileset, snapshot, digest, base = _names(header)
     name = "root" if header.description is None else header.description.name
     return Point(
+        instant,
         fileset,
         name,
         snapshot,

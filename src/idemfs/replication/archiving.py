@@ -18,9 +18,10 @@ from typing import NamedTuple
 from idemfs.clock import Clock
 from idemfs.errors import ArchiveError, Fenced, PeerError
 from idemfs.format.role import Role
+from idemfs.format.tables import Fileset, Snapshot
 from idemfs.ids import ROOT_FILESET, FilesetId, Guid
 from idemfs.replication import follow, lanes, link, manifest, plan
-from idemfs.replication.archive import Archive
+from idemfs.replication.archive import Archive, create_archive, is_archive
 from idemfs.replication.description import Description
 from idemfs.replication.link import Progress, Report, Transfer
 from idemfs.replication.manifest import Point, Pruning
@@ -69,8 +70,16 @@ def archive_into(
             manage.hold(store, step.target, owner, holds_until_ns)
         transfers += _bring(source, archive, unit, progress)
         lanes.hold_only(store, owner, [step.target for step in unit], holds_until_ns)
-    _note_gone(archive, numbers.keys(), store.clock.now_ns())
+    _note_gone(archive, numbers.keys())
     return Report(root.common, tuple(transfers))
+
+
+def make_if_missing(source: Tree, path: str) -> None:
+    """An empty archive of this store, where there is none. Raises ``ArchiveError``, ``InsideStore``."""
+    store = source.store
+    if not is_archive(path):
+        line = Guid(store.catalog.filesets[ROOT_FILESET].guid)
+        create_archive(path, Guid(store.clock.random_bytes(16)), line)
 
 
 def _refuse_foreign(source: Tree, archive: Archive) -> None:
@@ -120,11 +129,11 @@ def _bring(source: Tree, archive: Archive, unit: Sequence[link.Step], progress: 
     ]
 
 
-def _note_gone(archive: Archive, own: Collection[Guid], now_ns: int) -> None:
+def _note_gone(archive: Archive, own: Collection[Guid]) -> None:
     """Filesets that were deleted are in no point from now on."""
-    known = {each.fileset for each in archive.manifest.points}
-    gone = {guid: archive.manifest.gone.get(guid, now_ns) for guid in known - set(own)}
-    archive.put(archive.manifest._replace(gone=gone))
+    made = archive.manifest
+    gone = {each.fileset: made.gone.get(each.fileset, made.next_instant - 1) for each in made.points}
+    archive.put(made._replace(gone={guid: instant for guid, instant in gone.items() if guid not in own}))
 
 
 def purged_since(source: Tree, archive: Archive) -> list[Point]:
@@ -134,11 +143,21 @@ def purged_since(source: Tree, archive: Archive) -> list[Point]:
     return [each for each in archive.manifest.points if each.snapshot in old]
 
 
-def prune(archive: Archive, keep: Policy, now_ns: int) -> Pruning:
-    """Let go what ``keep`` does not keep; the lock is the caller's. Durable on return."""
-    found = manifest.prune(archive.manifest, keep, now_ns, zone_of(keep.zone))
-    archive.put(found.manifest)
+def plan_pruning(archive: Archive, keep: Policy, now_ns: int) -> Pruning:
+    """What ``keep`` does not keep, but for what others begin from."""
+    return manifest.prune(archive.manifest, keep, now_ns, zone_of(keep.zone))
+
+
+def carry_out(archive: Archive, pruning: Pruning) -> None:
+    """Durable on return; the lock is the caller's."""
+    archive.put(pruning.manifest)
     archive.clear()
+
+
+def prune(archive: Archive, keep: Policy, now_ns: int) -> Pruning:
+    """Both."""
+    found = plan_pruning(archive, keep, now_ns)
+    carry_out(archive, found)
     return found
 
 
@@ -160,7 +179,7 @@ def restore(archive: Archive, path: str, wanted: str | None = None, *, clock: Cl
     can be restored without it; and what receiving raises.
     """
     point = manifest.find(archive.manifest, wanted)
-    ends = [point, *(it for it in manifest.ends_at(archive.manifest, point.created_ns) if it.fileset != point.fileset)]
+    ends = [point, *(it for it in manifest.ends_at(archive.manifest, point.instant) if it.fileset != point.fileset)]
     chains = {(each.fileset, each.snapshot) for end in ends for each in manifest.chain_of(archive.manifest.points, end)}
     streams = [each for each in archive.manifest.points if (each.fileset, each.snapshot) in chains]
     for each in streams:
@@ -171,13 +190,16 @@ def restore(archive: Archive, path: str, wanted: str | None = None, *, clock: Cl
     tree: Tree | None = None
     size = 0
     described: dict[Guid, Description] = {}
+    past: set[Point] = set()
     try:
         for each in streams:
             with archive.stream(each) as stream:
-                tree = tree or open_standby(path, stream.header, clock=clock)
+                if tree is None:
+                    tree = open_standby(path, stream.header, clock=clock)
+                    past = _past(tree, streams)
                 if stream.header.description is not None:
                     described[each.fileset] = stream.header.description
-                if not _is_past(tree, each):
+                if each not in past:
                     size += receive_into(tree, stream).bytes
         assert tree is not None
         _finish(tree, described, streams)
@@ -187,13 +209,15 @@ def restore(archive: Archive, path: str, wanted: str | None = None, *, clock: Cl
     return Restored(point, len(streams), size)
 
 
-def _is_past(tree: Tree, point: Point) -> bool:
-    """Whether the new standby has this snapshot, or had it and is past it."""
-    fileset = follow.find(tree.store, point.fileset)
-    if fileset is None:
-        return False
-    known = tree.store.catalog.snapshots(fileset.number)
-    return any(each.created_ns >= point.created_ns for each in known)
+def _past(tree: Tree, streams: Sequence[Point]) -> set[Point]:
+    """Those that lead to a snapshot that the new standby has: of these not all may be there any more."""
+    there = {snapshot.guid for each in tree.store.catalog.listed_filesets() for snapshot in _snapshots(tree, each)}
+    newest = {each.fileset: each.instant for each in streams if each.snapshot in there}
+    return {each for each in streams if each.instant <= newest.get(each.fileset, 0)}
+
+
+def _snapshots(tree: Tree, fileset: Fileset) -> list[Snapshot]:
+    return tree.store.catalog.snapshots(fileset.number)
 
 
 def _finish(tree: Tree, described: Mapping[Guid, Description], streams: Sequence[Point]) -> None:

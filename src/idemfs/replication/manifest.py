@@ -7,14 +7,15 @@
     line        guid of the root fileset of the store that is archived, as are all guids here in hexadecimal
     epoch       the highest one that was heard of
     full_next   guids of filesets of which the next stream is to be a full one
-    gone        {guid of a fileset that was deleted: time in ns from which on it is in no point}
-    points      [{fileset, fileset_name, snapshot, name, created_ns, digest, base, file, bytes, checksum, is_kept}, …]
+    gone        {guid of a fileset that was deleted: the last instant that it is of}
+    points      [{instant, fileset, fileset_name, snapshot, name, created_ns, digest, base, file, bytes, checksum,
+                is_kept}, …]
     checksum    xxh3 of all the rest, as JSON with sorted keys and no spaces
 
 A *point* is one snapshot of one fileset, in the order in which they were written. ``base`` is the guid of the snapshot
 that its stream begins from, null for a full one: so each point has a *chain*, from a full stream to its own, and all of
-it is of one fileset. Points that were taken at one instant have one ``created_ns``. One with ``is_kept`` false is there
-only because others begin from it.
+it is of one fileset. Points that were taken at one instant, and came together, have one ``instant``, a number that only
+grows: clocks may be set back. One with ``is_kept`` false is there only because others begin from it.
 
 Threads: any; everything here is values.
 """
@@ -45,6 +46,7 @@ _FILE = re.compile(r"[A-Za-z0-9-]{1,100}\.(full|change)\.stream")
 class Point(NamedTuple):
     """One stream, and the snapshot that it leads to. ``checksum``: xxh3_128 of the file, in hexadecimal."""
 
+    instant: int
     fileset: Guid
     fileset_name: str
     snapshot: Guid
@@ -71,6 +73,10 @@ class Manifest(NamedTuple):
     points: tuple[Point, ...] = ()
     full_next: frozenset[Guid] = frozenset()
     gone: Mapping[Guid, int] = {}
+
+    @property
+    def next_instant(self) -> int:
+        return max((each.instant for each in self.points), default=0) + 1
 
 
 # -- bytes ---------------------------------------------------------------------------------------------
@@ -130,6 +136,7 @@ def _point(fields: Mapping[str, str]) -> Point:
         raise ValueError(fields["file"])
     base: str | None = fields["base"]
     return Point(
+        int(fields["instant"]),
         Guid(bytes.fromhex(fields["fileset"])),
         str(fields["fileset_name"]),
         Guid(bytes.fromhex(fields["snapshot"])),
@@ -169,11 +176,14 @@ def standing(points: Sequence[Point], is_whole: Callable[[Point], bool]) -> list
 
 
 def with_points(points: Sequence[Point], added: Sequence[Point]) -> tuple[Point, ...]:
-    """``points`` and newer ones. One that is there already, and was found damaged, is replaced."""
+    """``points`` and newer ones. One that is there already, and was found damaged, is replaced where it stands."""
     again = {(each.fileset, each.snapshot): each for each in added}
     if not any((each.fileset, each.snapshot) in again for each in points):
         return (*points, *added)
-    left = [again.pop((each.fileset, each.snapshot), each) for each in points]
+    left = []
+    for each in points:
+        other = again.pop((each.fileset, each.snapshot), None)
+        left.append(each if other is None else other._replace(instant=each.instant))
     return tuple(in_order([*left, *again.values()]))
 
 
@@ -194,14 +204,6 @@ def in_order(points: Sequence[Point]) -> list[Point]:
     return ordered
 
 
-def newest_of(points: Iterable[Point], fileset: Guid) -> Point | None:
-    found = None
-    for each in points:
-        if each.fileset == fileset and (found is None or each.created_ns >= found.created_ns):
-            found = each
-    return found
-
-
 def find(manifest: Manifest, wanted: str | None) -> Point:
     """The newest point, or the newest of this name: ``NAME`` of the root fileset, or ``FILESET@NAME``.
 
@@ -211,29 +213,28 @@ def find(manifest: Manifest, wanted: str | None) -> Point:
     if wanted is None:
         if not kept:
             raise ArchiveError("the archive holds no snapshot yet")
-        return max(kept, key=lambda each: (each.created_ns, each.fileset == manifest.line))
+        return max(kept, key=lambda each: (each.instant, each.fileset == manifest.line))
     fileset, at, name = wanted.rpartition("@")
     named = [each for each in kept if each.name == name and each.fileset_name == (fileset if at else "root")]
     if not named:
         raise ArchiveError(f"the archive has no snapshot {wanted!r}; 'idemfs archive list' shows those it has")
-    return max(named, key=lambda each: each.created_ns)
+    return max(named, key=lambda each: each.instant)
 
 
-def ends_at(manifest: Manifest, created_ns: int) -> list[Point]:
+def ends_at(manifest: Manifest, instant: int) -> list[Point]:
     """The newest point of each fileset at an instant: what a restore to it brings back."""
     found: dict[Guid, Point] = {}
     for each in manifest.points:
-        held = found.get(each.fileset)
-        if each.created_ns <= created_ns and (held is None or each.created_ns >= held.created_ns):
+        if each.instant <= instant and (each.fileset not in found or each.instant >= found[each.fileset].instant):
             found[each.fileset] = each
-    return [each for guid, each in found.items() if guid not in manifest.gone or manifest.gone[guid] >= created_ns]
+    return [each for guid, each in found.items() if instant <= manifest.gone.get(guid, instant)]
 
 
 def restorable(manifest: Manifest, stands: Collection[Point]) -> Point | None:
     """The newest point whose instant can be restored with all filesets, when only these points stand."""
     kept = (each for each in stands if each.is_kept)
-    for each in sorted(kept, key=lambda each: (each.created_ns, each.fileset == manifest.line), reverse=True):
-        if all(end in stands for end in ends_at(manifest, each.created_ns)):
+    for each in sorted(kept, key=lambda each: (each.instant, each.fileset == manifest.line), reverse=True):
+        if all(end in stands for end in ends_at(manifest, each.instant)):
             return each
     return None
 
@@ -273,7 +274,7 @@ def prune(manifest: Manifest, keep: Policy, now_ns: int, zone: tzinfo) -> Prunin
 
 def _kept(fileset: Guid, points: Sequence[Point], keep: Policy, now_ns: int, zone: tzinfo) -> set[tuple[Guid, Guid]]:
     """Guids of a fileset's points that the rules keep. What they let go before does not come back."""
-    mine = sorted((each for each in points if each.fileset == fileset and each.is_kept), key=lambda it: it.created_ns)
+    mine = [each for each in points if each.fileset == fileset and each.is_kept]
     candidates = [Candidate(at, each.name, each.created_ns, each.bytes) for at, each in enumerate(mine)]
     going = {each.id for each in collapse.goes(keep._replace(keep_free_bytes=0), candidates, now_ns, zone, 0)}
     return {(fileset, each.snapshot) for at, each in enumerate(mine) if at not in going}
@@ -289,8 +290,6 @@ def _with_bases(points: Sequence[Point], wanted: Collection[tuple[Guid, Guid]]) 
 
 def _is_worn(points: Sequence[Point], fileset: Guid) -> bool:
     """Whether the newest chain of a fileset has more that only bears others than a new full stream would take."""
-    newest = newest_of(points, fileset)
-    assert newest is not None
-    chain = chain_of(points, newest)
+    chain = chain_of(points, [each for each in points if each.fileset == fileset][-1])
     bearing = [each.bytes for each in chain[1:] if not each.is_kept]
     return sum(bearing) > chain[0].bytes or len(bearing) > _BASES_COUNT_MAX
