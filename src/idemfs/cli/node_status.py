@@ -55,11 +55,11 @@ def run(options: Namespace) -> None:
 def _asked(path: str) -> NodeStatus | None:
     from msgspec import ValidationError, convert
 
-    from idemfs.node.local_socket import NODE, ask
+    from idemfs.node.local_socket import NODE, inquire
     from idemfs.node.node import NodeStatus
 
     try:
-        return convert(ask(path, NODE), NodeStatus)
+        return convert(inquire(path, NODE), NodeStatus)
     except ValidationError:
         # A store that a mount of its own owns: that knows no node.
         return None

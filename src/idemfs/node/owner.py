@@ -23,6 +23,7 @@ from idemfs.errors import IdemfsError
 from idemfs.node.config import StoreConfig
 from idemfs.node.local_socket import STAYS, LocalSocket, Run
 from idemfs.node.log import about
+from idemfs.node.peer import end_sessions
 from idemfs.node.scheduler import Scheduler
 from idemfs.vfs.lending import lending
 from idemfs.vfs.tree import Tree
@@ -123,6 +124,7 @@ class OwnedStore:
             self._commands.run,
             self._command_done,
             {**self._questions, STAYS: self._settle},
+            lambda: end_sessions(self.path),
             group=self.config.socket_group,
             store=self.name,
         )
