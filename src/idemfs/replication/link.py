@@ -201,7 +201,8 @@ def _make_missing(
         sent = [guid for guid, number in numbers.items() if source.store.catalog.snapshots(number)]
     missing = [guid for guid in sent if guid not in there and numbers[guid] != ROOT_FILESET]
     if missing:
-        receiver.make([NewFileset(guid, wanted[guid].name, wanted[guid].compression) for guid in missing])
+        line = Guid(source.store.catalog.filesets[ROOT_FILESET].guid)
+        receiver.make([NewFileset(guid, wanted[guid].name, wanted[guid].compression, line) for guid in missing])
         there.update((guid, Present(guid, ())) for guid in missing)
 
 
