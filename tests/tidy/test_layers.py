@@ -46,6 +46,7 @@ PURE = (
     "idemfs.replication.description",
     "idemfs.replication.plan",
     "idemfs.failover.decisions",
+    "idemfs.node.link_decisions",
     "idemfs.node.link_schedule",
     "idemfs.node.rate",
 )

@@ -58,6 +58,7 @@ COMMANDS: dict[tuple[str, ...], str] = {
     ("standby", "list"): "list the standbys, and the snapshot that each has",
     ("standby", "remove"): "forget a standby",
     ("replicate",): "bring the standbys up to date",
+    ("links",): "show what the links of a store are doing",
     ("status",): "show role, epoch, snapshots and standbys",
     ("history",): "list transfers and changes of role, and who ordered them",
     ("peer",): "answer another store over standard input and output; what ssh runs",

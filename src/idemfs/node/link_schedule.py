@@ -15,13 +15,11 @@ Threads: any; everything here is values.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Sequence
 from datetime import datetime, tzinfo
 from enum import Enum
 from typing import NamedTuple
 
-from idemfs.errors import BadPolicy
 from idemfs.snapshots import schedule
 from idemfs.snapshots.policy import Policy
 from idemfs.snapshots.schedule import SECOND_NS
@@ -32,13 +30,13 @@ RETRY_SECONDS_MIN, RETRY_SECONDS_MAX = 1.0, 300.0
 _RETRY_SHARE = 0.5
 """How much of a pause after a failure is left to chance, so that links do not all come back at one moment."""
 _MINUTE_NS = 60 * SECOND_NS
-_WINDOW = re.compile(r"([01]\d|2[0-3]):([0-5]\d)-([01]\d|2[0-3]|24):([0-5]\d)")
 _SEARCH_MINUTES = 8 * 24 * 60
 """A window opens on each day but for those that the clocks leave out."""
 
 
 class Window(NamedTuple):
-    """Minutes of the day: from the first one to before the last one, over midnight if that is not later."""
+    """Minutes of the day: from the first one to before the last one, over midnight if that is not later: two
+    that are equal are the whole day."""
 
     begins: int
     ends: int
@@ -47,17 +45,6 @@ class Window(NamedTuple):
         if self.begins < self.ends:
             return self.begins <= minute < self.ends
         return minute >= self.begins or minute < self.ends
-
-
-def parse_window(text: str) -> Window:
-    """``22:00-06:00``. Raises ``BadPolicy``."""
-    found = _WINDOW.fullmatch(text.strip())
-    if found is None or (found[3] == "24" and found[4] != "00"):
-        raise BadPolicy(f"window {text[:40]!r}: write for example 22:00-06:00, in local time")
-    begins, ends = (int(hour) * 60 + int(minute) for hour, minute in (found.group(1, 2), found.group(3, 4)))
-    if begins == ends:
-        raise BadPolicy(f"window {text[:40]!r} begins when it ends; for the whole day leave windows out")
-    return Window(begins, ends % 1440)
 
 
 class Times(NamedTuple):

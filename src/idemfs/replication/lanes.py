@@ -21,6 +21,9 @@ from idemfs.snapshots.policy import Policy, zone_of
 from idemfs.snapshots.retention import Candidate
 from idemfs.store.store import Store
 
+_SLACK_NS = 3600 * 1_000_000_000
+"""A hold that ends at almost the same time is left as it is."""
+
 
 def collapsed(
     store: Store, plans: Sequence[tuple[FilesetId, Plan]], begun: Mapping[FilesetId, Guid], keep: Policy
@@ -51,12 +54,15 @@ def hold_only(store: Store, owner: str, snapshots: Sequence[Snapshot], expires_n
     """Each is the one of its fileset that the peer whose hold this is needs; durable on return."""
     with store.lock:
         for snapshot in snapshots:
-            manage.hold(store, snapshot, owner, expires_ns)
+            until_ns = dict(manage.keep_of(store, snapshot).holds).get(owner, 0)
+            if abs(until_ns - expires_ns) > _SLACK_NS:
+                manage.hold(store, snapshot, owner, expires_ns)
             for other in store.catalog.all_snapshots(snapshot.fileset):
                 if other.id != snapshot.id and owner in manage.holders(store, other):
                     manage.release(store, other, owner)
-        # crash: the next change set may be refused without these, so the holds are durable before that begins.
-        store.commit()
+        if store.dirty:
+            # crash: the next change set may be refused without these, so the holds are durable before that begins.
+            store.commit()
 
 
 def renew(store: Store, owner: str, expires_ns: int) -> None:
