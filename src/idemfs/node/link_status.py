@@ -15,23 +15,19 @@ from idemfs.snapshots import lines, manage, measure
 from idemfs.vfs.tree import Tree
 
 
-def held_for(tree: Tree, peer: Guid, under_way: Guid | None = None) -> dict[FilesetId, Snapshot]:
+def held_for(tree: Tree, peer: Guid) -> dict[FilesetId, Snapshot]:
     """The newest snapshot of each fileset that this store or archive has: it is held for it.
 
-    ``under_way``: a snapshot that is being sent; it is held, too, and perhaps others of its instant.
+    What is being sent, or was when a transfer ended early, is held, too, and newer.
     """
     store, owner = tree.store, hold_owner(peer)
     found: dict[FilesetId, Snapshot] = {}
     with store.lock:
         for fileset in lines.own_filesets(store):
-            held = []
-            for snapshot in reversed(store.catalog.snapshots(fileset.number)):
-                if owner in manage.holders(store, snapshot):
-                    held.append(snapshot)
-                    if under_way is None or len(held) == 2:
-                        break
-            if held and held[-1].guid != under_way:
-                found[fileset.number] = held[-1]
+            known = store.catalog.snapshots(fileset.number)
+            held = next((each for each in known if owner in manage.holders(store, each)), None)
+            if held is not None:
+                found[fileset.number] = held
     return found
 
 

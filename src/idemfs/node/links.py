@@ -286,7 +286,6 @@ class Link:
             self._doing, self._reason = progress.RESTING, outcome.decision.reason
             self._sent = {}
             return
-        self._doing, self._reason = progress.IDLE, None
         report = outcome.report
         assert report is not None
         with self._shared.taking:
@@ -300,11 +299,12 @@ class Link:
             name = last.target if last.fileset == "root" else f"{last.fileset}@{last.target}"
             self._past.sent(name, report.bytes, seconds, self._contact_at, at_once=is_full or was_failing)
             self._owner.forget_snapshots()
+        self._doing, self._reason = progress.IDLE, None
 
     def _common(self) -> dict[FilesetId, Snapshot]:
         """The newest snapshots of both."""
         known = link_round.filled(self._tree, self._config.to)
-        return {} if known is None else link_status.held_for(self._tree, known.store, self._meter.snapshot)
+        return {} if known is None else link_status.held_for(self._tree, known.store)
 
     def _paused(self, reason: str) -> None:
         self._state = link_schedule.paused(self._state)

@@ -287,9 +287,10 @@ def test_a_standby_sends_on_what_it_received(place: Place) -> None:
         place.round("B", "C")
     guid = Guid(tree.store.catalog.filesets[tree.fileset].guid)
     create_files(place.path("C"), block_size=4096, fileset_guid=guid, clock=place.clock)
-    third = place.open("C")
-    set_role(third.store, RoleRecord(Role.STANDBY, 1, 1))
-    third.reload_role()
+    store = open_files(place.path("C"), background=False, clock=place.clock)
+    set_role(store, RoleRecord(Role.STANDBY, 1, 1))
+    store.close()
+    place.open("C")
     for _ in range(3):
         assert isinstance(place.round("B", "C").decision, Send)
         place.assert_equal("B", "C")
