@@ -6,6 +6,8 @@ import errno
 import grp
 import json
 import os
+import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -24,6 +26,7 @@ from tests.e2e.serving import Served, is_free, is_mounted, served, table
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=missing() or "")
 
+DOCUMENT = Path(__file__).parents[2] / "docs/SERVE.md"
 NOBODY = 65534
 _MEMBER = f"""
 import os, sys
@@ -266,6 +269,17 @@ def test_the_service_manager_is_told(place: Place) -> None:
             node.close()
 
 
+def test_the_unit_of_the_document(place: Place) -> None:
+    found = re.search(r"```\n(\[Unit\]\n.*?)```", DOCUMENT.read_text(), re.S)
+    assert found is not None
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("not installed here: systemd")
+    unit = place.path / "idemfs.service"
+    unit.write_text(found[1].replace("/usr/local/bin/idemfs", str(Path(sys.executable).parent / "idemfs")))
+    ended = subprocess.run(["systemd-analyze", "verify", unit], capture_output=True, text=True, check=False)
+    assert (ended.returncode, ended.stdout + ended.stderr) == (0, "")
+
+
 def test_logs_as_json(place: Place) -> None:
     place.configure(table(place.a, place.at), node='log = "json"')
     with served(place.config) as node:
@@ -289,6 +303,9 @@ def test_roles_change_through_the_socket_and_history_says_who_did_it(place: Plac
     idemfs("standby", "add", place.a, standby)
     place.configure(table(place.a, place.at), table(standby, place.bt))
     with served(place.config):
+        (place.at / "f").write_text("0")
+        idemfs("replicate", place.a)
+        assert (place.bt / "f").read_text() == "0"
         (place.at / "f").write_text("1")
         idemfs("switchover", place.a, "--yes")
         assert (place.bt / "f").read_text() == "1"
@@ -296,11 +313,11 @@ def test_roles_change_through_the_socket_and_history_says_who_did_it(place: Plac
         with pytest.raises(OSError, match="Read-only"):
             (place.at / "g").write_text("1")
         rows = json.loads(idemfs("history", place.a, "--json").stdout)
-    assert [row["what"] for row in rows] == ["transfer", "switchover"]
+    assert [row["what"] for row in rows] == ["transfer", "transfer", "switchover"]
     assert {(row["from"], row["to"]) for row in rows} == {(str(place.a), str(standby))}
     assert all(row["by"].endswith(f"({os.getuid()})") and row["outcome"] == "done" for row in rows)
     there = json.loads(idemfs("history", standby, "--json").stdout)
-    assert [row["what"] for row in there] == ["transfer", "switchover"]
+    assert [row["what"] for row in there] == ["transfer", "transfer", "switchover"]
     assert "switchover" in idemfs("history", standby).stdout
 
 

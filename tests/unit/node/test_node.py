@@ -17,7 +17,7 @@ from idemfs.node.node import Node
 from idemfs.node.owner import Commands, OwnedStore
 from idemfs.store.files import create_files
 
-NO_COMMANDS = Commands(lambda _arguments: 1, lambda _arguments: False)
+NO_COMMANDS = Commands(lambda _arguments: 1, lambda _arguments: False, lambda _arguments: False)
 
 
 class Recorder:
