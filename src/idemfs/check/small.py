@@ -15,7 +15,7 @@ from idemfs.format import intent, keys, role, tables
 from idemfs.format.tables import COMPLETE, DELETING, PINNED, Snapshot
 from idemfs.ids import FilesetId, SnapshotId
 from idemfs.limits import SECTOR_COUNT_MAX
-from idemfs.snapshots import audit, hooks, policy
+from idemfs.snapshots import audit, diverged, drills, hooks, policy
 from idemfs.snapshots.manage import check_name
 
 _KEY_SIZES = {
@@ -72,10 +72,12 @@ def read(context: Context) -> Iterator[Finding]:
         yield from _snapshots(context, number)
     for number in sorted(planned.keys() - context.filesets.keys()):
         yield Finding(Kind.FILESET, f"fileset {number}", f"has {planned[number]} and does not exist")
+    for number in sorted(context.drills - context.filesets.keys()):
+        yield Finding(Kind.FILESET, f"fileset {number}", "is of a drill and does not exist")
     known = {snapshot for timeline in context.timelines.values() for snapshot in timeline.ids}
     for held in holds:
         if held not in known and not context.unreadable:
-            yield Finding(Kind.SNAPSHOT, f"snapshot number {held}", "is held or locked and does not exist")
+            yield Finding(Kind.SNAPSHOT, f"snapshot number {held}", "is held, locked or marked, and does not exist")
 
 
 def _where(key: bytes) -> str:
@@ -144,6 +146,12 @@ def _read_record(
             raise Damaged("names neither a purge nor a snapshot of one")
         case b"A" | b"Z":
             audit.unpack(value)
+        case b"C" if key[:2] == b"Cf" and len(key) == 4:
+            drills.unpack(value)
+            context.drills.add(FilesetId(int.from_bytes(key[2:], "big")))
+        case b"C" if key[:2] == b"Cs" and len(key) == 10:
+            diverged.unpack(value)
+            holds.append(SnapshotId(int.from_bytes(key[2:], "big")))
         case b"D" | b"E" | b"R":
             return
         case b"Y":

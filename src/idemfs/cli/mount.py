@@ -6,13 +6,14 @@ import os
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
+from typing import NamedTuple
 
 from idemfs.cli.failures import UsageError
 from idemfs.cli.parser import add_store
 
 _CHANGES_FILES = {("put",), ("receive",), ("failover",), ("failback",), ("switchover",)}
 _CHANGES_SNAPSHOTS = {("snapshot", each) for each in ("restore", "delete", "write", "refresh", "purge")}
-_CHANGES_FILESETS = {("fileset", each) for each in ("create", "attach", "delete", "promote")}
+_CHANGES_FILESETS = {("fileset", each) for each in ("create", "attach", "delete", "promote")} | {("drill", "end")}
 """Commands after which the kernel's names and contents may be old, whatever came of them."""
 _OF_FSTAB = frozenset(("auto", "noauto", "user", "nouser", "users", "defaults", "nofail", "_netdev"))
 _DEFAULTS = frozenset(("rw", "suid", "dev", "exec", "atime", "async", "relatime", "norelatime", "strictatime"))
@@ -28,21 +29,32 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--allow-other", action="store_true", help="let other users in (for root: the default)")
     parser.add_argument("--read-only", action="store_true", help="refuse changes")
     parser.add_argument("--snapshot", metavar="NAME", help="show this snapshot, or FILESET@NAME, and nothing else")
+    parser.add_argument("--fileset", metavar="NAME", help="show this fileset, and what appears in it, and nothing else")
     parser.add_argument("--writable", action="store_true", help="with --snapshot: let it be changed in place")
-    parser.add_argument("-o", metavar="OPTIONS", default="", help="as for mount(8), and snapshot=NAME, writable")
+    parser.add_argument(
+        "-o", metavar="OPTIONS", default="", help="as for mount(8), and snapshot=NAME, fileset=NAME, writable"
+    )
 
 
 def run(options: Namespace) -> int:
     from idemfs.cli.mounting import detached, tell_service_manager
 
     store, directory = os.path.realpath(options.store), os.path.realpath(options.directory)
-    mount_options, snapshot, writable = _options(options)
+    wanted = _options(options)
 
     def serve(ready: Callable[[], None]) -> None:
         from idemfs.mount.owner import serve_store
 
         serve_store(
-            store, directory, mount_options, snapshot, ready, run=_run_command, stales=_stales, writable=writable
+            store,
+            directory,
+            wanted.options,
+            wanted.snapshot,
+            ready,
+            run=_run_command,
+            stales=_stales,
+            writable=wanted.writable,
+            fileset=wanted.fileset,
         )
 
     if options.foreground:
@@ -56,10 +68,20 @@ def run(options: Namespace) -> int:
     return detached(serve, log_path=os.path.join(store, "mount.log"))
 
 
-def _options(options: Namespace) -> tuple[list[str], str | None, bool]:
-    """What the kernel is told, the snapshot to be shown, and whether that can be changed. Raises ``UsageError``."""
+class _Wanted(NamedTuple):
+    """``options``: what the kernel is told."""
+
+    options: list[str]
+    snapshot: str | None
+    fileset: str | None
+    writable: bool
+
+
+def _options(options: Namespace) -> _Wanted:
+    """Raises ``UsageError``."""
     wanted = ["default_permissions"]
     snapshot: str | None = options.snapshot
+    fileset: str | None = options.fileset
     writable = options.writable
     given = [each for each in options.o.split(",") if each]
     if options.allow_other or (os.geteuid() == 0 and "allow_root" not in given):
@@ -67,6 +89,8 @@ def _options(options: Namespace) -> tuple[list[str], str | None, bool]:
     for each in given:
         if each.startswith("snapshot="):
             snapshot = each.removeprefix("snapshot=")
+        elif each.startswith("fileset="):
+            fileset = each.removeprefix("fileset=")
         elif each == "writable":
             writable = True
         elif each in _IGNORED or each.startswith(_IGNORED_PREFIXES):
@@ -75,9 +99,11 @@ def _options(options: Namespace) -> tuple[list[str], str | None, bool]:
             wanted.append(each)
     if writable and (snapshot is None or options.read_only):
         raise UsageError("--writable goes with --snapshot NAME, and not with --read-only")
+    if fileset is not None and snapshot is not None:
+        raise UsageError("--fileset shows a fileset as it is now; '--snapshot FILESET@NAME' shows a snapshot of it")
     if (options.read_only or (snapshot is not None and not writable)) and "ro" not in wanted:
         wanted.append("ro")
-    return wanted, snapshot, writable
+    return _Wanted(wanted, snapshot, fileset, writable)
 
 
 def _run_command(command: list[str]) -> int:

@@ -20,6 +20,7 @@ from idemfs.node.local_socket import LocalSocket, Run
 from idemfs.node.scheduler import Scheduler
 from idemfs.store.files import open_files
 from idemfs.store.store import Store
+from idemfs.vfs.fileset_tree import FilesetTree
 from idemfs.vfs.lending import lending
 from idemfs.vfs.snapshot_tree import SnapshotTree
 from idemfs.vfs.tree import Tree
@@ -40,12 +41,14 @@ def serve_store(
     run: Run,
     stales: Callable[[list[str]], bool],
     writable: bool = False,
+    fileset: str | None = None,
 ) -> None:
     """Mount the store at ``path`` on ``directory``, and serve until it is unmounted.
 
-    ``snapshot``: show this one alone, to be read, or if ``writable``, to be changed in place.
+    ``snapshot``: show this one alone, to be read, or if ``writable``, to be changed in place. ``fileset``: show this
+    one and what appears in it; the mount ends when the fileset is deleted, as when a drill ends.
     ``run`` carries out the command lines of others; ``stales`` tells after which of them the kernel must forget.
-    Raises as ``open_files``, ``SnapshotMissing``, ``OSError``, and if ``writable`` as ``SnapshotTree``.
+    Raises as ``open_files``, ``SnapshotMissing``, ``FilesetMissing``, ``OSError``, if ``writable`` as ``SnapshotTree``.
     """
     make_mount_point_usable(directory)
     store = _open(path)
@@ -61,6 +64,9 @@ def serve_store(
                 changing = SnapshotTree(tree, shown)
                 written.callback(changing.close)
                 session = Session(changing, path, directory, options)
+            elif fileset is not None:
+                part = FilesetTree(tree, store.catalog.fileset_named(fileset).number)
+                session = Session(part, path, directory, options)
             else:
                 session = Session(tree, path, directory, options, shown)
             scheduler = Scheduler(tree, session.forget_snapshots)
@@ -73,6 +79,8 @@ def serve_store(
                 if stales(arguments) or count != told_count:
                     told_count = count
                     session.forget_all()
+                if not session.is_there():
+                    session.end()
                 # It may have been a change of the schedule, or of who is primary.
                 scheduler.wake()
 

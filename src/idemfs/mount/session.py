@@ -18,7 +18,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from types import FrameType
 
-from idemfs.format.tables import Snapshot
+from idemfs.format.tables import COMPLETE, Snapshot
 from idemfs.mount import channel, wire
 from idemfs.mount.attributes import AttributeRequests
 from idemfs.mount.channel import Channel
@@ -81,8 +81,17 @@ class Session:
             self._channel.close()
         # Otherwise the device is in use, and is closed with the process: the kernel then answers for us.
 
+    def is_there(self) -> bool:
+        """Whether the fileset that is shown was not deleted."""
+        found = self.tree.store.catalog.filesets.get(self.tree.fileset)
+        return found is not None and found.state == COMPLETE
+
     def _end(self, number: int, frame: FrameType | None) -> None:
-        """A signal: unmount, or if somebody is in the way, detach."""
+        """A signal came."""
+        self.end()
+
+    def end(self) -> None:
+        """Unmount, or if somebody is in the way, detach."""
         try:
             channel.unmount(self._channel.directory)
         except OSError as error:
