@@ -24,8 +24,9 @@ from idemfs.vfs.tree import Tree
 class DivergedInfo(NamedTuple):
     """One that is not released. ``name``: ``NAME`` of the root fileset, or ``FILESET@NAME``.
 
-    ``since``: the common snapshot, as ``name``; None when there was none, or it was deleted. Without it nobody can tell
-    what was changed. ``files``: how many files, directories and links were added, removed, renamed or changed.
+    ``since``: the common snapshot, as ``name``; None when there was none, and all of it diverged, or when it was
+    deleted, and nobody can tell what was changed. ``files``: how many files, directories and links were added, removed,
+    renamed or changed; None when nobody can tell.
     """
 
     name: str
@@ -56,7 +57,9 @@ class DivergedSnapshots:
         catalog = self._store.catalog
         known = {each.id: each for each in catalog.snapshots(snapshot.fileset)}
         since = known.get(mark.since)
-        files = size = None
+        # Without anything in common all of it is.
+        files = None if mark.since else snapshot.inode_count
+        size = None
         if since is not None and compares:
             files = size = 0
             for change in diff.diff(self._tree.active, since, snapshot):

@@ -146,12 +146,8 @@ def _read_record(
             raise Damaged("names neither a purge nor a snapshot of one")
         case b"A" | b"Z":
             audit.unpack(value)
-        case b"C" if key[:2] == b"Cf" and len(key) == 4:
-            drills.unpack(value)
-            context.drills.add(FilesetId(int.from_bytes(key[2:], "big")))
-        case b"C" if key[:2] == b"Cs" and len(key) == 10:
-            diverged.unpack(value)
-            holds.append(SnapshotId(int.from_bytes(key[2:], "big")))
+        case b"C":
+            _read_drill(context, key, value, holds)
         case b"D" | b"E" | b"R":
             return
         case b"Y":
@@ -159,6 +155,18 @@ def _read_record(
                 raise Damaged("names no snapshot")
         case _:
             raise Damaged("is in no table of this format")
+
+
+def _read_drill(context: Context, key: bytes, value: bytes, holds: list[SnapshotId]) -> None:
+    """A fileset of a drill, or a snapshot that diverged."""
+    if key[1:2] == b"f" and len(key) == 4:
+        drills.unpack(value)
+        context.drills.add(FilesetId(int.from_bytes(key[2:], "big")))
+    elif key[1:2] == b"s" and len(key) == 10:
+        diverged.unpack(value)
+        holds.append(SnapshotId(int.from_bytes(key[2:], "big")))
+    else:
+        raise Damaged("is in no table of this format")
 
 
 def _counters(context: Context) -> Iterator[Finding]:

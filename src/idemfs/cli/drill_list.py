@@ -26,7 +26,7 @@ def run(options: Namespace) -> None:
     columns = [
         Column("name"),
         Column("started"),
-        Column("snapshot"),
+        Column("of", "SNAPSHOT"),
         Column("fileset"),
         Column("fileset_count", "FILESETS", right=True),
         Column("active_bytes", "CHANGED", show_size, right=True),
@@ -38,6 +38,7 @@ def _row(info: DrillInfo) -> dict[str, Json]:
     return {
         "name": info.name,
         "started": format_time_ns(info.started_ns),
+        "of": f"{info.snapshot} (deleted)" if info.snapshot_deleted else info.snapshot,
         "snapshot": info.snapshot,
         "snapshot_deleted": info.snapshot_deleted,
         "fileset": info.filesets[0],

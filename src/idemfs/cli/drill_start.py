@@ -60,8 +60,8 @@ def _refuse_mounting(store: str, directory: str) -> None:
     pid = os.getpid() if os.path.realpath(store) in lent else owner(store)
     if pid is not None:
         raise Refused(
-            f"{store}: process {pid} has this store open, and shows it elsewhere: begin the drill without --mount, and "
-            "read and change it in Python, or end that mount first"
+            f"{store}: process {pid} has this store open: begin the drill without --mount; when that process has "
+            "ended, 'idemfs mount STORE DIR --fileset NAME' shows it"
         )
 
 
