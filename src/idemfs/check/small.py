@@ -105,9 +105,8 @@ def _read_record(
             number = FilesetId(int.from_bytes(key[1:3], "big"))
             snapshot_id = SnapshotId(int.from_bytes(key[3:], "big"))
             snapshots.setdefault(number, []).append(tables.unpack_snapshot(number, snapshot_id, value))
-        case b"O" | b"W":
-            if value:
-                raise Damaged("its value is not empty")
+        case b"O" | b"W" if value:
+            raise Damaged("its value is not empty")
         case b"H" | b"L" | b"Q":
             if len(key) < 9:
                 raise Damaged("names no snapshot")
@@ -148,7 +147,7 @@ def _read_record(
             audit.unpack(value)
         case b"C":
             _read_drill(context, key, value, holds)
-        case b"D" | b"E" | b"R":
+        case b"D" | b"E" | b"O" | b"R" | b"W":
             return
         case b"Y":
             if len(value) != 10:

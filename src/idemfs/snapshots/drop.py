@@ -58,6 +58,9 @@ def finish(active: Active, fileset: Fileset) -> None:
     with store.lock:
         # The digest of the last records is taken off before the record that has it goes.
         store.commit(wait=False)
+        if fileset.origin is not None:
+            # Inodes that were seen through have no record that went.
+            active.settle(forgets=True)
         store.admit(12, 12_000, frees=True)
         for key, _ in store.small.scan(*keys.fileset_replication_range(fileset.number), SCAN_COUNT):
             store.small.put(key, None)

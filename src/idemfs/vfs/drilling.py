@@ -186,6 +186,8 @@ def end(tree: Tree, name: str) -> None:
     gone: list[Snapshot] = []
     with store.exclusive():
         count = len(find(store, name).filesets)
+        # What is kept in memory of files that are seen through would be read without their blocks.
+        tree.active.settle(forgets=True)
         store.admit(_RECORD_COUNT * count, _RECORD_BYTES * count, frees=True)
         drill = find(store, name)
         refuse_ending(tree, drill)
