@@ -107,9 +107,9 @@ class Nodes:
             shown = self.shown_reader()
             fileset = shown.fileset_at(snapshot_id) if isinstance(shown, ReceivedReader) else None
             if fileset is not None:
-                return shown, make_ino(fileset, number)
+                return shown, self._shown(make_ino(fileset, number))
         reader = self.snapshot_reader(snapshot_id)
-        return reader, make_ino(reader.fileset, number)
+        return reader, self._shown(make_ino(reader.fileset, number))
 
     def folder_at(self, node: int) -> int:
         """The number of ``.snapshots`` in a directory, the root of a fileset; 0 for others, which have none."""
@@ -165,13 +165,15 @@ class Nodes:
     def ino(self, node: int) -> Ino:
         """Of the kernel's number of what can be changed. The root may be that of any fileset.
 
-        Raises ``OSError`` (ESTALE) for what does not lie below it: a file handle may name anything.
+        Raises ``OSError`` (ESTALE).
         """
-        if node == ROOT:
-            return self.tree.root
-        if self._shows is not None and not self._shows(Ino(node)):
+        return self.tree.root if node == ROOT else self._shown(Ino(node))
+
+    def _shown(self, ino: Ino) -> Ino:
+        """``ino``, if its fileset is shown: a file handle may name anything. Raises ``OSError`` (ESTALE)."""
+        if self._shows is not None and not self._shows(ino):
             raise posix(errno.ESTALE)
-        return Ino(node)
+        return ino
 
     def is_written_elsewhere(self, reader: Reader) -> bool:
         """Whether this is a snapshot that the same mount lets be changed, by its other names."""
@@ -220,7 +222,8 @@ class Nodes:
         return made
 
     def snapshots(self, fileset: FilesetId) -> list[Snapshot]:
-        """Those that a fileset shows. Raises ``OSError`` (ESTALE) for one that is no more."""
+        """Those that a fileset shows. Raises ``OSError`` (ESTALE) for one that is no more, or that is not shown."""
+        self._shown(make_ino(fileset, ROOT_NUMBER))
         found = self.tree.store.catalog.filesets.get(fileset)
         if found is None or found.state != COMPLETE:
             raise posix(errno.ESTALE, "the fileset was deleted")

@@ -10,6 +10,7 @@ from idemfs.check import find
 from idemfs.errors import Damaged, SnapshotHeld, SnapshotMissing
 from idemfs.failover.observe import observe
 from idemfs.failover.status import status
+from idemfs.ids import SnapshotId
 from idemfs.snapshots import automatic, diverged, lines, manage
 from idemfs.snapshots.diverged import Mark
 from idemfs.snapshots.policy import Policy
@@ -192,7 +193,7 @@ def test_without_its_common_snapshot_nobody_can_tell_what_changed(two: Two) -> N
 
 
 def test_records() -> None:
-    for mark in (Mark(1), Mark(7, diverged.SnapshotId(9), is_released=True)):
+    for mark in (Mark(1), Mark(7, SnapshotId(9), is_released=True)):
         assert diverged.unpack(diverged.pack(mark)) == mark
     with pytest.raises(Damaged):
         diverged.unpack(b"\x01")

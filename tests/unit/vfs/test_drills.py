@@ -22,7 +22,7 @@ from idemfs.failover.observe import observe
 from idemfs.format import keys
 from idemfs.format.role import Role
 from idemfs.format.tables import PINNED
-from idemfs.ids import Ino
+from idemfs.ids import ROOT_FILESET, FilesetId, Ino
 from idemfs.limits import SECTOR_SIZE
 from idemfs.replication.apply import drop_partials, is_half_received
 from idemfs.replication.link import replicate_into
@@ -98,7 +98,7 @@ def test_a_drill_of_an_older_snapshot_has_that_instant_in_each_fileset(two: Two)
     make_file(two.a, root_of(home), b"late", b"l")
     take_all(two.a, "second")
     two.replicate(two.a)
-    first, second = (two.b.store.catalog.snapshots(0)[at] for at in (0, 1))
+    first, second = (two.b.store.catalog.snapshots(ROOT_FILESET)[at] for at in (0, 1))
     drilling.start(two.b, "older", first)
     drilling.start(two.b, "newer", second)
     assert seen(drill_of(two.b, "older")) == STATE
@@ -112,7 +112,7 @@ def test_what_was_not_there_at_that_instant_is_not_in_the_drill(two: Two) -> Non
     late = two.a.make_fileset(two.a.root, b"late", "late", 0, 0)
     make_file(two.a, root_of(late), b"f", b"1")
     two.replicate(two.a)
-    drilling.start(two.b, "older", two.b.store.catalog.snapshots(0)[0])
+    drilling.start(two.b, "older", two.b.store.catalog.snapshots(ROOT_FILESET)[0])
     drilling.start(two.b, "newer")
     assert seen(drill_of(two.b, "older")) == STATE
     assert seen(drill_of(two.b, "newer")) == STATE | {b"/late/f": b"1"}
@@ -125,7 +125,7 @@ def test_what_diverged_belongs_to_no_drill_of_another_snapshot(two: Two) -> None
     two.failover(two.b)
     make_file(two.b, two.b.root, b"sent", b"2")
     two.failback(two.a)
-    known = {each.name: each for each in two.a.store.catalog.snapshots(0)}
+    known = {each.name: each for each in two.a.store.catalog.snapshots(ROOT_FILESET)}
     drilling.start(two.a, "now", two.a.newest_snapshot())
     drilling.start(two.a, "lost", known["diverged-1"])
     assert seen(drill_of(two.a, "now")) == STATE | {b"/sent": b"2"}
@@ -150,7 +150,7 @@ def test_what_is_refused(two: Two) -> None:
     root = root_of(named(two.b, "test"))
     attempts: list[Callable[[], object]] = [
         lambda: two.b.make_fileset(root, b"sub", "sub", 0, 0),
-        lambda: two.b.clone_snapshot(two.b.store.catalog.snapshots(0)[0], root, b"sub", "sub", 0, 0),
+        lambda: two.b.clone_snapshot(two.b.store.catalog.snapshots(ROOT_FILESET)[0], root, b"sub", "sub", 0, 0),
         lambda: two.b.attach_fileset(named(two.b, "test.home"), root, b"new"),
     ]
     for attempt in attempts:
@@ -191,14 +191,14 @@ def test_replication_goes_on_and_a_drill_stays_what_it_is(two: Two) -> None:
         if turn == 1:
             # What the drill rests on is deleted on both sides.
             for tree in (two.a, two.b):
-                for number in (0, 1, 2):
+                for number in map(FilesetId, range(3)):
                     delete.delete(tree.active, tree.store.catalog.snapshots(number)[0])
         assert seen(drill_of(two.b)) == wanted
         assert seen(two.b) == seen(two.a)
         assert_clean(two.b)
-    assert [each.state for each in two.b.store.catalog.all_snapshots(0)].count(PINNED) == 1
+    assert [each.state for each in two.b.store.catalog.all_snapshots(ROOT_FILESET)].count(PINNED) == 1
     drilling.end(two.b, "test")
-    assert not [each for each in two.b.store.catalog.all_snapshots(0) if each.state == PINNED]
+    assert not [each for each in two.b.store.catalog.all_snapshots(ROOT_FILESET) if each.state == PINNED]
     assert_clean(two.b)
 
 
@@ -225,10 +225,10 @@ def test_a_transfer_that_is_stopped_and_dropped_does_not_touch_a_drill(two: Two)
 def test_what_the_primary_purges_a_drill_keeps_as_its_own(two: Two) -> None:
     write(two.a, b"2" * 9000)
     two.replicate(two.a)
-    drilling.start(two.b, "older", two.b.store.catalog.snapshots(0)[0])
+    drilling.start(two.b, "older", two.b.store.catalog.snapshots(ROOT_FILESET)[0])
     drilling.start(two.b, "test")
     wanted = change(drill_of(two.b))
-    for number in (0, 1, 2):
+    for number in map(FilesetId, range(3)):
         for tree in (two.a, two.b):
             delete.delete(tree.active, tree.store.catalog.snapshots(number)[0])
     two.a.unlink(two.a.root, b"f")
@@ -236,7 +236,7 @@ def test_what_the_primary_purges_a_drill_keeps_as_its_own(two: Two) -> None:
     two.a.moves += 1
     two.replicate(two.a)
     assert seen(two.a) == seen(two.b) and b"/f" not in seen(two.b)
-    for snapshot in two.b.store.catalog.all_snapshots(0):
+    for snapshot in two.b.store.catalog.all_snapshots(ROOT_FILESET):
         with pytest.raises(FileNotFoundError):
             two.b.snapshot_reader(snapshot).lookup(two.b.root, b"f")
     assert seen(drill_of(two.b)) == wanted
@@ -253,7 +253,7 @@ def test_a_purge_by_the_old_primary_is_told_to_one_that_has_drills(two: Two) -> 
     two.failback(two.a)
     assert seen(two.a) == seen(two.b)
     with pytest.raises(FileNotFoundError):
-        two.b.snapshot_reader(two.b.store.catalog.snapshots(0)[0]).lookup(two.b.root, b"f")
+        two.b.snapshot_reader(two.b.store.catalog.snapshots(ROOT_FILESET)[0]).lookup(two.b.root, b"f")
     assert seen(drill_of(two.b)) == wanted
     assert_clean(two.b)
 
@@ -395,7 +395,7 @@ def test_a_quota_limits_a_drill(two: Two) -> None:
 def test_damaged_records_of_drills_are_found(two: Two) -> None:
     store = two.b.store
     store.admit(3, 1000)
-    drills.put(store, named(two.b, "deep").number + 40, drills.Part("x", 1, is_root=True))
+    drills.put(store, FilesetId(77), drills.Part("x", 1, is_root=True))
     store.small.put(b"Cx", b"")
     found = [str(each) for each in find(two.b)]
     assert len(found) == 2
