@@ -14,7 +14,7 @@ from idemfs import FileSystem
 from idemfs.format.role import Role
 from idemfs.format.tables import PINNED, Snapshot
 from idemfs.ids import Guid
-from idemfs.snapshots import clones, manage
+from idemfs.snapshots import clones, drills, manage
 from idemfs.testing.builders import assert_clean
 from idemfs.testing.clock import Simulated
 from idemfs.vfs.tree import Tree
@@ -139,6 +139,8 @@ class Twins:
         self.twins = []
         records = {}
         for info in self.fs.filesets:
+            if drills.is_drill(self.fs.tree.store, catalog.fileset_named(info.name).number):
+                continue
             twin = Twin(info.name, None if info.path is None else info.path.rstrip("/"))
             record = records[catalog.fileset_named(info.name).number] = catalog.fileset_named(info.name), twin
             if twin.path is not None:
