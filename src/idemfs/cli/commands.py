@@ -57,6 +57,7 @@ COMMANDS: dict[tuple[str, ...], str] = {
     ("drill", "end"): "throw a drill away",
     ("diverged", "list"): "list the snapshots that only this store had when another one had taken over",
     ("diverged", "release"): "say that a snapshot that diverged need not be reported any more, or delete it",
+    ("peer",): "answer another store over standard input and output; what ssh runs",
     ("failover",): "make a standby the primary when the old one is lost",
     ("failback",): "make an old primary the standby of the one that took over",
     ("switchover",): "exchange primary and standby as planned, losing nothing",
