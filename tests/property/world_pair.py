@@ -1,7 +1,5 @@
 """The life of ``World``, which a second store follows as standby; transfers stop anywhere, and roles are exchanged.
 
-Drills are begun on the standby, written to, and ended, meanwhile; nothing else changes what they have.
-
 At all times each snapshot of the standby is what its primary's snapshot with the same guid was when it had that guid.
 Whenever a transfer came to its end, the standby's filesets are those of the primary, as of their newest snapshots.
 
@@ -13,7 +11,6 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from idemfs import FileSystem
-from idemfs.api.contents import Writable
 from idemfs.errors import CommitFailed
 from idemfs.failover import decisions, records
 from idemfs.failover.driver import carry_out
@@ -22,13 +19,11 @@ from idemfs.failover.observe import guid_of
 from idemfs.failover.stage import Stage
 from idemfs.format.role import Role
 from idemfs.format.tables import Fileset
-from idemfs.ids import FilesetId, Guid
+from idemfs.ids import Guid
 from idemfs.replication.describe import description_of
 from idemfs.replication.link import replicate_into
-from idemfs.snapshots import audit, clones, lines, manage, received
+from idemfs.snapshots import audit, lines, manage, received
 from idemfs.store.store import Store
-from idemfs.vfs import drilling
-from idemfs.vfs.fileset_tree import FilesetTree
 from idemfs.vfs.tree import Tree
 from tests.property.machine import Machine
 from tests.property.states import State, read, without
@@ -36,11 +31,6 @@ from tests.property.twins import Twin
 from tests.property.world import World
 from tests.property.world_snapshots import USER
 from tests.sim.scenes import assert_sound
-
-
-def files_of(tree: Tree, fileset: FilesetId) -> Writable:
-    """One fileset of a drill, with the methods of a file system."""
-    return Writable(FilesetTree(tree, fileset))
 
 
 class Stopped(Exception):
@@ -57,8 +47,6 @@ class WorldPair(World):
         members = [records.PeerRecord(guid=guid, path=path, name=path[1:]) for guid, path in self.paths.items()]
         for machine in (self.machine, self.standby):
             records.commit_members(machine.store, members)
-        self.drills: dict[str, dict[FilesetId, State]] = {}
-        """What each drill of the standby has, fileset by fileset."""
 
     def steps(self) -> dict[Callable[[], None], int]:
         return super().steps() | {
@@ -67,8 +55,6 @@ class WorldPair(World):
             self.stop: 5,
             self.torn_replicate: 4,
             self.drop_there: 2,
-            self.drill: 4,
-            self.end_drill: 1,
             self.switch_over: 1,
             self.fail_over: 2,
         }
@@ -163,53 +149,6 @@ class WorldPair(World):
                     FileSystem(self.standby.tree).snapshots.delete(f"{fileset.name}@{snapshot.name}")
         self.compare_standby()
 
-    # -- drills --------------------------------------------------------------------------------------
-
-    def drill(self) -> None:
-        """Begin a drill on the standby, or change something in one."""
-        tree = self.standby.tree
-        if received.base(tree.store, tree.fileset) is None:
-            return
-        if len(self.drills) < 2:
-            found = drilling.start(tree, drilling.free_name(tree.store))
-            states = self.drills[found.name] = {each: read(files_of(tree, each)) for each in found.filesets}
-            for number, state in states.items():
-                origin = clones.origin_snapshot(tree.store, number)
-                assert origin is not None
-                self.compare_state(state, self.had(tree.store, origin.guid), f"{found.name} as it began")
-        name = self.rng.choice(sorted(self.drills))
-        number = self.rng.choice(sorted(self.drills[name]))
-        files, state = files_of(tree, number), self.drills[name][number]
-        known = sorted(path for path, node in state.items() if node is not None)
-        if known and self.rng.random() < 0.3:
-            files.unlink(f"/{self.rng.choice(known)}")
-        else:
-            path = self.rng.choice([*known, f"drill{self.rng.randint(0, 3)}"])
-            with files.open(f"/{path}", "r+b" if path in known else "wb") as file:
-                file.seek(self.rng.randint(0, 9000))
-                file.write(self.rng.randbytes(self.rng.choice((100, 9000))))
-        tree.sync()
-        self.drills[name][number] = read(files)
-        self.compare_standby()
-
-    def end_drill(self) -> None:
-        if self.drills:
-            drilling.end(self.standby.tree, self.drills.popitem()[0])
-            self.compare_standby()
-
-    def compare_drills(self, tree: Tree) -> None:
-        """They are what they were when they were changed last."""
-        for name, states in self.drills.items():
-            for number, state in states.items():
-                self.compare_state(read(files_of(tree, number)), state, f"drill {name}")
-
-    def end_drills(self) -> None:
-        """Of a store that has become primary: clones there are told of, and drills are not."""
-        self.compare_drills(self.machine.tree)
-        for name in self.drills:
-            drilling.end(self.machine.tree, name)
-        self.drills.clear()
-
     def switch_over(self) -> None:
         if not self.twins[0].snapshots:
             return
@@ -228,7 +167,6 @@ class WorldPair(World):
         before = {guid: state for guid, (state, path) in self.actives().items() if path is not None}
         self.run(decisions.failover, self.standby.tree)
         self.machine, self.standby = self.standby, self.machine
-        self.end_drills()
         self.fs = FileSystem(self.machine.tree)
         self.learn()
         for _ in range(self.rng.choice((0, 3))):
@@ -243,7 +181,6 @@ class WorldPair(World):
 
     def exchange(self, before: dict[Guid, State]) -> None:
         self.machine, self.standby = self.standby, self.machine
-        self.end_drills()
         for fileset in self.machine.store.catalog.listed_filesets():
             for snapshot in self.machine.store.catalog.snapshots(fileset.number):
                 if fileset.guid in before:
@@ -282,7 +219,6 @@ class WorldPair(World):
                 whole = f"{fileset.name}@{snapshot.name}"
                 found = read(fs.snapshots[whole])
                 self.compare_state(found, self.had(other, snapshot.guid), f"{whole} of the standby")
-        self.compare_drills(self.standby.tree)
         self.check(self.standby.tree)
 
     def guids(self) -> dict[tuple[str, str], Guid]:
