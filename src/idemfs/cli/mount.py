@@ -13,6 +13,7 @@ from idemfs.cli.parser import add_store
 
 _CHANGES_FILES = {("put",), ("receive",), ("failover",), ("failback",), ("switchover",)}
 _CHANGES_SNAPSHOTS = {("snapshot", each) for each in ("restore", "delete", "write", "refresh", "purge")}
+_CHANGES_SNAPSHOTS |= {("diverged", "release")}
 _CHANGES_FILESETS = {("fileset", each) for each in ("create", "attach", "delete", "promote")} | {("drill", "end")}
 """Commands after which the kernel's names and contents may be old, whatever came of them."""
 _OF_FSTAB = frozenset(("auto", "noauto", "user", "nouser", "users", "defaults", "nofail", "_netdev"))
