@@ -74,9 +74,11 @@ class Snapshots(Purging, SnapshotWriting):
         """
         with quiesce or nullcontext(), self._store.lock:
             places = choose.places(self._store.catalog, names, exclude, self._fileset)
-            for fileset, _ in places:
-                self._tree.refuse_changing(fileset)
-            return [self._new_info(made) for made in manage.create_all(self._store, places)]
+            if self._tree.role.role is not Role.PRIMARY:
+                for fileset, _ in places:
+                    self._tree.refuse_changing(fileset)
+            made, filesets = manage.create_all(self._store, places), self._store.catalog.filesets
+            return [SnapshotInfo(each, filesets[each.fileset]) for each in made]
 
     def list(self) -> list[SnapshotInfo]:
         """All of them, oldest first, with exactly what each owns now."""
