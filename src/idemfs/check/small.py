@@ -77,7 +77,7 @@ def read(context: Context) -> Iterator[Finding]:
     known = {snapshot for timeline in context.timelines.values() for snapshot in timeline.ids}
     for held in holds:
         if held not in known and not context.unreadable:
-            yield Finding(Kind.SNAPSHOT, f"snapshot number {held}", "is held, locked or marked, and does not exist")
+            yield Finding(Kind.SNAPSHOT, f"snapshot number {held}", "is held or locked, or marked, and does not exist")
 
 
 def _where(key: bytes) -> str:

@@ -203,4 +203,4 @@ def test_a_mark_without_a_snapshot_is_found(two: Two) -> None:
     two.a.store.admit(1, 100)
     snapshot = two.a.store.catalog.by_name(two.a.fileset, "mine")
     two.a.store.small.put(b"Cs" + (snapshot.id + 90).to_bytes(8, "big"), diverged.pack(Mark(1)))
-    assert ["is held, locked or marked, and does not exist" in str(each) for each in find(two.a)] == [True]
+    assert ["is held or locked, or marked, and does not exist" in str(each) for each in find(two.a)] == [True]
