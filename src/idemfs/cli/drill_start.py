@@ -53,7 +53,7 @@ def _refuse_mounting(store: str, directory: str) -> None:
 
     from idemfs.cli.failures import Refused
     from idemfs.engines.lock import owner
-    from idemfs.store.files import lent
+    from idemfs.store.peek import lent
 
     if not os.path.isdir(directory):
         raise NotADirectoryError(20, "Not a directory", directory)

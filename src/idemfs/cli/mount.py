@@ -11,11 +11,6 @@ from typing import NamedTuple
 from idemfs.cli.failures import UsageError
 from idemfs.cli.parser import add_store
 
-_CHANGES_FILES = {("put",), ("receive",), ("failover",), ("failback",), ("switchover",)}
-_CHANGES_SNAPSHOTS = {("snapshot", each) for each in ("restore", "delete", "write", "refresh", "purge")}
-_CHANGES_SNAPSHOTS |= {("diverged", "release")}
-_CHANGES_FILESETS = {("fileset", each) for each in ("create", "attach", "delete", "promote")} | {("drill", "end")}
-"""Commands after which the kernel's names and contents may be old, whatever came of them."""
 _OF_FSTAB = frozenset(("auto", "noauto", "user", "nouser", "users", "defaults", "nofail", "_netdev"))
 _DEFAULTS = frozenset(("rw", "suid", "dev", "exec", "atime", "async", "relatime", "norelatime", "strictatime"))
 _IGNORED = _OF_FSTAB | _DEFAULTS | {"default_permissions"}
@@ -33,7 +28,7 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--fileset", metavar="NAME", help="show this fileset, and what appears in it, and nothing else")
     parser.add_argument("--writable", action="store_true", help="with --snapshot: let it be changed in place")
     parser.add_argument(
-        "-o", metavar="OPTIONS", default="", help="as for mount(8), and snapshot=NAME, fileset=NAME, writable"
+        "-o", metavar="OPTIONS", default="", help="as for mount(8), and snapshot=NAME, writable, fileset=NAME"
     )
 
 
@@ -44,6 +39,7 @@ def run(options: Namespace) -> int:
     wanted = _options(options)
 
     def serve(ready: Callable[[], None]) -> None:
+        from idemfs.cli.serving import commands
         from idemfs.mount.owner import serve_store
 
         serve_store(
@@ -52,8 +48,7 @@ def run(options: Namespace) -> int:
             wanted.options,
             wanted.snapshot,
             ready,
-            run=_run_command,
-            stales=_stales,
+            commands=commands(),
             writable=wanted.writable,
             fileset=wanted.fileset,
         )
@@ -70,7 +65,7 @@ def run(options: Namespace) -> int:
 
 
 class _Wanted(NamedTuple):
-    """``options``: what the kernel is told."""
+    """What the mount is to show, and its options."""
 
     options: list[str]
     snapshot: str | None
@@ -80,12 +75,12 @@ class _Wanted(NamedTuple):
 
 def _options(options: Namespace) -> _Wanted:
     """Raises ``UsageError``."""
-    wanted = ["default_permissions"]
+    wanted: list[str] = []
     snapshot: str | None = options.snapshot
     fileset: str | None = options.fileset
     writable = options.writable
     given = [each for each in options.o.split(",") if each]
-    if options.allow_other or (os.geteuid() == 0 and "allow_root" not in given):
+    if options.allow_other:
         wanted.append("allow_other")
     for each in given:
         if each.startswith("snapshot="):
@@ -105,17 +100,6 @@ def _options(options: Namespace) -> _Wanted:
     if (options.read_only or (snapshot is not None and not writable)) and "ro" not in wanted:
         wanted.append("ro")
     return _Wanted(wanted, snapshot, fileset, writable)
-
-
-def _run_command(command: list[str]) -> int:
-    from idemfs.cli.main import main
-
-    # Two owners that handed each other a command would do so for ever.
-    return main(command, forwards=False)
-
-
-def _stales(command: list[str]) -> bool:
-    return tuple(command[:1]) in _CHANGES_FILES or tuple(command[:2]) in _CHANGES_SNAPSHOTS | _CHANGES_FILESETS
 
 
 def helper() -> int:

@@ -38,6 +38,7 @@ class FilesetTree(Tree):
                 link_reader=self.link_reader,
                 crosses=True,
             )
+            self.watchers = base.watchers
             self._received = None
             self._limited = base._limited
             self._junctions = base._junctions
