@@ -13,7 +13,7 @@
     │   └── BadSnapshotName · BadPolicy · HookFailed
     ├── FilesetError
     │   ├── FilesetExists · FilesetMissing
-    │   └── FilesetInUse · BadFilesetName
+    │   └── FilesetInUse · BadFilesetName · DrillError
     ├── StreamError
     │   ├── StreamDamaged · StreamTooNew
     │   ├── StreamRefused · StreamInterrupted
@@ -137,6 +137,10 @@ class FilesetInUse(FilesetError):
 
 class BadFilesetName(FilesetError):
     """The name is empty, too long, or has a character that names cannot have."""
+
+
+class DrillError(FilesetError):
+    """No drill has this name, or none can be begun; the message says why."""
 
 
 class StreamError(IdemfsError):

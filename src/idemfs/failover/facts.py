@@ -91,6 +91,10 @@ class Side:
     half_received: bool = False
     frozen: Frozen | None = None
     others: tuple[Part, ...] = ()
+    diverged_count: int = 0
+    """Snapshots that only this store had when it came to follow another one, and that nobody has released yet."""
+    diverged_bytes: int = 0
+    """What those own."""
 
     @property
     def parts(self) -> tuple[Part, ...]:

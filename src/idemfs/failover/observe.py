@@ -15,7 +15,7 @@ from idemfs.ids import Guid
 from idemfs.replication import partial
 from idemfs.replication.apply import is_half_received
 from idemfs.replication.purges import purges_of
-from idemfs.snapshots import bring_back, lines, received
+from idemfs.snapshots import bring_back, diverged, lines, received
 from idemfs.store.store import Store
 from idemfs.vfs.tree import Tree
 
@@ -30,6 +30,7 @@ def observe(tree: Tree, path: str) -> Side:
     with store.lock:
         if not store.readonly:
             store.commit()
+        left = diverged.unreleased(store)
         root, *others = [_part(store, fileset) for fileset in lines.own_filesets(store)]
         return Side(
             guid=store.superblock.guid,
@@ -44,6 +45,8 @@ def observe(tree: Tree, path: str) -> Side:
             half_received=is_half_received(store),
             frozen=records.unpack_frozen(store.small.get(records.FROZEN)),
             others=tuple(others),
+            diverged_count=len(left),
+            diverged_bytes=sum(snapshot.owned_bytes for snapshot, _ in left),
         )
 
 
