@@ -181,10 +181,11 @@ class WorldPair(World):
 
     def exchange(self, before: dict[Guid, State]) -> None:
         self.machine, self.standby = self.standby, self.machine
-        for fileset in self.machine.store.catalog.listed_filesets():
-            for snapshot in self.machine.store.catalog.snapshots(fileset.number):
-                if fileset.guid in before:
-                    self.known.setdefault(snapshot.guid, before[fileset.guid])
+        store = self.machine.store
+        for fileset in store.catalog.listed_filesets():
+            for snapshot in store.catalog.snapshots(fileset.number):
+                if fileset.guid in before and self.known_of(store, snapshot.guid) is None:
+                    self.known[snapshot.guid] = before[fileset.guid]
         self.fs = FileSystem(self.machine.tree)
         self.learn()
         self.compare()
@@ -232,17 +233,20 @@ class WorldPair(World):
                 twin.snapshots[name] = dict(self.had(self.machine.store, guid))
 
     def had(self, store: Store, guid: Guid) -> State:
-        """What the snapshot of this guid has. One that was purged because another store had may have its own guid."""
+        """What the snapshot of this guid has."""
+        known = self.known_of(store, guid)
+        assert known is not None, f"nobody knows a snapshot with the guid {guid.hex()}"
+        return known
+
+    def known_of(self, store: Store, guid: Guid) -> State | None:
+        """As ``had``, if it is known. One that was purged because another store had may have a guid of its own."""
         if guid not in self.known:
-            purges = audit.purges(store)
-            old, path = next(
-                (Guid(bytes.fromhex(each.old_guid)), purge.path)
-                for purge in reversed(purges)
-                for each in purge.replaced
-                if each.new_guid == guid.hex()
-            )
-            self.known[guid] = without(self.had(store, old), path.removeprefix("/"))
-        return self.known[guid]
+            for purge in reversed(audit.purges(store)):
+                for each in purge.replaced:
+                    if each.new_guid == guid.hex():
+                        had = self.had(store, Guid(bytes.fromhex(each.old_guid)))
+                        self.known[guid] = without(had, purge.path.removeprefix("/"))
+        return self.known.get(guid)
 
     def compare_followed(self, *, everywhere: bool) -> None:
         """Each fileset of the primary is there, as its newest snapshot has it, with its name and holds.
