@@ -83,6 +83,14 @@ def order_under_load(world: Nodes, name: str) -> None:
     world.run_befallen(name, world.rng.choice(COMMANDS))
 
 
+def order_together(world: Nodes, _: str) -> None:
+    """Two people give orders at the same time, perhaps on one node, while the network is bad, and users write."""
+    world.befall = dict.fromkeys(range(5, 200, 2 * LOAD_EVERY), load)
+    world.chances = {world.rng.choice(list(Trouble)): world.rng.random() * CHANCE_MAX / 3}
+    names = [*world.machines]
+    world.run_together(*((world.rng.choice(names), world.rng.choice(COMMANDS)) for _ in range(2)))
+
+
 def part(world: Nodes, name: str) -> None:
     """Some do not hear others any more, in one direction or both."""
     other = world.rng.choice([each for each in world.machines if each != name])
@@ -103,6 +111,7 @@ ACTS: dict[Callable[[Nodes, str], None], int] = {
     use: 35,
     order: 30,
     order_under_load: 8,
+    order_together: 8,
     order_and_kill: 7,
     order_and_cut_power: 7,
     order_without_room: 4,
