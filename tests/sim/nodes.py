@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from random import Random
 
 from idemfs.errors import IdemfsError, PeerError
@@ -80,9 +81,10 @@ class Nodes(World):
         finally:
             self._over(network)
 
-    def run_together(self, *orders: tuple[str, Decide]) -> list[BaseException | None]:
+    def run_together(self, *orders: tuple[str, Decide], at: int | None = None) -> list[BaseException | None]:
         """Commands on nodes at the same time, each on a store that a process of its node has open all the while, as
-        mounts do; how each of them failed. Everything is calm afterwards."""
+        mounts do; how each of them failed. ``at``: the message of the first one at which the others begin. Everything
+        is calm afterwards."""
         network = self._network()
         failures: list[BaseException | None] = [None] * len(orders)
 
@@ -98,11 +100,18 @@ class Nodes(World):
                 self._open[machine.name].store.claim = ImpatientClaim()
                 self._owned.add(machine.name)
             (first, *others) = [(number, *order) for number, order in enumerate(orders)]
-            for number, name, decide in others:
-                network.spawn(name, lambda number=number, name=name, decide=decide: work(number, name, decide))  # type: ignore[misc]
+
+            def begin_others() -> None:
+                for other in others:
+                    network.spawn(other[1], partial(work, *other))
+
+            if at is None:
+                begin_others()
+            else:
+                network.befall[at] = begin_others
             try:
                 with suppress(PowerCut):
-                    network.run(first[1], lambda: work(*first))
+                    network.run(first[1], partial(work, *first))
             finally:
                 self.calm()
                 self._owned.clear()
@@ -168,7 +177,7 @@ class Nodes(World):
                 party = RemoteParty(session, own)
                 party.claim()
                 peers[other.guid] = party
-            except PeerError as error:
+            except IdemfsError as error:
                 missing.append(Unreachable(guid=other.guid, path=other.name, reason=str(error)))
         paths = {machine.guid: machine.name for machine in self.machines.values()}
         return Stage(me=own, peers=peers, paths=paths, missing=missing)
