@@ -14,6 +14,7 @@ from tests.sim.world import Decide, World
 worlds = pytest.mark.parametrize("nested", [False, True], ids=["one fileset", "nested"])
 small_frames = pytest.mark.usefixtures("small_frames")
 SWAP_COUNT = 20
+LONG = pytest.mark.long
 
 
 @small_frames
@@ -53,7 +54,7 @@ def test_roles_are_exchanged_twenty_times_under_load(seed: int) -> None:
         pytest.param(
             taken_over, ("A", failback), ("B", replicate), id="replicate in a failback", marks=pytest.mark.long
         ),
-        pytest.param(taken_over, ("A", failback), ("A", failover), id="failover in a failback", marks=pytest.mark.long),
+        pytest.param(taken_over, ("A", failback), ("A", failover), id="failover in a failback", marks=LONG),
         pytest.param(
             come_back, ("B", switchover), ("A", failover), id="failover in a reversion", marks=pytest.mark.long
         ),

@@ -54,7 +54,7 @@ def test_a_snapshot_that_is_deleted_before_it_is_sent_leaves_no_hold_behind(prim
         if guid == one.guid and two in snapshots(primary):
             delete.delete(primary.active, two)
 
-    with pytest.raises(SnapshotMissing, match="two.*repeat"):
+    with pytest.raises(SnapshotMissing, match=r"two.*repeat"):
         replicate_into(primary, standby, delete_the_next)
     assert_clean(primary)
     assert held(primary, standby) == ["one"]
