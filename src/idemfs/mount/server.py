@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from idemfs.mount import wire
 from idemfs.mount.channel import Channel
 from idemfs.mount.wire import Feature, Opcode, Request, Valid
+from idemfs.node.log import about
 
 Reply = bytes | memoryview | None
 """The body of a reply; None: the kernel expects none."""
@@ -33,7 +34,7 @@ _LONG = frozenset((Opcode.FSYNCDIR, Opcode.SYNCFS, Opcode.FALLOCATE))
 _FOLDER_CHANGES = frozenset((Opcode.MKDIR, Opcode.RMDIR))
 _MADE_UP = 1 << 63
 """From here on numbers are of snapshots, and of their folder: a directory made or removed there is a snapshot."""
-_UNMOUNTED = (errno.ENODEV, errno.EBADF)
+UNMOUNTED = (errno.ENODEV, errno.EBADF)
 _WANTED = (
     Feature.ASYNC_READ
     | Feature.ATOMIC_O_TRUNC
@@ -74,12 +75,20 @@ class _Lead:
 class Server:
     """Serves ``channel`` with ``handlers`` until it is unmounted."""
 
-    def __init__(self, channel: Channel, handlers: Mapping[Opcode, Handler], thread_count: int = THREAD_COUNT) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        handlers: Mapping[Opcode, Handler],
+        thread_count: int = THREAD_COUNT,
+        store: str | None = None,
+    ) -> None:
+        """``store``: its name, in what is logged."""
         self.channel = channel
         self.ended = threading.Event()
         self.kernel_minor = 0
         self._handlers = {int(opcode): handler for opcode, handler in handlers.items()}
         self._lead = threading.Lock()
+        self._store = store
         self._threads = [
             threading.Thread(target=self._serve, name=f"idemfs-mount-{number}", daemon=True)
             for number in range(thread_count)
@@ -124,6 +133,10 @@ class Server:
         return not any(thread.is_alive() for thread in self._threads)
 
     def _serve(self) -> None:
+        with about(store=self._store):
+            self._serve_requests()
+
+    def _serve_requests(self) -> None:
         buffer = bytearray(wire.BUFFER_SIZE)
         view = memoryview(buffer)
         request = Request()
@@ -134,6 +147,8 @@ class Server:
                 lead.take()
                 try:
                     while lead.is_mine:
+                        if self.channel.is_ending:
+                            return
                         request.parse(view, self.channel.receive(buffer))
                         if _is_long(request):
                             lead.hand_over()
@@ -141,7 +156,7 @@ class Server:
                 finally:
                     lead.hand_over()
         except OSError as error:
-            if error.errno not in _UNMOUNTED:
+            if error.errno not in UNMOUNTED:
                 log.exception("the kernel's device failed")
         except Exception:
             log.exception("a thread of the mount ended")
