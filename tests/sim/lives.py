@@ -6,13 +6,15 @@ refusals say, and all stores are to be equal.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from idemfs.errors import IdemfsError, RoleError, SnapshotError
 from idemfs.format.role import Role
 from idemfs.ids import ROOT_FILESET
-from idemfs.snapshots import delete, received
+from idemfs.snapshots import delete, purge, received
+from idemfs.snapshots.audit import Purge
 from idemfs.testing.network import Trouble
 from idemfs.vfs.tree import Tree
 from tests.sim.nodes import Nodes
@@ -103,6 +105,22 @@ def heal(world: Nodes, _: str) -> None:
     world.blocked.clear()
 
 
+def purge_a_file(world: Nodes, name: str) -> None:
+    """Somebody who writes here wants a file gone from all snapshots, of other nodes too."""
+    with world.opened(name) as tree:
+        known = tree.store.catalog.snapshots(ROOT_FILESET)
+        if tree.role.role is not Role.PRIMARY or not known:
+            return
+        reader = tree.snapshot_reader(world.rng.choice(known))
+        files = [file for file, _, kind in reader.all_entries(reader.root) if kind == stat.S_IFREG >> 12]
+        if files:
+            file = world.rng.choice(files)
+            wanted = Purge(1, int(ROOT_FILESET), "root", file.decode(), 0, "", "", False, (), 0, (), 0)
+            with suppress(SnapshotError):
+                purge.purge(tree.active, wanted, file)
+                world.acknowledged.pop(file, None)
+
+
 def set_clock(world: Nodes, name: str) -> None:
     world.machines[name].clock.jump(world.rng.choice((-1, 1)) * world.rng.choice((0.5, 3600, 40_000_000)))
 
@@ -118,6 +136,7 @@ ACTS: dict[Callable[[Nodes, str], None], int] = {
     part: 4,
     heal: 3,
     set_clock: 2,
+    purge_a_file: 2,
 }
 
 
