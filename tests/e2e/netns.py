@@ -16,7 +16,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
@@ -85,8 +85,11 @@ class Machine:
         return self.start_program(sys.executable, "-m", "idemfs", *(os.fspath(word) for word in words), **more)
 
     def start_program(self, *words: str, **more: str) -> subprocess.Popen[str]:
+        return self._start(["ip", "netns", "exec", self.namespace, *words], more)
+
+    def _start(self, words: Sequence[str], more: Mapping[str, str]) -> subprocess.Popen[str]:
         process = subprocess.Popen(
-            ["ip", "netns", "exec", self.namespace, *words],
+            words,
             env=self._environment(more),
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
@@ -120,6 +123,23 @@ class Machine:
     def rows(self, *words: str | os.PathLike[str]) -> list[dict[str, object]]:
         found: list[dict[str, object]] = json.loads(self.done(*words, "--json"))
         return found
+
+    def mount(self, store: str = "data") -> tuple[Path, int]:
+        """Show a store of this machine on a directory of it; and the process that does. Only processes that ``beside``
+        starts see it: each command has mounts of its own."""
+        place = self.folder / f"{store}-mounted"
+        place.mkdir(exist_ok=True)
+        process = self.start("mount", self.path(store), place, "--foreground")
+        wait_until(lambda: process.poll() is not None or self._is_mounted(process.pid, place), "a mounted store")
+        assert process.poll() is None, process.communicate()
+        return place, process.pid
+
+    def _is_mounted(self, pid: int, place: Path) -> bool:
+        return f" {place} " in Path(f"/proc/{pid}/mounts").read_text()
+
+    def beside(self, pid: int, *words: str) -> subprocess.Popen[str]:
+        """A program that sees and hears what process ``pid`` does."""
+        return self._start(["nsenter", "-t", str(pid), "-m", "-n", *words], {})
 
     def process_ids(self, *words: str) -> list[int]:
         """Processes of this machine with all of ``words`` in their command line, whoever started them."""

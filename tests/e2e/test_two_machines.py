@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from random import Random
@@ -12,6 +14,7 @@ import pytest
 import idemfs as package
 from idemfs.format import role as roles
 from idemfs.store.files import open_files
+from tests.conformance.disks import small_disk
 from tests.e2e.netns import Machine, two_machines, wait_until
 from tests.e2e.program import done, rows
 
@@ -226,6 +229,82 @@ def test_the_cable_is_cut_in_the_midst_of_a_switchover(a: Machine, b: Machine) -
     b.done("switchover", b.path(), "--yes")
     assert (role(a), role(b)) == ("primary", "standby")
     assert_equal(a, b, "/first", "/by-b")
+
+
+WRITER = """\
+import os, select, sys
+
+folder, log, name = sys.argv[1:]
+number = 0
+while True:
+    path = f"{folder}/{name}-{number}"
+    try:
+        fd = os.open(path, os.O_CREAT | os.O_WRONLY, 0o644)
+        os.write(fd, path.rsplit("/", 1)[1].encode())
+        os.fsync(fd)
+        os.close(fd)
+    except OSError:
+        # Roles are exchanged: another machine writes just now.
+        select.select([], [], [], 0.01)
+        continue
+    with open(log, "a") as lines:
+        lines.write(f"{name}-{number}\\n")
+    number += 1
+"""
+
+
+@pytest.mark.skipif(not os.path.exists("/dev/fuse"), reason="there is no /dev/fuse")
+def test_roles_are_exchanged_while_users_write_on_both_machines(a: Machine, b: Machine, tmp_path: Path) -> None:
+    """Both stores are mounted all the while. Everything that a user was told is durable is there in the end."""
+    log = tmp_path / "acknowledged"
+    log.touch()
+    writers = []
+    for machine in (a, b):
+        place, pid = machine.mount()
+        writers.append(machine.beside(pid, sys.executable, "-c", WRITER, str(place), str(log), machine.name))
+    primary, other = a, b
+    for _ in range(4):
+        count = len(log.read_text().splitlines())
+        wait_until(lambda count=count: len(log.read_text().splitlines()) > count + 10, "users write")  # type: ignore[misc]
+        primary.done("switchover", primary.path(), "--yes")
+        primary, other = other, primary
+    for writer in writers:
+        assert writer.poll() is None
+        writer.kill()
+        writer.wait()
+    primary.done("replicate", primary.path())
+    acknowledged = set(log.read_text().splitlines())
+    assert {name[0] for name in acknowledged} == {"a", "b"}
+    for machine in (a, b):
+        machine.power_off()
+        with package.open(machine.path(), readonly=True) as fs:
+            there = {name for name in fs.listdir("/") if fs.is_file(f"/{name}")}
+            assert acknowledged <= there, f"{machine.name} lost {acknowledged - there}"
+            assert all(fs.read_text(f"/{name}") == name for name in acknowledged)
+        machine.restart_sshd()
+
+
+def test_the_disk_of_the_standby_is_full(tmp_path: Path) -> None:
+    """It says so, its readers see what they saw, and it goes on when there is room."""
+    # Mounted before the machines are there, which see what is mounted then.
+    with small_disk(tmp_path / "disk", BULK * 2 // 3) as disk, two_machines(tmp_path) as (a, b):
+        done("init", a.path())
+        write(a, "/first", "1")
+        standby = f"ssh://root@{b.address}{disk}/data"
+        a.done("standby", "add", a.path(), standby, "--own-address", a.url())
+        a.done("replicate", a.path())
+        write_bulk(a)
+        ended = a.idemfs("replicate", a.path())
+        assert ended.status == 1 and "space" in ended.err.lower(), ended
+        wait_until(lambda: not b.process_ids("idemfs", "peer"), "the other end is told")
+        with package.open(disk / "data", readonly=True) as fs:
+            assert fs.listdir("/") == ["first"] and fs.read_text("/first") == "1"
+        subprocess.run(["mount", "-o", f"remount,size={BULK * 4}", str(disk)], check=True)
+        a.done("replicate", a.path())
+        wait_until(lambda: not b.process_ids("idemfs", "peer"), "the other end is told")
+        with package.open(disk / "data", readonly=True) as fs:
+            assert fs.stat("/bulk").st_size == BULK
+        assert done("check", disk / "data").startswith("clean")
 
 
 # -- what stands at the other end ----------------------------------------------------------------------

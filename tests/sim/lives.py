@@ -6,13 +6,15 @@ refusals say, and all stores are to be equal.
 
 from __future__ import annotations
 
+import stat
 from collections.abc import Callable, Mapping
 from contextlib import suppress
 
 from idemfs.errors import IdemfsError, RoleError, SnapshotError
 from idemfs.format.role import Role
 from idemfs.ids import ROOT_FILESET
-from idemfs.snapshots import delete, received
+from idemfs.snapshots import delete, purge, received
+from idemfs.snapshots.audit import Purge
 from idemfs.testing.network import Trouble
 from idemfs.vfs.tree import Tree
 from tests.sim.nodes import Nodes
@@ -83,6 +85,14 @@ def order_under_load(world: Nodes, name: str) -> None:
     world.run_befallen(name, world.rng.choice(COMMANDS))
 
 
+def order_together(world: Nodes, _: str) -> None:
+    """Two people give orders at the same time, perhaps on one node, while the network is bad, and users write."""
+    world.befall = dict.fromkeys(range(5, 200, 2 * LOAD_EVERY), load)
+    world.chances = {world.rng.choice(list(Trouble)): world.rng.random() * CHANCE_MAX / 3}
+    names = [*world.machines]
+    world.run_together(*((world.rng.choice(names), world.rng.choice(COMMANDS)) for _ in range(2)))
+
+
 def part(world: Nodes, name: str) -> None:
     """Some do not hear others any more, in one direction or both."""
     other = world.rng.choice([each for each in world.machines if each != name])
@@ -95,6 +105,22 @@ def heal(world: Nodes, _: str) -> None:
     world.blocked.clear()
 
 
+def purge_a_file(world: Nodes, name: str) -> None:
+    """Somebody who writes here wants a file gone from all snapshots, of other nodes too."""
+    with world.opened(name) as tree:
+        known = tree.store.catalog.snapshots(ROOT_FILESET)
+        if tree.role.role is not Role.PRIMARY or not known:
+            return
+        reader = tree.snapshot_reader(world.rng.choice(known))
+        files = [file for file, _, kind in reader.all_entries(reader.root) if kind == stat.S_IFREG >> 12]
+        if files:
+            file = world.rng.choice(files)
+            wanted = Purge(1, int(ROOT_FILESET), "root", file.decode(), 0, "", "", False, (), 0, (), 0)
+            with suppress(SnapshotError):
+                purge.purge(tree.active, wanted, file)
+                world.acknowledged.pop(file, None)
+
+
 def set_clock(world: Nodes, name: str) -> None:
     world.machines[name].clock.jump(world.rng.choice((-1, 1)) * world.rng.choice((0.5, 3600, 40_000_000)))
 
@@ -103,12 +129,14 @@ ACTS: dict[Callable[[Nodes, str], None], int] = {
     use: 35,
     order: 30,
     order_under_load: 8,
+    order_together: 8,
     order_and_kill: 7,
     order_and_cut_power: 7,
     order_without_room: 4,
     part: 4,
     heal: 3,
     set_clock: 2,
+    purge_a_file: 2,
 }
 
 

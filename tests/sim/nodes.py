@@ -7,7 +7,8 @@ message or by chance; a node that is killed loses its power, alone, and its stor
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
+from functools import partial
 from random import Random
 
 from idemfs.errors import IdemfsError, PeerError
@@ -17,6 +18,7 @@ from idemfs.failover.remote import RemoteParty
 from idemfs.failover.stage import Stage
 from idemfs.node.peer import store_handlers
 from idemfs.replication.session import Session
+from idemfs.store.claim import Claim
 from idemfs.testing.faults import Cut, Faults, PowerCut
 from idemfs.testing.network import End, Network, Passed, Trouble
 from idemfs.vfs.tree import Tree
@@ -24,6 +26,13 @@ from tests.sim.world import Decide, Machine, World
 
 Event = Callable[["Nodes", Mapping[str, Tree]], None]
 """Something that happens while a command runs; it is given the stores that are open then."""
+
+
+class ImpatientClaim(Claim):
+    """Whoever would have to wait for another command is refused: time does not pass here."""
+
+    def take(self, seconds: float = 0) -> None:
+        super().take(0)
 
 
 class Nodes(World):
@@ -41,6 +50,8 @@ class Nodes(World):
         self.passed: list[Passed] = []
         """The messages of the last command."""
         self._open: dict[str, Tree] = {}
+        self._owned: set[str] = set()
+        """Those whose stores a process has open all the while."""
         for machine in self.machines.values():
             machine.faults = Faults()
 
@@ -63,6 +74,51 @@ class Nodes(World):
 
     def run(self, name: str, decide: Decide, *, reach: Iterable[str] | None = None, steps: int | None = None) -> int:
         """As ``World.run``. Raises ``PowerCut`` when the store's own node was killed, else as the command does."""
+        network = self._network()
+        reachable = set(self.machines if reach is None else reach)
+        try:
+            return network.run(name, lambda: self._command(network, name, decide, reachable, steps))
+        finally:
+            self._over(network)
+
+    def run_together(self, *orders: tuple[str, Decide], at: int | None = None) -> list[BaseException | None]:
+        """Commands on nodes at the same time, each on a store that a process of its node has open all the while, as
+        mounts do; how each of them failed. ``at``: the message of the first one at which the others begin. Everything
+        is calm afterwards."""
+        network = self._network()
+        failures: list[BaseException | None] = [None] * len(orders)
+
+        def work(number: int, name: str, decide: Decide) -> None:
+            try:
+                self._command(network, name, decide, set(self.machines), None)
+            except (IdemfsError, PowerCut) as failure:
+                failures[number] = failure
+
+        with ExitStack() as stack:
+            for machine in self.machines.values():
+                self._open[machine.name] = stack.enter_context(self._running(machine))
+                self._open[machine.name].store.claim = ImpatientClaim()
+                self._owned.add(machine.name)
+            (first, *others) = [(number, *order) for number, order in enumerate(orders)]
+
+            def begin_others() -> None:
+                for other in others:
+                    network.spawn(other[1], partial(work, *other))
+
+            if at is None:
+                begin_others()
+            else:
+                network.befall[at] = begin_others
+            try:
+                with suppress(PowerCut):
+                    network.run(first[1], partial(work, *first))
+            finally:
+                self.calm()
+                self._owned.clear()
+        self._over(network)
+        return failures
+
+    def _network(self) -> Network:
         network = Network(
             self.clock,
             Random(self.rng.random()),
@@ -71,15 +127,14 @@ class Nodes(World):
             killed=self._lose_power,
         )
         network.blocked |= self.blocked
-        reachable = set(self.machines if reach is None else reach)
-        try:
-            return network.run(name, lambda: self._command(network, name, decide, reachable, steps))
-        finally:
-            self.passed = network.passed
-            self._open.clear()
-            for machine in self.machines.values():
-                if machine.power.happened:
-                    machine.crash(self.rng)
+        return network
+
+    def _over(self, network: Network) -> None:
+        self.passed = network.passed
+        self._open.clear()
+        for machine in self.machines.values():
+            if machine.power.happened:
+                machine.crash(self.rng)
 
     def _event(self, what: Trouble | Event) -> Trouble | Callable[[], None]:
         return what if isinstance(what, Trouble) else lambda: what(self, dict(self._open))
@@ -106,6 +161,8 @@ class Nodes(World):
     def _stage(self, network: Network, stack: ExitStack, name: str, reachable: set[str]) -> Stage:
         me = self.machines[name]
         own = stack.enter_context(self._running(me))
+        own.store.claim.take()
+        stack.callback(own.store.claim.release)
         peers, missing = {}, []
         for other in self.machines.values():
             if other is me:
@@ -120,7 +177,7 @@ class Nodes(World):
                 party = RemoteParty(session, own)
                 party.claim()
                 peers[other.guid] = party
-            except PeerError as error:
+            except IdemfsError as error:
                 missing.append(Unreachable(guid=other.guid, path=other.name, reason=str(error)))
         paths = {machine.guid: machine.name for machine in self.machines.values()}
         return Stage(me=own, peers=peers, paths=paths, missing=missing)
@@ -139,6 +196,9 @@ class Nodes(World):
     @contextmanager
     def _running(self, machine: Machine) -> Iterator[Tree]:
         """Its store while a process has it open: closed when that ends, unless its node has lost its power."""
+        if machine.name in self._owned:
+            yield self._open[machine.name]
+            return
         tree = machine.open()
         self._open[machine.name] = tree
         try:

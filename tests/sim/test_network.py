@@ -33,6 +33,7 @@ from tests.sim.scenes import (
     switchover,
     taken_over,
 )
+from tests.sim.test_purges import SCENES as PURGES
 from tests.sim.world import World
 
 pytestmark = pytest.mark.usefixtures("small_frames")
@@ -150,6 +151,13 @@ troubles = pytest.mark.parametrize(
 @scenes
 def test_whatever_befalls_any_message(scene: Scene, trouble: Trouble, nested: bool) -> None:
     at_each_message(scene, trouble, lost_or_done, nested=nested)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("trouble", Trouble)
+@pytest.mark.parametrize("scene", [pytest.param(scene, id=name) for name, scene in PURGES.items()])
+def test_whatever_befalls_any_message_of_a_command_that_tells_of_a_purge(scene: Scene, trouble: Trouble) -> None:
+    at_each_message(scene, trouble, lost_or_done, nested=False)
 
 
 @nested

@@ -168,7 +168,7 @@ class Network:
         self.passed: list[Passed] = []
         self.blocked: set[tuple[str, str]] = set()
         """From whom to whom nothing arrives; new connections need both directions."""
-        self._befall = dict(befall or {})
+        self.befall = dict(befall or {})
         self._chances = dict(chances or {})
         self._killed = killed
         self._down: set[str] = set()
@@ -240,7 +240,7 @@ class Network:
         there.release_kept()
 
     def _trouble(self, number: int) -> Trouble | Callable[[], None] | None:
-        found = self._befall.get(number)
+        found = self.befall.get(number)
         if found is None and self._chances:
             drawn = self.rng.random()
             for trouble, chance in self._chances.items():
