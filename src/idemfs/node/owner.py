@@ -23,6 +23,7 @@ from idemfs.errors import IdemfsError
 from idemfs.node.config import StoreConfig
 from idemfs.node.local_socket import STAYS, LocalSocket, Run
 from idemfs.node.log import about
+from idemfs.node.peer import end_sessions
 from idemfs.node.scheduler import Scheduler
 from idemfs.vfs.lending import lending
 from idemfs.vfs.tree import Tree
@@ -123,11 +124,13 @@ class OwnedStore:
     def start(self) -> None:
         """Be lent, listen, run schedules. Raises ``OSError``; then call ``close``. Parts follow with ``complete``."""
         self._running.enter_context(lending(self.path, self.tree))
+        self.tree.watchers.append(self.changed)
         self._socket = LocalSocket(
             self.path,
             self._commands.run,
             self._command_done,
             {**self._questions, STAYS: self._settle},
+            interrupt=lambda: end_sessions(self.path),
             group=self.config.socket_group,
             store=self.name,
         )
@@ -211,6 +214,11 @@ class OwnedStore:
         """Snapshots were deleted."""
         for cache in list(self.caches):
             cache.forget_snapshots()
+
+    def changed(self) -> None:
+        """Another store, or a call of the API, moved data or a role."""
+        self.files_changed()
+        self.wake()
 
     def _command_done(self, arguments: list[str]) -> None:
         self._used(is_stale=self._commands.stales(arguments))
