@@ -159,14 +159,14 @@ class LocalSocket:
         run: Run,
         done: Callable[[list[str]], None],
         questions: Mapping[str, Callable[[], object]],
-        *,
         interrupt: Callable[[], None] = lambda: None,
+        *,
         group: str | None = None,
         store: str | None = None,
     ) -> None:
         """``done`` is called after each command, before its client is told. ``questions``: by its name, what answers
-        one with what JSON can hold. ``interrupt`` is called while ``close`` waits, to end commands that would go on for
-        ever. ``group``: whose members may connect. ``store``: its name in the log.
+        one with what JSON can hold. ``interrupt``: called while ``close`` waits, to end commands
+        that would go on for ever. ``group``: whose members may connect. ``store``: its name in the log.
 
         Raises ``OSError``.
         """
@@ -175,8 +175,8 @@ class LocalSocket:
         self._run = run
         self._done = done
         self._questions = questions
-        self._interrupt = interrupt
         self._store = store
+        self._interrupt = interrupt
         self._slots = threading.BoundedSemaphore(_COMMAND_COUNT_MAX)
         self._member_slots = threading.BoundedSemaphore(_MEMBER_COUNT_MAX)
         self._threads: dict[threading.Thread, bool] = {}
@@ -236,7 +236,6 @@ class LocalSocket:
         while True:
             with self._lock:
                 running = dict(self._threads)
-            # A member that never reads what it asked for keeps nobody waiting.
             if all(is_member and time.monotonic() > until for is_member in running.values()):
                 return
             self._interrupt()

@@ -124,13 +124,13 @@ class OwnedStore:
     def start(self) -> None:
         """Be lent, listen, run schedules. Raises ``OSError``; then call ``close``. Parts follow with ``complete``."""
         self._running.enter_context(lending(self.path, self.tree))
-        self.tree.watchers.append(self.changed)
+        self.tree.watchers.append(self._changed_elsewhere)
         self._socket = LocalSocket(
             self.path,
             self._commands.run,
             self._command_done,
             {**self._questions, STAYS: self._settle},
-            interrupt=lambda: end_sessions(self.path),
+            lambda: end_sessions(self.path),
             group=self.config.socket_group,
             store=self.name,
         )
@@ -215,11 +215,6 @@ class OwnedStore:
         for cache in list(self.caches):
             cache.forget_snapshots()
 
-    def changed(self) -> None:
-        """Another store, or a call of the API, moved data or a role."""
-        self.files_changed()
-        self.wake()
-
     def _command_done(self, arguments: list[str]) -> None:
         self._used(is_stale=self._commands.stales(arguments))
         for other in self._others():
@@ -233,6 +228,11 @@ class OwnedStore:
             self._told_count = count
             self.files_changed()
         # It may have been a change of the schedule, or of who is primary.
+        self.wake()
+
+    def _changed_elsewhere(self) -> None:
+        """Somebody at the end of a connection changed what there is to see, or the role."""
+        self.files_changed()
         self.wake()
 
     def _settle(self) -> bool:
