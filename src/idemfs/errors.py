@@ -18,7 +18,7 @@
     │   └── StreamRefused · StreamInterrupted
     ├── RoleError
     │   ├── NotPrimary (also an OSError, EROFS) · NotStandby
-    │   ├── Fenced (also an OSError, EROFS)
+    │   ├── Fenced (also an OSError, EROFS): LeaseOver
     │   └── PeerError
     ├── DamagedBlock (also an OSError, EIO) · NoSpace (also an OSError, ENOSPC)
     └── QuotaExceeded (also an OSError, EDQUOT)
@@ -169,6 +169,10 @@ class Fenced(RoleError, OSError):
 
     def __init__(self, message: str) -> None:
         OSError.__init__(self, errno.EROFS, message)
+
+
+class LeaseOver(Fenced):
+    """The store takes changes only with a live write lease, and has none now. It may have one again."""
 
 
 class PeerError(RoleError):

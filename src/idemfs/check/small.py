@@ -11,7 +11,7 @@ from idemfs.check.context import Context, Timeline
 from idemfs.check.findings import Finding, Kind
 from idemfs.check.scans import pairs
 from idemfs.errors import BadSnapshotName, Damaged
-from idemfs.format import intent, keys, role, tables
+from idemfs.format import intent, keys, lease, role, tables
 from idemfs.format.tables import COMPLETE, DELETING, PINNED, Snapshot
 from idemfs.ids import FilesetId, SnapshotId
 from idemfs.limits import SECTOR_COUNT_MAX
@@ -115,6 +115,8 @@ def _read_record(
                 role.unpack(value)
             elif len(value) != _UNDER_WAY_SIZES.get(key, len(value)):
                 raise Damaged("names no snapshot")
+        case b"B":
+            lease.check(key, value)
         case b"V":
             if len(key) < 4:
                 raise Damaged("says nothing")

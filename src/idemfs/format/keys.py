@@ -20,6 +20,7 @@
              'V' · fileset(2) · text            replication state of a fileset         'Z'          purge under way
              'Q' · snapshot(8) · owner          hold known to both   'A' · time, ns(8)              purge that ended
              'A' · time, ns(8) · snapshot(8)    snapshot of a purge  'N' · fileset(2)              hooks of a schedule
+             'B' · text                         write leases
 
 Values of link and xattr records start with ``PRESENT``, since in the shadow table
 an empty value is ``ABSENT``. A shadow key cannot be taken for the key of a longer name: snapshot ids start
@@ -216,6 +217,10 @@ def schedule_state(number: FilesetId) -> bytes:
 
 def replication(name: str) -> bytes:
     return b"P" + name.encode()
+
+
+def lease(name: str) -> bytes:
+    return b"B" + name.encode()
 
 
 def fileset_replication(number: FilesetId, name: str) -> bytes:

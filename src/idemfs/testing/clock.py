@@ -36,6 +36,9 @@ class Simulated:
     def monotonic_seconds(self) -> float:
         return self._passed_ns / 1e9
 
+    def since_boot_ns(self) -> int:
+        return self._passed_ns
+
     def random_bytes(self, size: int) -> bytes:
         with self._lock:
             return self._random.randbytes(size)

@@ -41,6 +41,7 @@ from idemfs.vfs.contents import Contents
 from idemfs.vfs.names import Names
 from idemfs.vfs.reader import Reader, posix
 from idemfs.vfs.received_reader import ReceivedReader
+from idemfs.vfs.write_lease import WriteLease, granted_until_ns, lease_of
 
 _PRIMARY = Role.PRIMARY
 """Looked up once: a member of an enum costs as much as a short function."""
@@ -89,6 +90,10 @@ class FilesetState:
         self.moves = 0
         """Grows when a directory is renamed, removed or restored, or the role is: paths may lead elsewhere then."""
         self.reload_role()
+        self.write_lease: WriteLease | None = lease_of(store)
+        """None: the role alone gives the right to write."""
+        self.granted_until_ns = granted_until_ns(store)
+        """As a standby it does not take over before, since boot: somebody else may be writing."""
         if not store.readonly:
             self.recover()
 
@@ -142,6 +147,9 @@ class FilesetState:
         """
         if self.role.role is not _PRIMARY:
             self.refuse_unless_primary()
+        lease = self.write_lease
+        if lease is not None and lease.is_over:
+            lease.check()
         if self._clones:
             # A file of a clone takes over its last block.
             records, size = records + _CLONE_RECORD_COUNT, size + RECORD_SIZE
@@ -153,12 +161,14 @@ class FilesetState:
                 self.store.commit(wait=False)
                 self.store.admit(records, size, frees=frees)
                 quota.take_room(self.store, fileset, size + data)
-        # Again, since admitting may have waited while the role was taken away.
+        # Again, since admitting may have waited while the role was taken away. From here on the change is accepted.
         if self.role.role is not _PRIMARY:
             self.refuse_unless_primary()
+        if lease is not None:
+            lease.check()
 
     def refuse_unless_primary(self) -> None:
-        """Raises ``NotPrimary``, ``Fenced``."""
+        """Raises ``NotPrimary``, ``Fenced``, ``LeaseOver``."""
         if self.role.role is Role.STANDBY:
             raise NotPrimary("this store is a standby: write to its primary, or 'idemfs failover' makes it one")
         if self.role.role is Role.FENCED:
@@ -167,6 +177,8 @@ class FilesetState:
                 "'idemfs failback' makes it a standby of the new primary; "
                 "if a switchover was interrupted, the same 'idemfs switchover' goes on with it"
             )
+        if self.write_lease is not None:
+            self.write_lease.check()
 
     def snapshot_reader(self, snapshot: Snapshot) -> Reader:
         view = View(self.active, snapshot.id)
