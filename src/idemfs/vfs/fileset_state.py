@@ -89,9 +89,9 @@ class FilesetState:
         self._open_counts: dict[Ino, int] = {}
         self.moves = 0
         """Grows when a directory is renamed, removed or restored, or the role is: paths may lead elsewhere then."""
-        self.reload_role()
         self.write_lease: WriteLease | None = lease_of(store)
         """None: the role alone gives the right to write."""
+        self.reload_role()
         self.granted_until_ns = granted_until_ns(store)
         """As a standby it does not take over before, since boot: somebody else may be writing."""
         if not store.readonly:
@@ -136,6 +136,9 @@ class FilesetState:
         self.role: RoleRecord = role.unpack(self.store.small.get(role.KEY))
         # As a standby the active file system may have become any other one.
         self.moves += 1
+        if self.write_lease is not None and self.role.role is not _PRIMARY:
+            # A later right to write begins with a lease of its own.
+            self.write_lease.end()
 
     def _change(
         self, records: int, size: int, *, frees: bool = False, grows: Ino | None = None, data: int = 0, inodes: int = 0
