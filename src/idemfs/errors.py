@@ -19,6 +19,7 @@
     ├── RoleError
     │   ├── NotPrimary (also an OSError, EROFS) · NotStandby
     │   ├── Fenced (also an OSError, EROFS): LeaseOver
+    │   ├── EtcdLost · EtcdRefused
     │   └── PeerError
     ├── DamagedBlock (also an OSError, EIO) · NoSpace (also an OSError, ENOSPC)
     └── QuotaExceeded (also an OSError, EDQUOT)
@@ -173,6 +174,14 @@ class Fenced(RoleError, OSError):
 
 class LeaseOver(Fenced):
     """The store takes changes only with a live write lease, and has none now. It may have one again."""
+
+
+class EtcdLost(RoleError):
+    """No endpoint of etcd answers, or none has a majority behind it. What was asked may have been done."""
+
+
+class EtcdRefused(RoleError):
+    """etcd answers that it does not do this; or what stands there has no meaning here."""
 
 
 class PeerError(RoleError):

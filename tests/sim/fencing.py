@@ -218,7 +218,7 @@ class Node:
     # -- the network -------------------------------------------------------------------------------------
 
     def _exchange(self, order: keeper.Exchange, then: Callable[[Reply], None]) -> None:
-        began_ns = self.clock()
+        began_ns, life = self.clock(), self.life
         answers: list[Answer] = []
         found: list[Seen] = []
         done = [False]
@@ -229,6 +229,9 @@ class Node:
                 then(Replies(began_ns=began_ns, answers=tuple(answers), seen=found[0] if found else None))
 
         def came(answer: Answer) -> None:
+            if self.life != life:
+                # The process that asked is dead.
+                return
             answers.append(answer)
             if found and len(answers) == len(order.asks):
                 end()
