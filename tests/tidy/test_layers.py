@@ -43,7 +43,10 @@ PURE = (
     "idemfs.replication.codec",
     "idemfs.replication.description",
     "idemfs.replication.plan",
+    "idemfs.failover.automatic",
     "idemfs.failover.decisions",
+    "idemfs.failover.keeper",
+    "idemfs.failover.lease",
 )
 IMPURE = frozenset(
     {
