@@ -20,7 +20,7 @@
     │   ├── NotPrimary (also an OSError, EROFS) · NotStandby
     │   ├── Fenced (also an OSError, EROFS): LeaseOver
     │   ├── EtcdLost · EtcdRefused
-    │   └── PeerError
+    │   └── PeerError: ConnectionLost
     ├── DamagedBlock (also an OSError, EIO) · NoSpace (also an OSError, ENOSPC)
     └── QuotaExceeded (also an OSError, EDQUOT)
 
@@ -186,6 +186,10 @@ class EtcdRefused(RoleError):
 
 class PeerError(RoleError):
     """The other store is missing, unknown, or not related to this one."""
+
+
+class ConnectionLost(PeerError):
+    """The other store was reached, and cannot be any more; what it was told last may have happened, or not."""
 
 
 class DamagedBlock(IdemfsError, OSError):

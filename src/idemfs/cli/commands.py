@@ -52,6 +52,7 @@ COMMANDS: dict[tuple[str, ...], str] = {
     ("standby", "remove"): "forget a standby",
     ("replicate",): "bring the standbys up to date",
     ("status",): "show role, epoch, snapshots and standbys",
+    ("peer",): "answer another store over standard input and output; what ssh runs",
     ("failover",): "make a standby the primary when the old one is lost",
     ("failback",): "make an old primary the standby of the one that took over",
     ("switchover",): "exchange primary and standby as planned, losing nothing",

@@ -17,6 +17,7 @@ from idemfs.mount import channel
 from idemfs.mount.channel import mounts
 from idemfs.mount.session import Session, make_mount_point_usable
 from idemfs.node.local_socket import LocalSocket, Run
+from idemfs.node.peer import end_sessions
 from idemfs.node.scheduler import Scheduler
 from idemfs.store.files import open_files
 from idemfs.store.store import Store
@@ -76,7 +77,12 @@ def serve_store(
                 # It may have been a change of the schedule, or of who is primary.
                 scheduler.wake()
 
-            local = LocalSocket(path, run, done)
+            def changed() -> None:
+                session.forget_all()
+                scheduler.wake()
+
+            tree.watchers.append(changed)
+            local = LocalSocket(path, run, done, lambda: end_sessions(path))
             scheduler.start()
             try:
                 session.run(ready)

@@ -31,6 +31,7 @@ _COMMAND_COUNT_MAX = 32
 _ENVIRONMENT = ("COLUMNS", "LINES", "TERM", "NO_COLOR", "LANG", "LC_ALL", "TZ")
 _CLONE_FS = 0x200
 _FD_COUNT = 4
+_INTERRUPT_SECONDS = 0.2
 
 Run = Callable[[list[str]], int]
 
@@ -39,37 +40,61 @@ log = logging.getLogger("idemfs.node")
 
 def forward(path: str, arguments: list[str]) -> int | None:
     """Have the owner of the store at ``path`` run a command; its exit status, or None if nobody listens there."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        try:
-            with _short_path(path) as name:
-                connection.connect(name)
-        except (FileNotFoundError, ConnectionRefusedError, PermissionError, NotADirectoryError):
-            return None
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        umask = os.umask(0)
-        os.umask(umask)
-        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-        directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            message = _pack({"arguments": arguments, "umask": umask, "environment": environment})
-            files = [0, 1, 2, directory]
-            try:
-                sent = socket.send_fds(connection, [message], files)
-                if sent < len(message):
-                    connection.sendall(message[sent:])
-            except (BrokenPipeError, ConnectionResetError):
-                # It ends just now, and has not read all of the command.
-                return None
-        finally:
-            os.close(directory)
-        try:
-            reply = _receive(connection, b"")
-        except ConnectionResetError:
-            reply = None
-    if reply is None:
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    connection = ask(path, arguments, (0, 1, 2))
+    if connection is None:
+        return None
+    with connection:
+        status = answer(connection)
+    if status is None:
         print("idemfs: the process that owns the store ended before the command was done", file=sys.stderr)
         return 1
+    return status
+
+
+def ask(path: str, arguments: list[str], streams: tuple[int, int, int]) -> socket.socket | None:
+    """Have the owner begin a command with these standard streams; None if nobody listens there."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with _short_path(path) as name:
+            connection.connect(name)
+        _send_request(connection, arguments, streams)
+    except (FileNotFoundError, ConnectionRefusedError, PermissionError, NotADirectoryError):
+        connection.close()
+        return None
+    except (BrokenPipeError, ConnectionResetError):
+        # It ends just now, and has not read all of the command.
+        connection.close()
+        return None
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _send_request(connection: socket.socket, arguments: list[str], streams: tuple[int, int, int]) -> None:
+    umask = os.umask(0)
+    os.umask(umask)
+    environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        message = _pack({"arguments": arguments, "umask": umask, "environment": environment})
+        sent = socket.send_fds(connection, [message], [*streams, directory])
+        if sent < len(message):
+            connection.sendall(message[sent:])
+    finally:
+        os.close(directory)
+
+
+def answer(connection: socket.socket) -> int | None:
+    """The exit status of a command that was asked for, when it ends; None if the owner ended first."""
+    try:
+        reply = _receive(connection, b"")
+    except ConnectionResetError:
+        reply = None
+    if reply is None:
+        return None
     status = reply.get("status")
     return status if isinstance(status, int) else 1
 
@@ -77,11 +102,13 @@ def forward(path: str, arguments: list[str]) -> int | None:
 class LocalSocket:
     """Listens for commands on the store at ``path`` until ``close``. ``run`` is the command line without its name."""
 
-    def __init__(self, path: str, run: Run, done: Callable[[list[str]], None]) -> None:
-        """``done`` is called after each command, before its client is told. Raises ``OSError``."""
+    def __init__(self, path: str, run: Run, done: Callable[[list[str]], None], interrupt: Callable[[], None]) -> None:
+        """``done`` is called after each command, before its client is told; ``interrupt`` while ``close`` waits, to end
+        commands that would go on for ever. Raises ``OSError``."""
         self._name = os.path.join(path, SOCKET_NAME)
         self._run = run
         self._done = done
+        self._interrupt = interrupt
         self._slots = threading.BoundedSemaphore(_COMMAND_COUNT_MAX)
         self._threads: set[threading.Thread] = set()
         self._lock = threading.Lock()
@@ -111,8 +138,9 @@ class LocalSocket:
                 running = list(self._threads)
             if not running:
                 return
+            self._interrupt()
             for thread in running:
-                thread.join()
+                thread.join(_INTERRUPT_SECONDS)
 
     def _accept(self) -> None:
         while True:
