@@ -140,12 +140,8 @@ def _read_record(
             policy.unpack(value)
         case b"N":
             hooks.unpack(value)
-        case b"A" if len(key) == len(keys.audit(0)) + 8:
-            audit.unpack_replaced(value)
-        case b"A" if len(key) != len(keys.audit(0)):
-            raise Damaged("names neither a purge nor a snapshot of one")
         case b"A" | b"Z":
-            audit.unpack(value)
+            _read_purge(key, value)
         case b"D" | b"E" | b"R":
             return
         case b"Y":
@@ -153,6 +149,15 @@ def _read_record(
                 raise Damaged("names no snapshot")
         case _:
             raise Damaged("is in no table of this format")
+
+
+def _read_purge(key: bytes, value: bytes) -> None:
+    if key[:1] == b"A" and len(key) == len(keys.audit(0)) + 8:
+        audit.unpack_replaced(value)
+    elif key[:1] == b"A" and len(key) != len(keys.audit(0)):
+        raise Damaged("names neither a purge nor a snapshot of one")
+    else:
+        audit.unpack(value)
 
 
 def _counters(context: Context) -> Iterator[Finding]:

@@ -53,7 +53,6 @@ class Own:
     """Until when, by its own clock, its snapshots have everything; of a primary."""
     time_ns: int = 0
     is_frozen: bool = False
-    is_paused: bool = False
     failure: str = ""
 
     @property
@@ -253,7 +252,7 @@ def _has_left_key(view: View) -> bool:
 def _may_not(view: View, seen: Seen) -> str:
     """Why a standby does not take over though nobody holds the key."""
     own, rules, line = view.own, view.rules, seen.line
-    if seen.is_paused or own.is_paused:
+    if seen.is_paused:
         return "automatic failover is paused"
     if line is None or own.store not in line.asked:
         return "the primary has not made this store one of those that may take over"
@@ -284,7 +283,7 @@ def _as_fenced(view: View) -> Action:
     primaries = [each for each in primaries if each.role.epoch >= own.role.seen_epoch]
     if not view.rules.is_automatic:
         return Wait(reason="'idemfs failback' makes this store a standby again")
-    if own.is_paused or (view.seen is not None and view.seen.is_paused):
+    if view.seen is not None and view.seen.is_paused:
         return Wait(reason="automatic failover is paused")
     if not primaries:
         return Wait(reason="no primary of the epoch that ended its right can be reached")

@@ -91,6 +91,8 @@ class Side:
     half_received: bool = False
     frozen: Frozen | None = None
     others: tuple[Part, ...] = ()
+    granted_ns: int | None = None
+    """How long the write lease that it granted last has still to run. None: it never granted one."""
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -211,6 +213,15 @@ class Freeze:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AwaitLease:
+    """``store`` grants no lease any more, and waits until the one that it granted last has run out, ``left_ns`` from
+    now."""
+
+    store: Guid
+    left_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Promote:
     """Become primary of ``epoch``.
 
@@ -241,7 +252,9 @@ class Introduce:
     store: Guid
 
 
-Step: TypeAlias = Tell | Introduce | TakeSnapshot | TellPurges | Send | DropPartial | GoBack | Freeze | Promote | Demote
+Step: TypeAlias = (
+    Tell | Introduce | TakeSnapshot | TellPurges | Send | DropPartial | GoBack | Freeze | AwaitLease | Promote | Demote
+)
 
 
 # -- plans ---------------------------------------------------------------------------------------------

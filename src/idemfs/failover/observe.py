@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from idemfs.failover import records
 from idemfs.failover.facts import Held, Part, Purged, Side
+from idemfs.format import lease
 from idemfs.format.tables import Fileset, Snapshot
 from idemfs.ids import Guid
 from idemfs.replication import partial
@@ -44,7 +45,14 @@ def observe(tree: Tree, path: str) -> Side:
             half_received=is_half_received(store),
             frozen=records.unpack_frozen(store.small.get(records.FROZEN)),
             others=tuple(others),
+            granted_ns=_granted_ns(tree),
         )
+
+
+def _granted_ns(tree: Tree) -> int | None:
+    if tree.store.small.get(lease.GRANTED) is None:
+        return None
+    return max(0, tree.granted_until_ns - tree.store.clock.since_boot_ns())
 
 
 def _part(store: Store, fileset: Fileset) -> Part:

@@ -5,7 +5,6 @@
     B required   duration, ns(8)                             changes are taken only with a live lease this long
     B granted    holder guid(16) · epoch(8) · duration, ns(8)    what this standby granted last, and to whom
     B asked      epoch(8) · guid(16) · guid(16) …            whose grants this primary needs, in this epoch
-    B paused     one byte                                    nobody takes over by itself
 
 A grant is renewed many times and recorded once: after a crash it counts in full from the opening of the store.
 """
@@ -22,7 +21,6 @@ from idemfs.ids import Guid
 REQUIRED = keys.lease("required")
 GRANTED = keys.lease("granted")
 ASKED = keys.lease("asked")
-PAUSED = keys.lease("paused")
 _EIGHT = Struct("<Q")
 _GRANTED = Struct("<16sQQ")
 _GUID_SIZE = 16
@@ -96,5 +94,5 @@ def check(key: bytes, value: bytes) -> None:
         unpack_granted(value)
     elif key == ASKED:
         unpack_asked(value)
-    elif key != PAUSED:
+    else:
         raise Damaged("is no record of leases")

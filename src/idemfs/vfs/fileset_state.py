@@ -97,6 +97,8 @@ class FilesetState:
         self.reload_role()
         self.granted_until_ns = granted_until_ns(store)
         """As a standby it does not take over before, since boot: somebody else may be writing."""
+        self.is_taking_over = False
+        """It grants no lease meanwhile."""
         if not store.readonly:
             self.recover()
 

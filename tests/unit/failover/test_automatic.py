@@ -80,7 +80,6 @@ def test_the_epoch_is_above_all_that_is_known_and_dealt_out_to_the_store_alone()
     [
         (replace(STANDBY, seen=None), "etcd"),
         (replace(STANDBY, seen=replace(FREE, is_paused=True)), "paused"),
-        (replace(STANDBY, own=replace(STANDBY.own, is_paused=True)), "paused"),
         (replace(STANDBY, seen=Seen()), "may take over"),
         (replace(STANDBY, seen=Seen(line=line(asked=(C,)))), "may take over"),
         (replace(STANDBY, own=replace(STANDBY.own, failure="the disk is full")), "the disk is full"),
@@ -197,10 +196,10 @@ ANSWERS = st.lists(
     st.builds(lambda store, role, place: Answer(store=store, role=role, position=place), STORES, ROLES, POSITIONS)
 ).map(tuple)
 OWN = st.builds(
-    lambda store, role, place, until, paused: Own(
-        store=store, role=role, now_ns=5, members=MEMBERS, position=place, granted_until_ns=until, is_paused=paused
+    lambda store, role, place, until: Own(
+        store=store, role=role, now_ns=5, members=MEMBERS, position=place, granted_until_ns=until
     ),
-    STORES, ROLES, POSITIONS, st.integers(0, 9), st.booleans(),
+    STORES, ROLES, POSITIONS, st.integers(0, 9),
 )  # fmt: skip
 VIEWS = st.builds(lambda own, seen, answers: View(own=own, rules=RULES, seen=seen, answers=answers), OWN, SEEN, ANSWERS)
 
