@@ -3,6 +3,7 @@
 ::
 
     IdemfsError
+    ├── ConfigError · NotPermitted
     ├── StoreError
     │   ├── StoreExists · StoreMissing · StoreInUse
     │   ├── FormatError: FormatTooNew · Damaged
@@ -35,6 +36,14 @@ import errno
 
 class IdemfsError(Exception):
     """Base of every error that is not a POSIX one."""
+
+
+class ConfigError(IdemfsError):
+    """A configuration file that says what has no meaning; the message names the file, the table and the key."""
+
+
+class NotPermitted(IdemfsError):
+    """Who asked has not the right to; the message says who may what."""
 
 
 class StoreError(IdemfsError):

@@ -78,3 +78,7 @@ SCHEDULE_SECONDS_MAX = 4_000_000_000
 SCHEDULE_TEXT_SIZE_MAX = 1000
 HOOK_COUNT_MAX, HOOK_SIZE_MAX, HOOK_SECONDS_MAX = 16, 4096, 3600
 """Commands before, and after, a snapshot that a schedule takes; bytes of each; how long one may be let run."""
+CONFIG_SIZE_MAX = 1 << 20
+"""A configuration file of ``idemfs serve``."""
+HISTORY_BYTES_MAX = 1 << 20
+"""Of what happened to a store; as much again is kept of what is older."""

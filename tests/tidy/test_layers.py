@@ -25,7 +25,7 @@ ROWS: tuple[tuple[str, ...], ...] = (
     ("store",),
     ("engines",),
     ("format",),
-    ("ids", "errors", "limits", "clock"),
+    ("ids", "errors", "limits", "clock", "units"),
 )
 """The table of layers, top to bottom. Units of one row do not import each other."""
 
@@ -35,6 +35,7 @@ KIT = "testing"
 """The test kit builds on everything below ``cli``; nothing that is shipped for use builds on it."""
 
 PURE = (
+    "idemfs.units",
     "idemfs.format.*",
     "idemfs.versions.*",
     "idemfs.snapshots.policy",

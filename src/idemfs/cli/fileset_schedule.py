@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from idemfs.cli.filesets import add_fileset, snapshots_of
-from idemfs.cli.operands import format_duration, parse_duration, parse_size
+from idemfs.cli.operands import parse_count, parse_duration, parse_size
 from idemfs.cli.parser import add_dry_run, add_store
 from idemfs.cli.render import format_size
+from idemfs.units import format_duration
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -31,9 +32,9 @@ def arguments(parser: ArgumentParser) -> None:
     _add(when.add_argument, "zone", "NAME", "time zone of --cron, and of days and weeks (default: UTC)", str)
     _add(when.add_argument, "after-bytes", "SIZE", "as soon as so much has changed", parse_size)
     keep = parser.add_argument_group("which are kept, of those taken automatically")
-    _add(keep.add_argument, "keep-last", "COUNT", "the newest", _count)
+    _add(keep.add_argument, "keep-last", "COUNT", "the newest", parse_count)
     for rule, periods in _PERIODS.items():
-        _add(keep.add_argument, f"keep-{rule}", "COUNT", f"the newest of each of so many {periods}", _count)
+        _add(keep.add_argument, f"keep-{rule}", "COUNT", f"the newest of each of so many {periods}", parse_count)
     _add(keep.add_argument, "keep-matching", "REGEX", "all in whose name this is found", str)
     _add(
         keep.add_argument,
@@ -64,14 +65,6 @@ def _add(
         return _NONE if text == _NONE else parse(text)
 
     add(f"--{name}", metavar=metavar, help=what, type=value, dest=field or name.replace("-", "_"))
-
-
-def _count(text: str) -> int:
-    from idemfs.cli.failures import UsageError
-
-    if not (text.isascii() and text.isdigit()) or len(text) > 9:
-        raise UsageError(f"{text[:40]!r} is no number; write for example 24")
-    return int(text)
 
 
 def _seconds(text: str) -> float | str:

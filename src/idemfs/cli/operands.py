@@ -8,23 +8,13 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from idemfs import units
 from idemfs.cli.failures import UsageError
-from idemfs.cli.render import SIZE_UNITS
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from datetime import datetime
-
-SIZE_TEXT_MAX = 40
-"""Longer numbers are no sizes."""
-_UNITS: dict[str, int] = {
-    **{unit.lower(): 1024**power for power, unit in enumerate(SIZE_UNITS)},
-    **{unit[0].lower(): 1024**power for power, unit in enumerate(SIZE_UNITS) if power},
-    **{unit: 1000**power for power, unit in enumerate(("kb", "mb", "gb", "tb", "pb", "eb"), start=1)},
-}
-
-
-_SECONDS = {"w": 604_800, "d": 86_400, "h": 3600, "m": 60, "s": 1}
 
 
 class Target(NamedTuple):
@@ -63,31 +53,24 @@ def _with_fileset(store: str, snapshot: str) -> tuple[str, str]:
 
 
 def parse_size(text: str) -> int:
-    """Bytes of ``131072``, ``128KiB``, ``1.5 GiB`` (rounded down), ``4k`` (1024) or ``1 GB`` (1000 to the third)."""
-    lowered = text.strip().lower()
-    number = lowered.rstrip("bikmgtpe ")
-    factor = _UNITS.get(lowered[len(number) :].strip() or "b")
-    whole, _, fraction = number.partition(".")
-    digits = whole + fraction
-    if factor is None or len(text) > SIZE_TEXT_MAX or not (digits.isascii() and digits.isdigit()):
-        raise UsageError(f"{text[:SIZE_TEXT_MAX]!r} is no size; write for example 131072, 128KiB or 1.5GiB")
-    return int(digits) * factor // int(10 ** len(fraction))
+    """Bytes of what ``units.parse_size`` reads."""
+    return _parsed(units.parse_size, text)
 
 
 def parse_duration(text: str) -> int:
-    """Seconds of ``90``, ``30s``, ``15m``, ``6h``, ``7d`` or ``2w``."""
-    number, unit = (text[:-1], text[-1]) if text[-1:].lower() in _SECONDS else (text, "s")
-    if not (number.isascii() and number.isdigit()) or len(number) > SIZE_TEXT_MAX:
-        raise UsageError(f"{text[:SIZE_TEXT_MAX]!r} is no length of time; write for example 30s, 15m, 6h, 7d or 2w")
-    return int(number) * _SECONDS[unit.lower()]
+    """Seconds of what ``units.parse_duration`` reads."""
+    return _parsed(units.parse_duration, text)
 
 
-def format_duration(seconds: int) -> str:
-    """As ``parse_duration`` reads it, in the largest unit that says it in a whole number."""
-    for unit, length in _SECONDS.items():
-        if seconds and seconds % length == 0:
-            return f"{seconds // length}{unit}"
-    return "0s"
+def parse_count(text: str) -> int:
+    return _parsed(units.parse_count, text)
+
+
+def _parsed(parse: Callable[[str], int], text: str) -> int:
+    try:
+        return parse(text)
+    except ValueError as wrong:
+        raise UsageError(str(wrong)) from None
 
 
 def parse_time(text: str) -> datetime:
@@ -98,6 +81,6 @@ def parse_time(text: str) -> datetime:
         found = datetime.fromisoformat(text)
     except ValueError:
         raise UsageError(
-            f"{text[:SIZE_TEXT_MAX]!r} is no date; write for example 2030-01-31 or 2030-01-31T12:00:00+01:00"
+            f"{text[: units.TEXT_SIZE_MAX]!r} is no date; write for example 2030-01-31 or 2030-01-31T12:00:00+01:00"
         ) from None
     return found if found.tzinfo is not None else found.replace(tzinfo=UTC)

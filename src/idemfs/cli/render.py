@@ -8,6 +8,8 @@ from __future__ import annotations
 
 import sys
 
+from idemfs.units import SIZE_UNITS
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,8 +17,6 @@ if TYPE_CHECKING:
 
     Json: TypeAlias = str | int | float | bool | Sequence["Json"] | Mapping[str, "Json"] | None
     Row: TypeAlias = Mapping[str, Json]
-
-SIZE_UNITS = ("B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB")
 
 
 class Column:

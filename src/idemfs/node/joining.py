@@ -19,7 +19,7 @@ from idemfs.failover.standbys import Guest, Invitation, LocalPlace, Place
 from idemfs.ids import Guid
 from idemfs.node.connecting import connect
 from idemfs.replication.session import Session
-from idemfs.store import files
+from idemfs.store import peek
 
 
 class TakeIn(NamedTuple):
@@ -62,4 +62,4 @@ def place_at(store: str, address: str, own_address: str | None) -> Iterator[tupl
 
 def _is_in_use(path: str) -> bool:
     """Whether another process has the store there open."""
-    return os.path.realpath(path) not in files.lent and bool(lock.owner(path))
+    return os.path.realpath(path) not in peek.lent and bool(lock.owner(path))
