@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import json
+import mmap
 import os
 import signal
 import subprocess
@@ -173,13 +174,21 @@ def test_without_etcd_writes_go_on_and_without_the_standby_too_they_stop(line: L
         assert line.write(line.a, "again") == 0
     assert count > 1 and "no endpoint" in line.status(line.a)["etcd"]
     line.kill(line.b)
-    line.wait_for_writes(line.a, errno.EROFS)
+    with (line.files(line.a) / "mapped").open("w+b") as file:
+        file.write(bytes(4096))
+        os.fsync(file.fileno())
+        with mmap.mmap(file.fileno(), 4096) as pages:
+            line.wait_for_writes(line.a, errno.EROFS)
+            pages[:4] = b"late"
+            with pytest.raises(OSError):
+                pages.flush()
     assert line.write(line.a, "refused") == errno.EROFS
     assert (line.files(line.a) / "again").read_text() == "again"
     assert line.status(line.a)["missing"].keys() == {"b"}
     etcd.start()
     line.wait_for_writes(line.a, 0)
     assert line.status(line.a)["epoch"] == 1
+    assert (line.files(line.a) / "mapped").read_bytes() == bytes(4096)
 
 
 def test_paused_nobody_takes_over_until_it_is_resumed(line: Line) -> None:

@@ -320,6 +320,8 @@ class Guard:
         had_lease = self._last is not None and self._last_had_lease
         if role is Role.PRIMARY and had_lease and not self._has_lease():
             log.error("the write lease has run out, and no changes are taken%s", self._why(turn))
+            # What the kernel could not write back is not in the store, and nobody is to read it.
+            self._changed()
         elif role is Role.PRIMARY and not had_lease and self._has_lease():
             log.info("has a write lease, and takes changes in epoch %d", self.tree.role.epoch)
         self._last, self._last_had_lease, self._state = turn, self._has_lease(), state
