@@ -174,7 +174,7 @@ def test_without_etcd_writes_go_on_and_without_the_standby_too_they_stop(line: L
         assert line.write(line.a, "again") == 0
     assert count > 1 and "no endpoint" in line.status(line.a)["etcd"]
     line.kill(line.b)
-    with (line.files(line.a) / "mapped").open("w+b") as file:
+    with (line.files(line.a) / "mapped").open("w+b", buffering=0) as file:
         file.write(bytes(4096))
         os.fsync(file.fileno())
         with mmap.mmap(file.fileno(), 4096) as pages:
