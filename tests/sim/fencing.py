@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from random import Random
 
 from idemfs.failover import keeper, lease
-from idemfs.failover.automatic import NOBODY, Holder, Line, Own, Rules, Seen
+from idemfs.failover.automatic import NOBODY, Holder, Line, Own, Rules, Seen, next_epoch
 from idemfs.failover.keeper import Claimed, Keeper, Order, Replies, Reply, Turning
 from idemfs.failover.lease import Answer, Ask, Grantor, Position
 from idemfs.format.lease import Granted
@@ -112,7 +112,7 @@ class Node:
         self.granted_until_ns = 0 if self.granted is None else self.clock() + self.granted.duration_ns
         self.is_taking_over = False
         rules = Rules(duration_ns=DURATION, is_automatic=True, maximum_lag_ns=None)
-        self.keeper = Keeper(rules, uses_etcd=True)
+        self.keeper = Keeper(rules, uses_etcd=self.world.uses_etcd)
         self.world.later(self.world.random.randrange(SECOND), self.begin, self)
 
     def clock(self) -> int:
@@ -286,8 +286,10 @@ class Node:
 class World:
     """Everything, and who may reach whom."""
 
-    def __init__(self, seed: int, count: int = 3) -> None:
+    def __init__(self, seed: int, count: int = 3, *, uses_etcd: bool = True) -> None:
+        """Without etcd an operator orders failovers, of stores that were asked for a lease."""
         self.random = Random(seed)
+        self.uses_etcd = uses_etcd
         self.now = 1000 * SECOND
         self.etcd = Etcd()
         self.cut: set[tuple[Guid, Guid]] = set()
@@ -335,7 +337,7 @@ class World:
                 call()
                 # What is not heard of was done all the same.
 
-        if self.reaches(node.guid, ETCD) and self.reaches(ETCD, node.guid):
+        if self.uses_etcd and self.reaches(node.guid, ETCD) and self.reaches(ETCD, node.guid):
             self.later(self.delay(), arrive, None)
 
     # -- running -----------------------------------------------------------------------------------------
@@ -412,6 +414,8 @@ class World:
                     self.etcd.leases = dict.fromkeys(self.etcd.leases, self.now + DURATION)
             case 8:
                 self._switch_over(node)
+        if not self.uses_etcd and random.random() < 0.3:
+            self.order_failover(node)
 
     def _cut_off(self, node: Node) -> None:
         """From some of the others, or all of them; from etcd perhaps."""
@@ -419,6 +423,31 @@ class World:
         self.cut |= {(node.guid, other) for other in others}
         if self.random.random() < 0.7:
             self.cut |= {(other, node.guid) for other in others}
+
+    def order_failover(self, node: Node, *, again: bool = False) -> None:
+        """As ``idemfs failover`` does: tell those who can be reached, grant nothing more, wait, become primary.
+
+        Of a store that was asked in the highest epoch that it knows, unless it has begun before.
+        """
+        granted = node.granted
+        is_fit = node.is_up and node.role.role is Role.STANDBY and granted is not None
+        if not is_fit or granted is None or (granted.epoch != node.role.seen_epoch and not again):
+            return
+        others = [each for each in self.nodes.values() if each is not node and self.reaches_both(node, each)]
+        epoch = next_epoch(node.own(), max(each.role.seen_epoch for each in [node, *others]))
+        for each in [node, *others]:
+            each.hear(epoch)
+        node.is_taking_over = True
+
+        def promote() -> None:
+            if lease.left_ns(node.granted_until_ns, node.clock()):
+                self.later(SECOND // 2, promote, node)
+                return
+            if node.role.role is Role.STANDBY and node.role.seen_epoch == epoch:
+                node.role = RoleRecord(Role.PRIMARY, epoch, epoch)
+            node.is_taking_over = False
+
+        self.later(self.delay(), promote, node)
 
     def _switch_over(self, target: Node) -> None:
         for node in self.nodes.values():
