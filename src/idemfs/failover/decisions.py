@@ -191,8 +191,19 @@ def failover(me: Side, peers: Sequence[Peer], claimed: int | None = None) -> Dec
         steps=tuple(steps),
         risks=tuple(risks),
         warning=_not_lost(peers),
-        notes=(waits(me.path, me.granted_ns),) if me.granted_ns else (),
+        notes=tuple(_lease_notes(me, peers)),
     )
+
+
+def _lease_notes(me: Side, peers: Sequence[Peer]) -> list[str]:
+    """What is waited for, and where a lease protects nobody."""
+    notes = [waits(me.path, me.granted_ns)] if me.granted_ns else []
+    if me.needs_lease and me.granted_epoch != me.role.seen_epoch and unreachable(peers):
+        notes.append(
+            f"{me.path} was not asked for a write lease in epoch {me.role.seen_epoch}: a primary that cannot be "
+            "reached may write until it hears of the new epoch"
+        )
+    return notes
 
 
 def _not_lost(peers: Sequence[Peer]) -> str | None:

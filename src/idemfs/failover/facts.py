@@ -93,6 +93,10 @@ class Side:
     others: tuple[Part, ...] = ()
     granted_ns: int | None = None
     """How long the write lease that it granted last has still to run. None: it never granted one."""
+    granted_epoch: int | None = None
+    """That of the primary which it granted that lease."""
+    needs_lease: bool = False
+    """Whether it takes changes, as primary, only with a live write lease."""
 
     @property
     def parts(self) -> tuple[Part, ...]:

@@ -31,6 +31,7 @@ def observe(tree: Tree, path: str) -> Side:
     with store.lock:
         if not store.readonly:
             store.commit()
+        granted = lease.unpack_granted(store.small.get(lease.GRANTED))
         root, *others = [_part(store, fileset) for fileset in lines.own_filesets(store)]
         return Side(
             guid=store.superblock.guid,
@@ -45,14 +46,10 @@ def observe(tree: Tree, path: str) -> Side:
             half_received=is_half_received(store),
             frozen=records.unpack_frozen(store.small.get(records.FROZEN)),
             others=tuple(others),
-            granted_ns=_granted_ns(tree),
+            granted_ns=None if granted is None else max(0, tree.granted_until_ns - store.clock.since_boot_ns()),
+            granted_epoch=None if granted is None else granted.epoch,
+            needs_lease=tree.write_lease is not None,
         )
-
-
-def _granted_ns(tree: Tree) -> int | None:
-    if tree.store.small.get(lease.GRANTED) is None:
-        return None
-    return max(0, tree.granted_until_ns - tree.store.clock.since_boot_ns())
 
 
 def _part(store: Store, fileset: Fileset) -> Part:
