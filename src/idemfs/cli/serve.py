@@ -113,5 +113,10 @@ def _reload(node: Node, path: str) -> None:
         log.error("the configuration is not reloaded, and the old one goes on: %s", wrong)
         return
     logs.configure(config.log)
-    node.reload(config)
-    log.info("the configuration is reloaded")
+    try:
+        node.reload(config)
+    except Exception:
+        # What was not done is tried again, and what is served goes on.
+        log.exception("the configuration is reloaded in part")
+    else:
+        log.info("the configuration is reloaded")

@@ -149,21 +149,22 @@ class OwnedStore:
                 if part is not None:
                     part.start()
                     self.parts[name] = part
-            except (IdemfsError, OSError) as error:
+            except Exception as error:
                 if strict:
                     raise
-                self.report(name, describe(error))
+                self.report(name, describe(error), error)
             else:
                 self.report(name, None)
 
-    def report(self, name: str, problem: str | None) -> None:
-        """What keeps the part ``name`` from its work, in words; None: nothing any more. A new one is logged."""
+    def report(self, name: str, problem: str | None, error: Exception | None = None) -> None:
+        """What keeps the part ``name`` from its work, in words; None: nothing any more. A new one is logged, with where
+        an ``error`` comes from if it is none that is expected."""
         if problem is None:
             self.problems.pop(name, None)
         elif self.problems.get(name) != problem:
             self.problems[name] = problem
             with about(store=self.name):
-                log.error("%s: %s", name, problem)
+                log.error("%s: %s", name, problem, exc_info=unexpected(error))
 
     def configure(self, config: StoreConfig) -> None:
         """Go on with this configuration, of the same path; what it changes is closed, and made by ``complete``."""
@@ -192,9 +193,9 @@ class OwnedStore:
     def _close_part(self, name: str) -> None:
         try:
             self.parts.pop(name).close()
-        except (IdemfsError, OSError) as error:
+        except Exception as error:
             with about(store=self.name):
-                log.error("%s: %s", name, describe(error))
+                log.error("%s: %s", name, describe(error), exc_info=unexpected(error))
 
     # -- what others did ---------------------------------------------------------------------------
 
@@ -238,6 +239,11 @@ class OwnedStore:
         # crash: whoever unmounted is told next that all is durable.
         self.tree.store.commit()
         return self.outlives_mount
+
+
+def unexpected(error: Exception | None) -> Exception | None:
+    """The error, if where it comes from has to be logged too: a mistake of idemfs itself."""
+    return None if isinstance(error, IdemfsError | OSError) else error
 
 
 def describe(error: Exception) -> str:
