@@ -62,5 +62,8 @@ class Skewed:
     def monotonic_seconds(self) -> float:
         return self._clock.monotonic_seconds()
 
+    def since_boot_ns(self) -> int:
+        return self._clock.since_boot_ns()
+
     def random_bytes(self, size: int) -> bytes:
         return self._clock.random_bytes(size)
