@@ -160,8 +160,9 @@ class Node:
                 self.hear(epoch)
             case keeper.Remember(asked=asked):
                 self.asked = asked
-            case keeper.Extend(until_ns=until_ns):
-                self.until_ns = max(self.until_ns, until_ns)
+            case keeper.Extend(epoch=epoch, until_ns=until_ns):
+                if self.role.role is Role.PRIMARY and self.role.epoch == epoch:
+                    self.until_ns = max(self.until_ns, until_ns)
             case keeper.End():
                 self.until_ns = 0
             case keeper.Begin():

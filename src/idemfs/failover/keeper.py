@@ -112,8 +112,9 @@ class Remember:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Extend:
-    """The write lease is live until then."""
+    """The write lease of ``epoch`` is live until then; nothing, if the store is not primary of that any more."""
 
+    epoch: int
     until_ns: int
 
 
@@ -222,14 +223,15 @@ class Keeper:
         until_ns = began_ns + usable_ns(self.rules.duration_ns)
         may_forget = not self.uses_etcd
         if automatic.has_key(view) or self._is_let(view, granted):
-            yield Extend(until_ns=until_ns)
+            yield Extend(epoch=own.role.epoch, until_ns=until_ns)
         if seen is not None:
             line = _line(own, self._published(view, granted))
             if acquires:
                 claimed = yield from _claimed(Claim(line=line, seen=seen))
                 may_forget = claimed.is_mine
                 if may_forget:
-                    yield Extend(until_ns=claimed.began_ns + usable_ns(self.rules.duration_ns))
+                    until_ns = claimed.began_ns + usable_ns(self.rules.duration_ns)
+                    yield Extend(epoch=own.role.epoch, until_ns=until_ns)
             else:
                 may_forget = (yield Publish(line=line, seen=seen)) is True
         wanted = self._whom_to_ask(own, view.answers, may_forget=may_forget)
@@ -277,7 +279,7 @@ class Keeper:
             # Those that may take over after this store are asked from its first write on.
             yield Remember(asked=Asked(epoch, others))
             if (yield Promote(epoch=epoch)):
-                yield Extend(until_ns=claimed.began_ns + usable_ns(self.rules.duration_ns))
+                yield Extend(epoch=epoch, until_ns=claimed.began_ns + usable_ns(self.rules.duration_ns))
             else:
                 yield GiveUp()
         yield Cease()

@@ -195,8 +195,10 @@ class Guard:
                 self._hear(epoch)
             case keeper.Remember(asked=asked):
                 grants.remember(self.tree, asked)
-            case keeper.Extend(until_ns=until_ns) if lease is not None:
-                lease.extend(until_ns)
+            case keeper.Extend(epoch=epoch, until_ns=until_ns) if lease is not None:
+                with self.tree.store.lock:
+                    if self.tree.role.role is Role.PRIMARY and self.tree.role.epoch == epoch:
+                        lease.extend(until_ns)
             case keeper.End() if lease is not None:
                 with self.tree.store.lock:
                     lease.end()
