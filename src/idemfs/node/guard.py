@@ -130,7 +130,11 @@ class Guard:
             self._waking.notify_all()
 
     def configure(self, config: StoreConfig) -> bool:
-        return (rules_of(config), self._etcd_now()) == (self.rules, self._etcd_config)
+        try:
+            return (rules_of(config), self._etcd_now()) == (self.rules, self._etcd_config)
+        except ConfigError:
+            # Whoever makes it anew reports that.
+            return False
 
     def close(self) -> None:
         with self._waking:
