@@ -42,12 +42,16 @@ PURE = (
     "idemfs.snapshots.schedule",
     "idemfs.snapshots.retention",
     "idemfs.replication.codec",
+    "idemfs.replication.collapse",
     "idemfs.replication.description",
     "idemfs.replication.plan",
     "idemfs.failover.automatic",
     "idemfs.failover.decisions",
     "idemfs.failover.keeper",
     "idemfs.failover.lease",
+    "idemfs.node.link_decisions",
+    "idemfs.node.link_schedule",
+    "idemfs.node.rate",
 )
 IMPURE = frozenset(
     {
