@@ -20,7 +20,8 @@
     │   └── ArchiveError
     ├── RoleError
     │   ├── NotPrimary (also an OSError, EROFS) · NotStandby
-    │   ├── Fenced (also an OSError, EROFS)
+    │   ├── Fenced (also an OSError, EROFS): LeaseOver
+    │   ├── EtcdLost · EtcdRefused
     │   └── PeerError: ConnectionLost
     ├── DamagedBlock (also an OSError, EIO) · NoSpace (also an OSError, ENOSPC)
     └── QuotaExceeded (also an OSError, EDQUOT)
@@ -187,6 +188,18 @@ class Fenced(RoleError, OSError):
 
     def __init__(self, message: str) -> None:
         OSError.__init__(self, errno.EROFS, message)
+
+
+class LeaseOver(Fenced):
+    """The store takes changes only with a live write lease, and has none now. It may have one again."""
+
+
+class EtcdLost(RoleError):
+    """No endpoint of etcd answers, or none has a majority behind it. What was asked may have been done."""
+
+
+class EtcdRefused(RoleError):
+    """etcd answers that it does not do this; or what stands there has no meaning here."""
 
 
 class PeerError(RoleError):

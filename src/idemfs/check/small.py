@@ -11,7 +11,7 @@ from idemfs.check.context import Context, Timeline
 from idemfs.check.findings import Finding, Kind
 from idemfs.check.scans import pairs
 from idemfs.errors import BadSnapshotName, Damaged
-from idemfs.format import intent, keys, role, tables
+from idemfs.format import intent, keys, lease, role, tables
 from idemfs.format.tables import COMPLETE, DELETING, PINNED, Snapshot
 from idemfs.ids import FilesetId, SnapshotId
 from idemfs.limits import SECTOR_COUNT_MAX
@@ -105,8 +105,9 @@ def _read_record(
             number = FilesetId(int.from_bytes(key[1:3], "big"))
             snapshot_id = SnapshotId(int.from_bytes(key[3:], "big"))
             snapshots.setdefault(number, []).append(tables.unpack_snapshot(number, snapshot_id, value))
-        case b"O" | b"W" if value:
-            raise Damaged("its value is not empty")
+        case b"O" | b"W":
+            if value:
+                raise Damaged("its value is not empty")
         case b"H" | b"L" | b"Q":
             if len(key) < 9:
                 raise Damaged("names no snapshot")
@@ -116,6 +117,8 @@ def _read_record(
                 role.unpack(value)
             elif len(value) != _UNDER_WAY_SIZES.get(key, len(value)):
                 raise Damaged("names no snapshot")
+        case b"B":
+            lease.check(key, value)
         case b"V":
             if len(key) < 4:
                 raise Damaged("says nothing")
@@ -139,15 +142,11 @@ def _read_record(
             policy.unpack(value)
         case b"N":
             hooks.unpack(value)
-        case b"A" if len(key) == len(keys.audit(0)) + 8:
-            audit.unpack_replaced(value)
-        case b"A" if len(key) != len(keys.audit(0)):
-            raise Damaged("names neither a purge nor a snapshot of one")
         case b"A" | b"Z":
-            audit.unpack(value)
+            _read_purge(key, value)
         case b"C":
             _read_drill(context, key, value, holds)
-        case b"D" | b"E" | b"O" | b"R" | b"W":
+        case b"D" | b"E" | b"R":
             return
         case b"Y":
             if len(value) != 10:
@@ -166,6 +165,15 @@ def _read_drill(context: Context, key: bytes, value: bytes, holds: list[Snapshot
         holds.append(SnapshotId(int.from_bytes(key[2:], "big")))
     else:
         raise Damaged("is in no table of this format")
+
+
+def _read_purge(key: bytes, value: bytes) -> None:
+    if key[:1] == b"A" and len(key) == len(keys.audit(0)) + 8:
+        audit.unpack_replaced(value)
+    elif key[:1] == b"A" and len(key) != len(keys.audit(0)):
+        raise Damaged("names neither a purge nor a snapshot of one")
+    else:
+        audit.unpack(value)
 
 
 def _counters(context: Context) -> Iterator[Finding]:

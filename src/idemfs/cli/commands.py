@@ -69,6 +69,9 @@ COMMANDS: dict[tuple[str, ...], str] = {
     ("history",): "list transfers and changes of role, and who ordered them",
     ("failover",): "make a standby the primary when the old one is lost",
     ("failback",): "make an old primary the standby of the one that took over",
+    ("automatic", "pause"): "let no store of the line take over by itself, for maintenance",
+    ("automatic", "resume"): "let stores take over by themselves again",
+    ("automatic", "status"): "show the write lease, who grants it, and what a takeover waits for",
     ("switchover",): "exchange primary and standby as planned, losing nothing",
 }
 """The words of each command, and what it does in one line."""

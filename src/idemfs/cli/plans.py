@@ -133,6 +133,8 @@ def describe(step: Step, stage: Stage) -> str:
             return f"bring {path(store)} back to snapshot {stage.snapshot_name(store, snapshot)}; newer ones stay"
         case facts.Freeze(store=store):
             return f"stop writes to {path(store)}"
+        case facts.AwaitLease(store=store, left_ns=left_ns):
+            return f"grant no write lease any more, and wait until the last one has run out ({left_ns / 1e9:.1f} s)"
         case facts.Promote(store=store, epoch=epoch):
             return f"make {path(store)} primary of epoch {epoch}"
         case facts.Demote(store=store, epoch=epoch):

@@ -12,10 +12,10 @@ from idemfs.cli.parser import add_config
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from queue import SimpleQueue
 
-    from idemfs.node.config import NodeConfig
+    from idemfs.node.config import EtcdConfig, NodeConfig
     from idemfs.node.node import Node, NodePartFactory
     from idemfs.node.owner import PartFactory
 
@@ -39,12 +39,14 @@ def run(options: Namespace) -> None:
     _serve(path, config)
 
 
-def store_parts(config: NodeConfig) -> Mapping[str, PartFactory]:
-    """What runs beside each store, in the order in which it begins."""
+def store_parts(config: NodeConfig, etcd: Callable[[], EtcdConfig | None]) -> Mapping[str, PartFactory]:
+    """What runs beside each store, in the order in which it begins. ``etcd``: what is configured now."""
     from idemfs.mount.owner import mounting
+    from idemfs.node.guard import guarding
     from idemfs.node.links import linking
 
-    return {"mount": mounting, "links": linking(config.url)}
+    # The guard first: who mounts a store that requires a lease can write soon after, and to the end.
+    return {"guard": lambda owner: guarding(owner, etcd), "mount": mounting, "links": linking(config.url)}
 
 
 def node_parts() -> Mapping[str, NodePartFactory]:
@@ -68,7 +70,7 @@ def _serve(path: str, config: NodeConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         # A handler may come in the middle of anything; this queue bears that.
         signal.signal(number, lambda number, _frame: signals.put(number))
-    node = Node(config, commands(), store_parts(config), node_parts())
+    node = Node(config, commands(), store_parts(config, lambda: node.config.etcd), node_parts())
     try:
         node.start()
         log.info("node %s is ready", config.name)

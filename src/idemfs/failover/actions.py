@@ -123,10 +123,32 @@ def promote(tree: Tree, epoch: int, after: Mapping[Guid, int] | None) -> None:
     """Become primary, with inode numbers that no other primary has given out.
 
     A standby becomes primary as it was at the snapshot that it received last. ``after``: what ``next_numbers`` says of
-    the old primary, which stands still.
+    the old primary, which stands still; without it, nothing that this store granted must be left.
     """
     if epoch <= tree.role.epoch:
         raise RoleError(f"epoch {epoch} is not above this store's, {tree.role.epoch}")
+    was_taking_over = tree.is_taking_over
+    try:
+        if after is None:
+            _stop_granting(tree)
+        _promote(tree, epoch, after)
+    finally:
+        tree.is_taking_over = was_taking_over
+
+
+def _stop_granting(tree: Tree) -> None:
+    """Raises ``RoleError`` while somebody may still be writing by what this store granted."""
+    with tree.store.lock:
+        left_ns = tree.granted_until_ns - tree.store.clock.since_boot_ns()
+        if tree.role.role is Role.STANDBY and left_ns > 0:
+            raise RoleError(
+                f"this store granted its primary a write lease, which runs out in {left_ns / 1e9:.1f} s: "
+                "repeat the command then"
+            )
+        tree.is_taking_over = True
+
+
+def _promote(tree: Tree, epoch: int, after: Mapping[Guid, int] | None) -> None:
     if tree.role.role is Role.STANDBY:
         # Nothing in a plan may let a half-received state become what users see.
         drop_partials(tree)

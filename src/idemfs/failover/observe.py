@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from idemfs.failover import records
 from idemfs.failover.facts import Held, Part, Purged, Side
+from idemfs.format import lease
 from idemfs.format.tables import Fileset, Snapshot
 from idemfs.ids import Guid
 from idemfs.replication import partial
@@ -31,6 +32,7 @@ def observe(tree: Tree, path: str) -> Side:
         if not store.readonly:
             store.commit()
         left = diverged.unreleased(store)
+        granted = lease.unpack_granted(store.small.get(lease.GRANTED))
         root, *others = [_part(store, fileset) for fileset in lines.own_filesets(store)]
         return Side(
             guid=store.superblock.guid,
@@ -47,6 +49,9 @@ def observe(tree: Tree, path: str) -> Side:
             others=tuple(others),
             diverged_count=len(left),
             diverged_bytes=sum(snapshot.owned_bytes for snapshot, _ in left),
+            granted_ns=None if granted is None else max(0, tree.granted_until_ns - store.clock.since_boot_ns()),
+            granted_epoch=None if granted is None else granted.epoch,
+            needs_lease=tree.write_lease is not None,
         )
 
 

@@ -21,6 +21,7 @@
              'Q' · snapshot(8) · owner          hold known to both   'A' · time, ns(8)              purge that ended
              'A' · time, ns(8) · snapshot(8)    snapshot of a purge  'N' · fileset(2)              hooks of a schedule
              'Cf' · fileset(2)                  fileset of a drill   'Cs' · snapshot(8)            one that diverged
+             'B' · text                         write leases
 
 Values of link and xattr records start with ``PRESENT``, since in the shadow table
 an empty value is ``ABSENT``. A shadow key cannot be taken for the key of a longer name: snapshot ids start
@@ -239,6 +240,10 @@ def diverged_range() -> tuple[bytes, bytes]:
 
 def replication(name: str) -> bytes:
     return b"P" + name.encode()
+
+
+def lease(name: str) -> bytes:
+    return b"B" + name.encode()
 
 
 def fileset_replication(number: FilesetId, name: str) -> bytes:

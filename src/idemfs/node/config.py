@@ -92,6 +92,8 @@ class StoreConfig(msgspec.Struct, frozen=True, kw_only=True):
     socket_group: str | None = None
     write_lease_seconds: int = 0
     automatic_failover: bool = False
+    maximum_lag_seconds: int | None = None
+    """How much a store may lack that takes over by itself; None: whatever it lacks."""
     links: tuple[LinkConfig, ...] = ()
 
 
@@ -191,6 +193,7 @@ def _store(fields: Fields) -> StoreConfig:
         socket_group=fields.parsed("socket_group", _group, None),
         write_lease_seconds=fields.parsed("write_lease", _positive(parse_duration), 0),
         automatic_failover=fields.flag("automatic_failover"),
+        maximum_lag_seconds=fields.parsed("maximum_lag", parse_duration, None),
         links=links,
     )
     if not found.path:

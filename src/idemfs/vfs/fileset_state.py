@@ -43,6 +43,7 @@ from idemfs.vfs.contents import Contents
 from idemfs.vfs.names import Names
 from idemfs.vfs.reader import Reader, posix
 from idemfs.vfs.received_reader import ReceivedReader
+from idemfs.vfs.write_lease import WriteLease, granted_until_ns, lease_of
 
 _PRIMARY = Role.PRIMARY
 """Looked up once: a member of an enum costs as much as a short function."""
@@ -95,7 +96,13 @@ class FilesetState:
         self.watchers: list[Callable[[], None]] = []
         """Called, without a lock, when another store has had it changed: what was shown of it before may be old."""
         """Grows when a directory is renamed, removed or restored, or the role is: paths may lead elsewhere then."""
+        self.write_lease: WriteLease | None = lease_of(store)
+        """None: the role alone gives the right to write."""
         self.reload_role()
+        self.granted_until_ns = granted_until_ns(store)
+        """As a standby it does not take over before, since boot: somebody else may be writing."""
+        self.is_taking_over = False
+        """It grants no lease meanwhile."""
         if not store.readonly:
             self.recover()
 
@@ -140,6 +147,9 @@ class FilesetState:
         self.role: RoleRecord = role.unpack(self.store.small.get(role.KEY))
         # As a standby the active file system may have become any other one.
         self.moves += 1
+        if self.write_lease is not None and self.role.role is not _PRIMARY:
+            # A later right to write begins with a lease of its own.
+            self.write_lease.end()
 
     def _change(
         self,
@@ -159,6 +169,9 @@ class FilesetState:
         """
         if self.role.role is not _PRIMARY:
             self.refuse_changing(fileset_of(ino))
+        lease = self.write_lease
+        if lease is not None and lease.is_over:
+            self.refuse_changing(fileset_of(ino))
         if self._clones:
             # A file of a clone takes over its last block.
             records, size = records + _CLONE_RECORD_COUNT, size + RECORD_SIZE
@@ -170,25 +183,35 @@ class FilesetState:
                 self.store.commit(wait=False)
                 self.store.admit(records, size, frees=frees)
                 quota.take_room(self.store, fileset, size + data)
-        # Again, since admitting may have waited while the role was taken away, or a drill ended.
-        if self.role.role is not _PRIMARY:
+        # Again, since admitting may have waited while the role was taken away, or a drill ended. From here on it
+        # is accepted.
+        if self.role.role is not _PRIMARY or lease is not None:
             self.refuse_changing(fileset_of(ino))
 
     def refuse_unless_primary(self) -> None:
-        """Raises ``NotPrimary``, ``Fenced``, unless what this file system shows may be changed."""
+        """Raises ``NotPrimary``, ``Fenced``, ``LeaseOver``, unless what this file system shows may be changed."""
         self.refuse_changing(self.fileset)
 
     def refuse_changing(self, fileset: FilesetId) -> None:
-        """Raises ``NotPrimary``, ``Fenced``, unless the store is primary, or the fileset is a drill's."""
-        if self.role.role is _PRIMARY or drills.is_drill(self.store, fileset):
-            return
+        """Raises ``NotPrimary``, ``Fenced``, ``LeaseOver``, unless the store may be written to, or the fileset is a
+        drill's."""
+        try:
+            self._refuse_without_right()
+        except (NotPrimary, Fenced):
+            if not drills.is_drill(self.store, fileset):
+                raise
+
+    def _refuse_without_right(self) -> None:
         if self.role.role is Role.STANDBY:
             raise NotPrimary("this store is a standby: write to its primary, or 'idemfs failover' makes it one")
-        raise Fenced(
-            f"epoch {self.role.seen_epoch} has ended this store's right to write; "
-            "'idemfs failback' makes it a standby of the new primary; "
-            "if a switchover was interrupted, the same 'idemfs switchover' goes on with it"
-        )
+        if self.role.role is Role.FENCED:
+            raise Fenced(
+                f"epoch {self.role.seen_epoch} has ended this store's right to write; "
+                "'idemfs failback' makes it a standby of the new primary; "
+                "if a switchover was interrupted, the same 'idemfs switchover' goes on with it"
+            )
+        if self.write_lease is not None:
+            self.write_lease.check()
 
     def _may_change(self, ino: Ino) -> bool:
         return self.role.role is _PRIMARY or drills.is_drill(self.store, fileset_of(ino))

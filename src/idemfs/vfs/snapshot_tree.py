@@ -30,6 +30,7 @@ from idemfs.vfs.fileset_state import RECLAIM_BLOCK_COUNT, RECLAIM_BYTES, RECLAIM
 from idemfs.vfs.names import Names
 from idemfs.vfs.reader import Reader, posix
 from idemfs.vfs.tree import Tree
+from idemfs.vfs.write_lease import WriteLease
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -101,6 +102,10 @@ class SnapshotTree(Tree):
     @property
     def role(self) -> RoleRecord:  # type: ignore[override]
         return self.base.role
+
+    @property
+    def write_lease(self) -> WriteLease | None:  # type: ignore[override]
+        return self.base.write_lease
 
     @property
     def moves(self) -> int:

@@ -158,6 +158,8 @@ class Tree(Junctions):
             node = self.active.inode(ino)
             if node is None or self.store.readonly or not self._may_change(ino):
                 return
+            if self.write_lease is not None and not self.write_lease.is_live():
+                return
             now = self.store.clock.now_ns()
             if node.atime <= node.mtime or node.atime <= node.ctime or now - node.atime >= 86_400_000_000_000:
                 # Whoever reads is served, also from a store that takes no changes any more.
@@ -293,11 +295,14 @@ class Tree(Junctions):
             records = [each for each in self.store.intents.pending() if self._may_change(each.ino)]
             # It fitted when it was written; what was removed for it may have come back, which is no reason to lose it.
             limited, self._limited = self._limited, set()
+            # It was accepted before, too.
+            lease, self.write_lease = self.write_lease, None
             try:
                 for record in records:
                     self._replay(record)
             finally:
                 self._limited = limited
+                self.write_lease = lease
             if records:
                 self.store.admit(1, RECORD_SIZE)
                 self.store.intents.replayed(records[-1])
