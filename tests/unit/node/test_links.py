@@ -21,7 +21,7 @@ from idemfs.testing.builders import assert_clean, make_file
 from idemfs.vfs.tree import Tree
 from tests.unit.replication.pairs import assert_same, snapshots
 
-NO_COMMANDS = Commands(lambda _arguments: 1, lambda _arguments: False)
+NO_COMMANDS = Commands(lambda _arguments: 1, lambda _arguments: False, lambda _arguments: False)
 PATIENCE_SECONDS = 60.0
 
 
