@@ -87,6 +87,9 @@ def transfer(tree: Tree, meter: Meter, common: dict[FilesetId, Snapshot], now: f
     if target is None:
         return None
     base = common.get(target.fileset)
+    if base is target:
+        # It is there, and only this is not told yet.
+        return None
     if meter.total is None:
         meter.total = measure.bytes_since(tree.active, target.fileset, None if base is None else base.id)
     name = store.catalog.filesets[target.fileset].name

@@ -309,8 +309,9 @@ class Link:
 
     def _paused(self, reason: str) -> None:
         self._state = link_schedule.paused(self._state)
+        if (self._doing, self._reason) != (progress.PAUSED, reason):
+            log.info("pauses: %s", reason)
         self._doing, self._reason = progress.PAUSED, reason
-        log.info("pauses: %s", reason)
 
     def _failed(self, error: Exception) -> None:
         is_known = isinstance(error, IdemfsError | OSError)
