@@ -1,0 +1,233 @@
+"""The channel to a store of another node: a WebSocket over TLS, which both prove by their certificates.
+
+One thread uses a channel, and nothing runs beside it: TLS and WebSocket are computed on bytes, and the socket never
+blocks. While a message is being sent, what comes is taken in, so that two ends that both send do not wait for each
+other; when as much has come as may wait, it stays in the network. A host that has gone silent is noticed by TCP.
+"""
+
+from __future__ import annotations
+
+import logging
+import select
+import socket
+import ssl
+import time
+from collections import deque
+from contextlib import suppress
+
+import msgspec
+from websockets.client import ClientProtocol
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.frames import OP_BINARY, OP_CONT, Frame
+from websockets.http11 import Response
+from websockets.protocol import CONNECTING, OPEN
+from websockets.uri import parse_uri
+
+from idemfs.errors import ConnectionLost, PeerError
+from idemfs.limits import MESSAGE_SIZE_MAX, PEER_QUEUE_COUNT
+from idemfs.node import offers, tls
+from idemfs.node.keys import Keys, TrustedPeer
+
+OPENING_SECONDS = 10.0
+"""How long connecting may take, and each answer until the channel stands."""
+SILENCE_SECONDS = 30
+"""After how long without a sign from the other host, though asked for one, it is taken for gone."""
+_PIECE_SIZE = 256 << 10
+_PIECES_AT_ONCE = 16
+"""TLS gives 16 KiB at a time."""
+
+log = logging.getLogger("idemfs.http")
+
+
+def connect(keys: Keys, url: str) -> WebSocketChannel:
+    """The channel to the store at ``https://HOST:PORT/NAME``. Raises ``PeerError``, also ``ConnectionLost``."""
+    place, _, name = url.rpartition("/")
+    peer = keys.peer_at(place)
+    try:
+        context = tls.client_context(keys, peer)
+        plain = _connect(*offers.host_port(place))
+        try:
+            connection = context.wrap_socket(plain, server_hostname=offers.host_port(place)[0])
+        except BaseException:
+            plain.close()
+            raise
+    except OSError as error:
+        raise ConnectionLost(tls.what_failed(error, peer)) from error
+    try:
+        tls.require_peer(keys, peer, connection)
+        return WebSocketChannel(connection, peer, place, name)
+    except BaseException:
+        connection.close()
+        raise
+
+
+def _connect(host: str, port: int) -> socket.socket:
+    connection = socket.create_connection((host, port), OPENING_SECONDS)
+    make_lively(connection)
+    return connection
+
+
+def make_lively(connection: socket.socket) -> None:
+    """No delays for small messages, and an end when the other host has gone silent."""
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, SILENCE_SECONDS // 3)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, SILENCE_SECONDS // 6)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_SECONDS * 1000)
+
+
+class WebSocketChannel:
+    """Messages to and from a store of another node."""
+
+    def __init__(self, connection: ssl.SSLSocket, peer: TrustedPeer, place: str, name: str) -> None:
+        """``connection`` is the channel's from here on. Raises ``PeerError``."""
+        self._connection = connection
+        self._what = f"store {name} of {peer.name} at {place}"
+        uri = parse_uri(f"wss://{place.removeprefix('https://')}/v1/stores/{name}/peer")
+        self._protocol = ClientProtocol(uri, max_size=MESSAGE_SIZE_MAX, logger=log)
+        self._messages: deque[bytes] = deque()
+        self._parts: list[bytes] = []
+        self._failure: str | None = None
+        self._open(peer)
+
+    def _open(self, peer: TrustedPeer) -> None:
+        until = time.monotonic() + OPENING_SECONDS
+        try:
+            self._connection.settimeout(OPENING_SECONDS)
+            self._protocol.send_request(self._protocol.connect())
+            self._connection.sendall(b"".join(self._protocol.data_to_send()))
+            while self._protocol.state is CONNECTING and self._protocol.handshake_exc is None:
+                if time.monotonic() > until:
+                    raise TimeoutError
+                self._take(self._connection.recv(_PIECE_SIZE))
+        except OSError as error:
+            raise ConnectionLost(tls.what_failed(error, peer)) from error
+        failure = self._protocol.handshake_exc
+        if isinstance(failure, InvalidStatus):
+            raise PeerError(self._refusal(failure.response, peer)) from failure
+        if failure is not None or self._protocol.state is not OPEN:
+            raise ConnectionLost(f"{self._what}: the other end speaks another language: {failure}") from failure
+        self._connection.setblocking(False)
+
+    def _refusal(self, response: Response, peer: TrustedPeer) -> str:
+        if response.status_code == 401:
+            return tls.not_trusted(peer)
+        try:
+            said = msgspec.json.decode(response.body or b"", type=dict[str, str]).get("error")
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            said = None
+        return f"{self._what}: {said or f'answered with status {response.status_code}'}"
+
+    # -- a channel -------------------------------------------------------------------------------------
+
+    def send(self, message: bytes) -> None:
+        """Returns when all of it is on its way. Raises ``ConnectionLost``."""
+        self._refuse_if_lost()
+        try:
+            self._protocol.send_binary(message)
+        except ConnectionClosed as closed:
+            raise self._lost(str(closed)) from closed
+        self._flush()
+
+    def receive(self) -> bytes:
+        """The next message. Raises ``ConnectionLost``."""
+        while not self._messages:
+            self._refuse_if_lost()
+            if not self._read():
+                self._wait(select.POLLIN)
+        return self._messages.popleft()
+
+    def is_readable(self) -> bool:
+        """Whether ``receive`` would return, or raise, at once."""
+        if not self._messages and self._failure is None:
+            self._read()
+        return bool(self._messages) or self._failure is not None
+
+    def close(self) -> None:
+        """Tell the other end, if that can be done at once."""
+        if self._connection.fileno() < 0:
+            return
+        if self._failure is None:
+            self._failure = "was closed here"
+            with suppress(OSError, ConnectionClosed):
+                self._protocol.send_close(1000)
+                self._connection.send(b"".join(self._protocol.data_to_send()))
+        self._connection.close()
+
+    # -- bytes -----------------------------------------------------------------------------------------
+
+    def _flush(self) -> None:
+        for piece in self._protocol.data_to_send():
+            view = memoryview(piece)
+            while view:
+                try:
+                    view = view[self._connection.send(view) :]
+                except ssl.SSLWantWriteError:
+                    self._let_in()
+                except ssl.SSLWantReadError:
+                    self._wait(select.POLLIN)
+                except OSError as error:
+                    raise self._lost(error.strerror or str(error)) from error
+
+    def _let_in(self) -> None:
+        """The way out is full: until it is not, take in what comes, as much as may wait."""
+        if len(self._messages) >= PEER_QUEUE_COUNT:
+            self._wait(select.POLLOUT)
+        elif self._wait(select.POLLIN | select.POLLOUT) & select.POLLIN:
+            self._read(answers=False)
+
+    def _read(self, answers: bool = True) -> bool:
+        """Take in what has come; whether anything had. It may have been the end. ``answers``: to pings, now."""
+        pieces: list[bytes] = []
+        size = 0
+        try:
+            while len(pieces) < _PIECES_AT_ONCE:
+                piece = self._connection.recv(_PIECE_SIZE)
+                pieces.append(piece)
+                size += len(piece)
+                if not piece:
+                    break
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            if not pieces:
+                return False
+        except OSError as error:
+            self._lost(error.strerror or str(error))
+            return True
+        self._take(b"".join(pieces))
+        if pieces[-1:] == [b""] and size:
+            self._take(b"")
+        if answers and self._failure is None:
+            self._flush()
+        return True
+
+    def _take(self, data: bytes) -> None:
+        """Bytes, or if there are none the end, become messages."""
+        if data:
+            self._protocol.receive_data(data)
+        else:
+            self._protocol.receive_eof()
+        for event in self._protocol.events_received():
+            if isinstance(event, Frame) and event.opcode in (OP_BINARY, OP_CONT):
+                self._parts.append(bytes(event.data))
+                if event.fin:
+                    self._messages.append(self._parts[0] if len(self._parts) == 1 else b"".join(self._parts))
+                    self._parts = []
+        if self._protocol.state not in (CONNECTING, OPEN):
+            received = self._protocol.close_rcvd
+            self._lost(received.reason if received and received.reason else "the other end has gone")
+
+    def _wait(self, events: int) -> int:
+        poll = select.poll()
+        poll.register(self._connection, events)
+        found = poll.poll()
+        return found[0][1] if found else 0
+
+    def _lost(self, why: str) -> ConnectionLost:
+        if self._failure is None:
+            self._failure = why
+        return ConnectionLost(f"{self._what}: the connection is lost: {self._failure}")
+
+    def _refuse_if_lost(self) -> None:
+        if self._failure is not None:
+            raise self._lost(self._failure)
