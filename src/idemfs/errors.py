@@ -20,7 +20,7 @@
     ├── RoleError
     │   ├── NotPrimary (also an OSError, EROFS) · NotStandby
     │   ├── Fenced (also an OSError, EROFS)
-    │   └── PeerError
+    │   └── PeerError: ConnectionLost
     ├── DamagedBlock (also an OSError, EIO) · NoSpace (also an OSError, ENOSPC)
     └── QuotaExceeded (also an OSError, EDQUOT)
 
@@ -178,6 +178,10 @@ class Fenced(RoleError, OSError):
 
 class PeerError(RoleError):
     """The other store is missing, unknown, or not related to this one."""
+
+
+class ConnectionLost(PeerError):
+    """The other store was reached, and cannot be any more; what it was told last may have happened, or not."""
 
 
 class DamagedBlock(IdemfsError, OSError):

@@ -63,6 +63,16 @@ SECTOR_COUNT_MAX = 1 << 38
 FRAME_SIZE_MAX = 8 << 20
 """A stream frame holds at least one block of the largest size with its key."""
 STREAM_BATCH_BYTES = 1 << 20
+MESSAGE_SIZE_MAX = 4 << 20
+"""Of what goes over a connection between two stores at a time."""
+SAID_SIZE_MAX = 256 << 20
+"""Of one question or answer between two stores, in however many messages."""
+SILENCE_SECONDS = 60.0
+"""A connection on which nothing comes for so long is taken for lost; whoever is busy says so in between."""
+BEAT_SECONDS = 5.0
+"""How often it does."""
+TCP_SILENCE_SECONDS = 30
+"""How long another host may leave what was sent to it, or TCP's own questions, without an answer."""
 SCAN_COUNT = 1000
 """Records fetched from an engine in one range call."""
 SCHEDULE_SECONDS_MAX = 4_000_000_000

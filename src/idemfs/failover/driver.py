@@ -78,7 +78,7 @@ def _do(step: Step, stage: Stage, progress: link.Progress | None) -> tuple[Snaps
         case Send(source=source, target=target):
             return None, link.replicate_into(stage.tree(source), stage.tree(target), progress)
         case TellPurges(source=source, target=target):
-            purges.tell(stage.tree(source), stage.tree(target))
+            purges.carry_out(stage.tree(target), purges.told_by(stage.tree(source).store))
         case DropPartial(store=guid):
             drop_partials(stage.tree(guid))
         case GoBack(store=guid, snapshot=snapshot):

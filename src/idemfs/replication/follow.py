@@ -164,21 +164,16 @@ def _limit(store: Store, fileset: Fileset, description: Description) -> bool:
 # -- clones --------------------------------------------------------------------------------------------
 
 
-def promote_clones(source: Tree, target: Tree) -> None:
+def promote_clones(tree: Tree, independent: Iterable[Guid]) -> None:
     """Clones that the primary made independent become so; durable on return. Raises ``NoSpace``, ``CommitFailed``.
 
     So nothing rests any more on what the primary may delete, or purge.
     """
-    with source.store.lock:
-        guids = {
-            each.guid
-            for each in lines.own_filesets(source.store)
-            if clones.origin_snapshot(source.store, each.number) is None
-        }
-    for fileset in lines.own_filesets(target.store):
+    guids = set(independent)
+    for fileset in lines.own_filesets(tree.store):
         # One without snapshots is half received, and is made anew if it does not go on.
-        if fileset.guid in guids and fileset.origin is not None and target.store.catalog.snapshots(fileset.number):
-            promote.promote(target.active, fileset)
+        if fileset.guid in guids and fileset.origin is not None and tree.store.catalog.snapshots(fileset.number):
+            promote.promote(tree.active, fileset)
 
 
 # -- those that are no more ----------------------------------------------------------------------------

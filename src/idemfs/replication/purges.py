@@ -15,6 +15,7 @@ Threads: the two stores' locks are never held together.
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable
 from typing import NamedTuple
 
 from idemfs.errors import PeerError, SnapshotError
@@ -32,7 +33,7 @@ from idemfs.store.store import Store
 from idemfs.vfs.tree import Tree
 
 
-class _Told(NamedTuple):
+class Told(NamedTuple):
     """One purge of the other store; ``present``: guids of the snapshots that the fileset has there now."""
 
     fileset: Guid
@@ -45,20 +46,21 @@ def purges_of(store: Store, fileset: FilesetId) -> list[Purge]:
     return [each for each in audit.purges(store) if each.fileset == fileset]
 
 
-def tell(source: Tree, target: Tree) -> None:
-    """Let ``target`` purge what ``source`` has purged, if it has the same snapshots; durable on return.
+def carry_out(tree: Tree, purges: Iterable[Told]) -> None:
+    """Purge what another store has purged from the snapshots that both have; durable on return.
 
-    Raises ``PeerError`` when it cannot, ``NoSpace``, ``CommitFailed``.
+    Raises ``PeerError`` when that cannot be done, ``NoSpace``, ``CommitFailed``.
     """
-    for told in _told_by(source.store):
-        fileset = follow.find(target.store, told.fileset)
-        if fileset is not None and lines.line_of(target.store, fileset.number) is None:
-            with target.store.exclusive():
-                _carry_out(target, fileset, told)
-                _adopt(target.store, fileset, told.purge)
+    for told in purges:
+        fileset = follow.find(tree.store, told.fileset)
+        if fileset is not None and lines.line_of(tree.store, fileset.number) is None:
+            with tree.store.exclusive():
+                _carry_out(tree, fileset, told)
+                _adopt(tree.store, fileset, told.purge)
 
 
-def _told_by(store: Store) -> list[_Told]:
+def told_by(store: Store) -> list[Told]:
+    """What another store may not know yet."""
     with store.lock:
         own = {each.number: each for each in lines.own_filesets(store)}
         ended = [each for each in audit.purges(store) if each.fileset in own]
@@ -66,7 +68,7 @@ def _told_by(store: Store) -> list[_Told]:
         for each in ended:
             fileset = own[FilesetId(each.fileset)]
             present: set[bytes] = {snapshot.guid for snapshot in store.catalog.snapshots(fileset.number)}
-            found.append(_Told(Guid(fileset.guid), each, present))
+            found.append(Told(Guid(fileset.guid), each, present))
         return found
 
 
@@ -79,7 +81,7 @@ def _known(store: Store, fileset: Fileset) -> dict[bytes, Snapshot]:
 # -- purging -------------------------------------------------------------------------------------------
 
 
-def _carry_out(tree: Tree, fileset: Fileset, told: _Told) -> None:
+def _carry_out(tree: Tree, fileset: Fileset, told: Told) -> None:
     store = tree.store
     known = _known(store, fileset)
     guids = [bytes.fromhex(each.old_guid) for each in told.purge.replaced]
@@ -127,7 +129,7 @@ def _free_of_clones(tree: Tree, snapshot: Snapshot) -> None:
             drop_partial(tree, clone.number)
 
 
-def _others(tree: Tree, fileset: Fileset, told: _Told, named: list[Snapshot]) -> list[Snapshot]:
+def _others(tree: Tree, fileset: Fileset, told: Told, named: list[Snapshot]) -> list[Snapshot]:
     """Older snapshots that a standby alone has still: the path goes from these, too, unless somebody keeps them."""
     if tree.role.role is not Role.STANDBY:
         return []

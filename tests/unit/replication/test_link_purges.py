@@ -308,5 +308,5 @@ def test_nothing_is_told_to_a_store_of_something_else(pair: tuple[Tree, Tree]) -
     stranger = standby_of(memory_tree(clock=Simulated(6)))
     with pytest.raises((PeerError, RoleError)):
         replicate_into(primary, stranger)
-    purges.tell(primary, stranger)
+    purges.carry_out(stranger, purges.told_by(primary.store))
     assert audit.purges(stranger.store) == []

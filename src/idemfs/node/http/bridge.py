@@ -14,10 +14,10 @@ import threading
 from collections import deque
 from collections.abc import Callable
 
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from idemfs.errors import ConnectionLost
-from idemfs.limits import PEER_QUEUE_COUNT
+from idemfs.limits import PEER_QUEUE_COUNT, SILENCE_SECONDS
 
 Serve = Callable[["ServerChannel"], None]
 
@@ -57,7 +57,8 @@ class ServerChannel:
         with self._changed:
             while not self._incoming:
                 self._refuse_if_lost()
-                self._changed.wait()
+                if not self._changed.wait(SILENCE_SECONDS):
+                    self._lost = f"it has been silent for {SILENCE_SECONDS:.0f} s"
             message = self._incoming.popleft()
             if len(self._incoming) == PEER_QUEUE_COUNT - 1:
                 self._tell(self._may_read)
@@ -73,7 +74,7 @@ class ServerChannel:
         with self._changed:
             self._is_closing = True
             if self._lost is None:
-                self._lost = "was closed here"
+                self._lost = "it was closed here"
             self._changed.notify_all()
             self._tell(self._may_write)
 
@@ -150,8 +151,7 @@ class ServerChannel:
                 else:
                     await self._may_write.wait()
                     continue
-            except (OSError, RuntimeError) as error:
-                # Starlette's word for an end that has gone is one or the other.
+            except (OSError, RuntimeError, WebSocketDisconnect) as error:
                 self._end(str(error) or "the other end has gone")
                 return
             with self._changed:

@@ -1,8 +1,11 @@
 """The channel to a store of another node: a WebSocket over TLS, which both prove by their certificates.
 
-One thread uses a channel, and nothing runs beside it: TLS and WebSocket are computed on bytes, and the socket never
-blocks. While a message is being sent, what comes is taken in, so that two ends that both send do not wait for each
-other; when as much has come as may wait, it stays in the network. A host that has gone silent is noticed by TCP.
+TLS and WebSocket are computed on bytes, and the socket never blocks. While a message is being sent, what comes is taken
+in, so that two ends that both send do not wait for each other; when as much has come as may wait, it stays in the
+network. A host that has gone silent is noticed by TCP, one that does nothing by its silence.
+
+Threads: one receives; any may send, one at a time. TLS is no matter of two threads at once, so a lock guards each of
+its steps; none of them waits.
 """
 
 from __future__ import annotations
@@ -11,6 +14,7 @@ import logging
 import select
 import socket
 import ssl
+import threading
 import time
 from collections import deque
 from contextlib import suppress
@@ -24,14 +28,12 @@ from websockets.protocol import CONNECTING, OPEN
 from websockets.uri import parse_uri
 
 from idemfs.errors import ConnectionLost, PeerError
-from idemfs.limits import MESSAGE_SIZE_MAX, PEER_QUEUE_COUNT
+from idemfs.limits import MESSAGE_SIZE_MAX, PEER_QUEUE_COUNT, SILENCE_SECONDS, TCP_SILENCE_SECONDS
 from idemfs.node import offers, tls
 from idemfs.node.keys import Keys, TrustedPeer
 
 OPENING_SECONDS = 10.0
 """How long connecting may take, and each answer until the channel stands."""
-SILENCE_SECONDS = 30
-"""After how long without a sign from the other host, though asked for one, it is taken for gone."""
 _PIECE_SIZE = 256 << 10
 _PIECES_AT_ONCE = 16
 """TLS gives 16 KiB at a time."""
@@ -68,13 +70,13 @@ def _connect(host: str, port: int) -> socket.socket:
 
 
 def make_lively(connection: socket.socket) -> None:
-    """No delays for small messages, and an end when the other host has gone silent."""
+    """No delays for small messages, and an end when the other host has gone. What a listener has, connections get."""
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, SILENCE_SECONDS // 3)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, SILENCE_SECONDS // 6)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, TCP_SILENCE_SECONDS // 3)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, TCP_SILENCE_SECONDS // 6)
     connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
-    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_SECONDS * 1000)
+    connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, TCP_SILENCE_SECONDS * 1000)
 
 
 class WebSocketChannel:
@@ -86,8 +88,12 @@ class WebSocketChannel:
         self._what = f"store {name} of {peer.name} at {place}"
         uri = parse_uri(f"wss://{place.removeprefix('https://')}/v1/stores/{name}/peer")
         self._protocol = ClientProtocol(uri, max_size=MESSAGE_SIZE_MAX, logger=log)
+        self._lock = threading.Lock()
+        self._reader: int | None = None
+        """The thread that receives: no other one may take messages in, or it would wait for what has come."""
         self._messages: deque[bytes] = deque()
         self._parts: list[bytes] = []
+        self._unsent: deque[memoryview] = deque()
         self._failure: str | None = None
         self._open(peer)
 
@@ -123,17 +129,19 @@ class WebSocketChannel:
 
     def send(self, message: bytes) -> None:
         """Returns when all of it is on its way. Raises ``ConnectionLost``."""
-        self._refuse_if_lost()
-        try:
-            self._protocol.send_binary(message)
-        except ConnectionClosed as closed:
-            raise self._lost(str(closed)) from closed
-        self._flush()
+        with self._lock:
+            self._refuse_if_lost()
+            try:
+                self._protocol.send_binary(message)
+            except ConnectionClosed as closed:
+                raise self._lost(str(closed)) from closed
+        while not self._write():
+            self._let_in()
 
     def receive(self) -> bytes:
         """The next message. Raises ``ConnectionLost``."""
+        self._reader = threading.get_ident()
         while not self._messages:
-            self._refuse_if_lost()
             if not self._read():
                 self._wait(select.POLLIN)
         return self._messages.popleft()
@@ -141,64 +149,72 @@ class WebSocketChannel:
     def is_readable(self) -> bool:
         """Whether ``receive`` would return, or raise, at once."""
         if not self._messages and self._failure is None:
-            self._read()
+            with suppress(ConnectionLost):
+                self._read()
         return bool(self._messages) or self._failure is not None
 
     def close(self) -> None:
         """Tell the other end, if that can be done at once."""
-        if self._connection.fileno() < 0:
-            return
-        if self._failure is None:
-            self._failure = "was closed here"
-            with suppress(OSError, ConnectionClosed):
-                self._protocol.send_close(1000)
-                self._connection.send(b"".join(self._protocol.data_to_send()))
-        self._connection.close()
+        with self._lock:
+            if self._failure is None:
+                self._failure = "it was closed here"
+                with suppress(OSError, ConnectionClosed):
+                    self._protocol.send_close(1000)
+                    if not self._unsent:
+                        self._connection.send(b"".join(self._protocol.data_to_send()))
+            with suppress(OSError):
+                # Whoever waits for it wakes.
+                self._connection.shutdown(socket.SHUT_RDWR)
+            self._connection.close()
 
     # -- bytes -----------------------------------------------------------------------------------------
 
-    def _flush(self) -> None:
-        for piece in self._protocol.data_to_send():
-            view = memoryview(piece)
-            while view:
-                try:
-                    view = view[self._connection.send(view) :]
-                except ssl.SSLWantWriteError:
-                    self._let_in()
-                except ssl.SSLWantReadError:
-                    self._wait(select.POLLIN)
-                except OSError as error:
-                    raise self._lost(error.strerror or str(error)) from error
+    def _write(self) -> bool:
+        """Send what can be sent now; whether that was all. Raises ``ConnectionLost``."""
+        with self._lock:
+            self._unsent.extend(memoryview(piece) for piece in self._protocol.data_to_send() if piece)
+            try:
+                while self._unsent:
+                    piece = self._unsent[0]
+                    count = self._connection.send(piece)
+                    if count < len(piece):
+                        self._unsent[0] = piece[count:]
+                    else:
+                        self._unsent.popleft()
+            except (ssl.SSLWantWriteError, ssl.SSLWantReadError):
+                return False
+            except OSError as error:
+                raise self._lost(error.strerror or str(error)) from error
+            return True
 
     def _let_in(self) -> None:
         """The way out is full: until it is not, take in what comes, as much as may wait."""
-        if len(self._messages) >= PEER_QUEUE_COUNT:
+        if self._reader not in (None, threading.get_ident()) or len(self._messages) >= PEER_QUEUE_COUNT:
             self._wait(select.POLLOUT)
         elif self._wait(select.POLLIN | select.POLLOUT) & select.POLLIN:
-            self._read(answers=False)
+            self._read()
 
-    def _read(self, answers: bool = True) -> bool:
-        """Take in what has come; whether anything had. It may have been the end. ``answers``: to pings, now."""
-        pieces: list[bytes] = []
-        size = 0
-        try:
-            while len(pieces) < _PIECES_AT_ONCE:
-                piece = self._connection.recv(_PIECE_SIZE)
-                pieces.append(piece)
-                size += len(piece)
-                if not piece:
-                    break
-        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
-            if not pieces:
-                return False
-        except OSError as error:
-            self._lost(error.strerror or str(error))
-            return True
-        self._take(b"".join(pieces))
-        if pieces[-1:] == [b""] and size:
-            self._take(b"")
-        if answers and self._failure is None:
-            self._flush()
+    def _read(self) -> bool:
+        """Take in what has come; whether anything had. Raises ``ConnectionLost``."""
+        with self._lock:
+            self._refuse_if_lost()
+            pieces: list[bytes] = []
+            try:
+                while len(pieces) < _PIECES_AT_ONCE:
+                    pieces.append(self._connection.recv(_PIECE_SIZE))
+                    if not pieces[-1]:
+                        break
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                if not pieces:
+                    return False
+            except OSError as error:
+                raise self._lost(error.strerror or str(error)) from error
+            came = b"".join(pieces)
+            if came:
+                self._take(came)
+            if not pieces[-1]:
+                self._take(b"")
+        self._write()
         return True
 
     def _take(self, data: bytes) -> None:
@@ -213,15 +229,21 @@ class WebSocketChannel:
                 if event.fin:
                     self._messages.append(self._parts[0] if len(self._parts) == 1 else b"".join(self._parts))
                     self._parts = []
-        if self._protocol.state not in (CONNECTING, OPEN):
+        if self._protocol.state not in (CONNECTING, OPEN) and self._failure is None:
             received = self._protocol.close_rcvd
-            self._lost(received.reason if received and received.reason else "the other end has gone")
+            self._failure = received.reason if received and received.reason else "the other end has gone"
 
     def _wait(self, events: int) -> int:
-        poll = select.poll()
-        poll.register(self._connection, events)
-        found = poll.poll()
-        return found[0][1] if found else 0
+        """Until something of this happens; which. Raises ``ConnectionLost`` when nothing does for too long."""
+        with self._lock:
+            self._refuse_if_lost()
+            poll = select.poll()
+            poll.register(self._connection, events)
+        found = poll.poll(SILENCE_SECONDS * 1000)
+        if not found:
+            with self._lock:
+                raise self._lost(f"it has been silent for {SILENCE_SECONDS:.0f} s")
+        return found[0][1]
 
     def _lost(self, why: str) -> ConnectionLost:
         if self._failure is None:

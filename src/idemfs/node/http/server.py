@@ -19,12 +19,12 @@ from starlette.types import ASGIApp
 
 from idemfs.limits import CONNECTION_COUNT_MAX, MESSAGE_SIZE_MAX
 from idemfs.node.config import Address
+from idemfs.node.http.client import make_lively
 from idemfs.node.http.connections import Connection
 from idemfs.node.tls import ServerTls
 
 CLOSING_SECONDS = 5
 """How long requests under way may take when the server ends."""
-SILENCE_SECONDS = 30
 _BACKLOG = 128
 
 log = logging.getLogger("idemfs.http")
@@ -85,13 +85,7 @@ class Server:
 def _listen(address: Address) -> socket.socket:
     listener = _bound(address)
     try:
-        # Connections that are taken have these, too.
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, SILENCE_SECONDS // 3)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, SILENCE_SECONDS // 6)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPCNT, 4)
-        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, SILENCE_SECONDS * 1000)
+        make_lively(listener)
     except BaseException:
         listener.close()
         raise

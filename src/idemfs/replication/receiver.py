@@ -1,0 +1,199 @@
+"""The store that follows, as the sending side of a link sees it: open in this process, or at the end of a connection.
+
+All that the two sides tell each other of their stores goes through here, as plain values. ``LocalReceiver`` does it;
+``remote.RemoteReceiver`` asks another process to.
+
+Threads: as told for what is called; the two stores' locks are never held together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import NamedTuple, Protocol
+
+from idemfs.errors import StreamRefused
+from idemfs.format.role import Role
+from idemfs.ids import ROOT_FILESET, FilesetId, Guid
+from idemfs.replication import follow, holds, partial, purges
+from idemfs.replication.apply import Reception, complete, find_origin
+from idemfs.replication.codec import StreamReader
+from idemfs.replication.description import Description
+from idemfs.replication.holds import Protection
+from idemfs.replication.purges import Told
+from idemfs.replication.records import Cursor
+from idemfs.snapshots import received
+from idemfs.vfs.tree import Tree
+
+
+class Kept(NamedTuple):
+    """One complete snapshot there."""
+
+    guid: Guid
+    name: str
+
+
+class Half(NamedTuple):
+    """A change set of which a part has come."""
+
+    base: Guid | None
+    target: Guid
+    cursor: Cursor
+
+
+class Present(NamedTuple):
+    """One fileset there: its snapshots, oldest first, and which of them it received last."""
+
+    fileset: Guid
+    snapshots: tuple[Kept, ...]
+    base: Guid | None = None
+    half: Half | None = None
+
+
+class Line(NamedTuple):
+    """What both are to agree on before it is asked what both have: filesets that rest on no other one, and purges."""
+
+    root: Guid
+    independent: tuple[Guid, ...]
+    purges: tuple[Told, ...]
+
+
+class NewFileset(NamedTuple):
+    guid: Guid
+    name: str
+    compression: int
+
+
+class Following(NamedTuple):
+    """What is no content: what the filesets are, who keeps which snapshots of ``filesets``, and which are gone."""
+
+    wanted: tuple[tuple[Guid, Description], ...]
+    filesets: tuple[Guid, ...]
+    kept: tuple[tuple[Guid, Protection], ...]
+    gone: tuple[Guid, ...]
+
+
+class Receiver(Protocol):
+    """``guid``: of the store."""
+
+    guid: Guid
+
+    def agree(self, line: Line) -> None:
+        """Let go of what is not so any more on the other side. Raises ``PeerError``, ``NoSpace``, ``CommitFailed``."""
+
+    def look(self) -> list[Present]:
+        """Its filesets, the root fileset first."""
+
+    def make(self, missing: Sequence[NewFileset]) -> None:
+        """Empty filesets that appear nowhere. Raises ``StreamRefused``, ``StreamDamaged``."""
+
+    def origin_digest(self, fileset: Guid, snapshot: Guid) -> int | None:
+        """Of a snapshot that a clone may begin from there; None: there is none."""
+
+    def receive(
+        self, streams: Sequence[tuple[Guid, Iterable[bytes]]], wanted: Mapping[Guid, Description]
+    ) -> list[bool]:
+        """Change sets of filesets, complete together or not at all; whether a part of each had come before.
+
+        ``wanted``: what the filesets are at that instant. Raises as ``apply.receive``, and what a stream raises.
+        """
+
+    def follow(self, following: Following) -> dict[Guid, Protection]:
+        """Durable on return; what now keeps which snapshots there."""
+
+
+class LocalReceiver:
+    """An open store of this process."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._tree = tree
+        self._store = tree.store
+        self.guid = Guid(tree.store.superblock.guid)
+
+    def agree(self, line: Line) -> None:
+        root = self._store.catalog.filesets[ROOT_FILESET].guid
+        if root == line.root and self._tree.role.role is Role.STANDBY:
+            follow.promote_clones(self._tree, line.independent)
+            purges.carry_out(self._tree, line.purges)
+
+    def look(self) -> list[Present]:
+        store = self._store
+        with store.lock:
+            return [self._present(each.number, Guid(each.guid)) for each in store.catalog.listed_filesets()]
+
+    def _present(self, number: FilesetId, guid: Guid) -> Present:
+        base = received.base(self._store, number)
+        half = partial.get(self._store, number)
+        return Present(
+            guid,
+            tuple(Kept(Guid(each.guid), each.name) for each in self._store.catalog.snapshots(number)),
+            None if base is None else Guid(base.guid),
+            None if half is None or half.is_dropping else Half(half.base, half.target, half.cursor),
+        )
+
+    def make(self, missing: Sequence[NewFileset]) -> None:
+        with self._store.lock:
+            for guid, name, compression in missing:
+                if follow.find(self._store, guid) is None:
+                    follow.make(self._store, guid, name, compression, None)
+            # crash: nothing relies on it; an empty fileset that appears nowhere is found here the next time.
+            self._store.commit()
+
+    def origin_digest(self, fileset: Guid, snapshot: Guid) -> int | None:
+        with self._store.lock:
+            found = find_origin(self._store, fileset, snapshot)
+        return None if found is None else found.digest
+
+    def receive(
+        self, streams: Sequence[tuple[Guid, Iterable[bytes]]], wanted: Mapping[Guid, Description]
+    ) -> list[bool]:
+        receptions = []
+        for guid, chunks in streams:
+            reception = Reception(self._tree, StreamReader(_Pipe(iter(chunks)).read), self._number(guid))
+            reception.apply()
+            receptions.append(reception)
+        fresh = [reception for reception in receptions if reception.held is None]
+        if fresh:
+            is_several = len(wanted) > 1 or len(self._store.catalog.filesets) > 1
+            complete(self._tree, fresh, (lambda: self._reconcile(wanted)) if is_several else None)
+        return [reception.is_resumed for reception in receptions]
+
+    def _number(self, guid: Guid) -> FilesetId:
+        fileset = follow.find(self._store, guid)
+        if fileset is None:
+            raise StreamRefused("the fileset that the change set is of was deleted here meanwhile; send it again")
+        return fileset.number
+
+    def _reconcile(self, wanted: Mapping[Guid, Description]) -> None:
+        follow.reconcile(self._tree, wanted)
+
+    def follow(self, following: Following) -> dict[Guid, Protection]:
+        store, wanted = self._store, dict(following.wanted)
+        numbers = list(follow.numbers_of(store, following.filesets).values())
+        with store.lock:
+            if follow.differs(self._tree, wanted):
+                policies = sum(len(each.policy) for each in wanted.values())
+                store.admit(4 * len(wanted), follow.RECORD_BYTES * len(wanted) + policies)
+                follow.reconcile(self._tree, wanted)
+            told = holds.follow(store, numbers, dict(following.kept))
+            if store.dirty:
+                # crash: nothing relies on it; what is not durable is found to be different the next time.
+                store.commit()
+        follow.delete_gone(self._tree, following.gone)
+        return told
+
+
+class _Pipe:
+    """Chunks of bytes as something to read from."""
+
+    def __init__(self, chunks: Iterator[bytes]) -> None:
+        self._chunks = chunks
+        self._chunk = memoryview(b"")
+
+    def read(self, size: int) -> bytes:
+        while not self._chunk:
+            chunk = next(self._chunks, None)
+            if chunk is None:
+                return b""
+            self._chunk = memoryview(chunk)
+        data, self._chunk = bytes(self._chunk[:size]), self._chunk[size:]
+        return data

@@ -1,0 +1,124 @@
+"""A receiver at the other end of a connection, and what answers for it there.
+
+Threads: those of the session.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import NamedTuple
+
+import msgspec
+
+from idemfs.ids import Guid
+from idemfs.replication.description import Description
+from idemfs.replication.holds import Protection
+from idemfs.replication.purges import Told
+from idemfs.replication.receiver import Following, Line, LocalReceiver, NewFileset, Present
+from idemfs.replication.session import Handler, Session
+from idemfs.snapshots import audit
+from idemfs.snapshots.audit import Replaced
+from idemfs.vfs.tree import Tree
+
+
+class WireTold(NamedTuple):
+    """A ``Told`` whose path may be any bytes."""
+
+    fileset: Guid
+    purge: bytes
+    replaced: tuple[Replaced, ...]
+    present: tuple[bytes, ...]
+
+
+class _WireLine(NamedTuple):
+    root: Guid
+    independent: tuple[Guid, ...]
+    purges: tuple[WireTold, ...]
+
+
+class _Origin(NamedTuple):
+    fileset: Guid
+    snapshot: Guid
+
+
+class _Digest(NamedTuple):
+    digest: int | None
+
+
+class _Receive(NamedTuple):
+    filesets: tuple[Guid, ...]
+    wanted: tuple[tuple[Guid, Description], ...]
+
+
+class RemoteReceiver:
+    """The store at the other end of ``session``."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+        self.guid = Guid(session.peer.store)
+
+    def agree(self, line: Line) -> None:
+        purges = tuple(to_wire(each) for each in line.purges)
+        self._session.call("agree", _WireLine(line.root, line.independent, purges), type(None))
+
+    def look(self) -> list[Present]:
+        return self._session.call("look", None, list[Present])
+
+    def make(self, missing: Sequence[NewFileset]) -> None:
+        self._session.call("make", missing, type(None))
+
+    def origin_digest(self, fileset: Guid, snapshot: Guid) -> int | None:
+        return self._session.call("origin_digest", _Origin(fileset, snapshot), _Digest).digest
+
+    def receive(
+        self, streams: Sequence[tuple[Guid, Iterable[bytes]]], wanted: Mapping[Guid, Description]
+    ) -> list[bool]:
+        asked = _Receive(tuple(guid for guid, _ in streams), tuple(wanted.items()))
+        return self._session.call("receive", asked, list[bool], [chunks for _, chunks in streams])
+
+    def follow(self, following: Following) -> dict[Guid, Protection]:
+        return dict(self._session.call("follow", following, list[tuple[Guid, Protection]]))
+
+
+def handlers(tree: Tree) -> dict[str, Handler]:
+    """Answers for an open store that is to receive."""
+    receiver = LocalReceiver(tree)
+    decode = msgspec.json.decode
+
+    def agree(raw: msgspec.Raw, _: Session) -> None:
+        line = decode(raw, type=_WireLine)
+        receiver.agree(Line(line.root, line.independent, tuple(from_wire(each) for each in line.purges)))
+
+    def look(_raw: msgspec.Raw, _: Session) -> list[Present]:
+        return receiver.look()
+
+    def make(raw: msgspec.Raw, _: Session) -> None:
+        receiver.make(decode(raw, type=list[NewFileset]))
+
+    def origin_digest(raw: msgspec.Raw, _: Session) -> _Digest:
+        return _Digest(receiver.origin_digest(*decode(raw, type=_Origin)))
+
+    def receive(raw: msgspec.Raw, session: Session) -> list[bool]:
+        asked = decode(raw, type=_Receive)
+        return receiver.receive([(guid, session.data()) for guid in asked.filesets], dict(asked.wanted))
+
+    def follow(raw: msgspec.Raw, _: Session) -> list[tuple[Guid, Protection]]:
+        return list(receiver.follow(decode(raw, type=Following)).items())
+
+    return {
+        "agree": agree,
+        "look": look,
+        "make": make,
+        "origin_digest": origin_digest,
+        "receive": receive,
+        "follow": follow,
+    }
+
+
+def to_wire(told: Told) -> WireTold:
+    return WireTold(told.fileset, audit.pack(told.purge), told.purge.replaced, tuple(told.present))
+
+
+def from_wire(told: WireTold) -> Told:
+    """Raises ``Damaged``."""
+    return Told(told.fileset, audit.unpack(told.purge)._replace(replaced=told.replaced), set(told.present))
