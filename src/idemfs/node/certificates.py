@@ -174,7 +174,9 @@ def is_of(shown: bytes, identity: bytes, names: Iterable[str], authorities: Iter
     if not _names(certificate) & set(names):
         return False
     return any(
-        _is_issued_by(certificate, authority) for pem in authorities for authority in x509.load_pem_x509_certificates(pem)
+        _is_issued_by(certificate, authority)
+        for pem in authorities
+        for authority in x509.load_pem_x509_certificates(pem)
     )
 
 

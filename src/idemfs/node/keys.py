@@ -113,9 +113,7 @@ class Keys:
     def shown(self) -> Shown:
         """The files for TLS, after ``prepare``."""
         config = self._config
-        return Shown(
-            config.certificate or self._path(CERTIFICATE), config.key or self._path(KEY), config.ca
-        )
+        return Shown(config.certificate or self._path(CERTIFICATE), config.key or self._path(KEY), config.ca)
 
     def identity(self) -> bytes:
         """What other nodes are told to trust, as PEM. Raises ``ConfigError``."""
@@ -175,15 +173,14 @@ class Keys:
                 return peer
         return None
 
-    def peer_at(self, url: str) -> TrustedPeer:
-        """The paired node that is reached at ``https://HOST:PORT``. Raises ``PeerError``."""
-        place = offers.host_port(url)
+    def peer_at(self, host: str, port: int) -> TrustedPeer:
+        """The paired node that is reached there. Raises ``PeerError``."""
         for peer in self.peers():
-            if peer.url and offers.host_port(peer.url) == place:
+            if peer.url and offers.host_port(peer.url) == (host, port):
                 return peer
         raise PeerError(
-            f"{url}: this node is paired with none there; run 'idemfs node pair --offer' on that one, and "
-            "'idemfs node pair' with what it prints here"
+            f"https://{host}:{port}: this node is paired with none there; run 'idemfs node pair --offer' on that one, "
+            "and 'idemfs node pair' with what it prints here"
         )
 
     def add_peer(self, card: Card) -> TrustedPeer:
@@ -209,7 +206,14 @@ class Keys:
             paired_ns=self._clock.now_ns(),
         )
 
+    def check_peer(self, card: Card) -> None:
+        """Raises what ``add_peer`` would."""
+        self._others(self._trusted(card))
+
     def _add_peer(self, peer: TrustedPeer) -> None:
+        self._peers.write([*self._others(peer), peer], TRUSTED_PEER_COUNT_MAX)
+
+    def _others(self, peer: TrustedPeer) -> list[TrustedPeer]:
         others = []
         for known in self.peers():
             if known.name == peer.name and known.fingerprint != peer.fingerprint:
@@ -219,7 +223,7 @@ class Keys:
                 )
             if known.fingerprint != peer.fingerprint:
                 others.append(known)
-        self._peers.write([*others, peer], TRUSTED_PEER_COUNT_MAX)
+        return others
 
     def remove_peer(self, name: str) -> TrustedPeer:
         """Trust a node no more. Raises ``PeerError``."""

@@ -20,6 +20,7 @@ from idemfs.errors import PeerError
 
 VALID_NS = 600 * 1_000_000_000
 SECRET_SIZE = 24
+DEFAULT_PORT = 7443
 _CODE_SIZE_MAX = 1000
 
 
@@ -70,13 +71,10 @@ def host_port(url: str) -> tuple[str, int]:
     try:
         port = parts.port
     except ValueError:
-        port = 0
-    if parts.scheme != "https" or not parts.hostname or port == 0:
+        port = -1
+    if parts.scheme != "https" or not parts.hostname or port == -1:
         raise PeerError(f"{url}: is not the address of a node: it has the form https://HOST:PORT")
-    return parts.hostname, port or DEFAULT_PORT
-
-
-DEFAULT_PORT = 7443
+    return parts.hostname, DEFAULT_PORT if port is None else port
 
 
 def secret_text(secret: bytes) -> str:

@@ -18,11 +18,12 @@ import threading
 import time
 from collections import deque
 from contextlib import suppress
+from urllib.parse import quote
 
 import msgspec
 from websockets.client import ClientProtocol
 from websockets.exceptions import ConnectionClosed, InvalidStatus
-from websockets.frames import OP_BINARY, OP_CONT, Frame
+from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 from websockets.protocol import CONNECTING, OPEN
 from websockets.uri import parse_uri
@@ -41,15 +42,15 @@ _PIECES_AT_ONCE = 16
 log = logging.getLogger("idemfs.http")
 
 
-def connect(keys: Keys, url: str) -> WebSocketChannel:
-    """The channel to the store at ``https://HOST:PORT/NAME``. Raises ``PeerError``, also ``ConnectionLost``."""
-    place, _, name = url.rpartition("/")
-    peer = keys.peer_at(place)
+def connect(keys: Keys, host: str, port: int | None, name: str) -> WebSocketChannel:
+    """The channel to the store that another node calls ``name``. Raises ``PeerError``, also ``ConnectionLost``."""
+    peer = keys.peer_at(host, offers.DEFAULT_PORT if port is None else port)
     try:
         context = tls.client_context(keys, peer)
-        plain = _connect(*offers.host_port(place))
+        plain = socket.create_connection((host, offers.DEFAULT_PORT if port is None else port), OPENING_SECONDS)
         try:
-            connection = context.wrap_socket(plain, server_hostname=offers.host_port(place)[0])
+            make_lively(plain)
+            connection = context.wrap_socket(plain, server_hostname=host)
         except BaseException:
             plain.close()
             raise
@@ -57,16 +58,10 @@ def connect(keys: Keys, url: str) -> WebSocketChannel:
         raise ConnectionLost(tls.what_failed(error, peer)) from error
     try:
         tls.require_peer(keys, peer, connection)
-        return WebSocketChannel(connection, peer, place, name)
+        return WebSocketChannel(connection, peer, name)
     except BaseException:
         connection.close()
         raise
-
-
-def _connect(host: str, port: int) -> socket.socket:
-    connection = socket.create_connection((host, port), OPENING_SECONDS)
-    make_lively(connection)
-    return connection
 
 
 def make_lively(connection: socket.socket) -> None:
@@ -82,11 +77,11 @@ def make_lively(connection: socket.socket) -> None:
 class WebSocketChannel:
     """Messages to and from a store of another node."""
 
-    def __init__(self, connection: ssl.SSLSocket, peer: TrustedPeer, place: str, name: str) -> None:
+    def __init__(self, connection: ssl.SSLSocket, peer: TrustedPeer, name: str) -> None:
         """``connection`` is the channel's from here on. Raises ``PeerError``."""
         self._connection = connection
-        self._what = f"store {name} of {peer.name} at {place}"
-        uri = parse_uri(f"wss://{place.removeprefix('https://')}/v1/stores/{name}/peer")
+        self._what = f"store {name} of {peer.name} at {peer.url}"
+        uri = parse_uri(f"wss://{peer.url.removeprefix('https://')}/v1/stores/{quote(name, safe='')}/peer")
         self._protocol = ClientProtocol(uri, max_size=MESSAGE_SIZE_MAX, logger=log)
         self._lock = threading.Lock()
         self._reader: int | None = None
@@ -224,7 +219,7 @@ class WebSocketChannel:
         else:
             self._protocol.receive_eof()
         for event in self._protocol.events_received():
-            if isinstance(event, Frame) and event.opcode in (OP_BINARY, OP_CONT):
+            if isinstance(event, Frame) and event.opcode in (Opcode.BINARY, Opcode.CONT):
                 self._parts.append(bytes(event.data))
                 if event.fin:
                     self._messages.append(self._parts[0] if len(self._parts) == 1 else b"".join(self._parts))

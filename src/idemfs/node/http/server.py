@@ -94,9 +94,7 @@ def _listen(address: Address) -> socket.socket:
 
 def _bound(address: Address) -> socket.socket:
     if not address.host and socket.has_dualstack_ipv6():
-        return socket.create_server(
-            ("", address.port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=True
-        )
+        return socket.create_server(("", address.port), family=socket.AF_INET6, backlog=_BACKLOG, dualstack_ipv6=True)
     found = socket.getaddrinfo(address.host or "0.0.0.0", address.port, type=socket.SOCK_STREAM)
     family, _, _, _, place = found[0]
     return socket.create_server(place, family=family, backlog=_BACKLOG)
