@@ -3,7 +3,7 @@
 ::
 
     IdemfsError
-    ├── ConfigError
+    ├── ConfigError · NotPermitted
     ├── StoreError
     │   ├── StoreExists · StoreMissing · StoreInUse
     │   ├── FormatError: FormatTooNew · Damaged
@@ -39,6 +39,10 @@ class IdemfsError(Exception):
 
 class ConfigError(IdemfsError):
     """A configuration file that says what has no meaning; the message names the file, the table and the key."""
+
+
+class NotPermitted(IdemfsError):
+    """Who asked has not the right to; the message says who may what."""
 
 
 class StoreError(IdemfsError):

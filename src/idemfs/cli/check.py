@@ -31,8 +31,8 @@ def locked_for_reading(path: str) -> Iterator[Store]:
     from idemfs.engines.kv.walk import is_readable
     from idemfs.engines.lock import StoreLock
     from idemfs.errors import Damaged
-    from idemfs.store.files import lent, open_files
-    from idemfs.store.peek import read_superblock
+    from idemfs.store.files import open_files
+    from idemfs.store.peek import lent, read_superblock
 
     own = lent.get(os.path.realpath(path))
     if own is not None:

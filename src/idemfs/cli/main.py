@@ -6,6 +6,7 @@ comes from the table without argparse: most of a short command's time is the sta
 
 from __future__ import annotations
 
+import os
 import sys
 
 from idemfs.cli import commands
@@ -50,13 +51,9 @@ def main(arguments: list[str], *, forwards: bool = True) -> int:
         return status
     except (Exception, KeyboardInterrupt) as error:
         from idemfs.cli import failures
-        from idemfs.errors import StoreInUse
 
-        if forwards and isinstance(error, StoreInUse) and arguments[0] != "mount":
-            from idemfs.node.local_socket import forward
-
-            # Who owns the store serves other commands, if it is a mount: the store was not opened, so nothing was done.
-            forwarded = forward(error.path, arguments)
+        if forwards and arguments and arguments[0] not in ("mount", "serve"):
+            forwarded = _forwarded(error, arguments)
             if forwarded is not None:
                 return forwarded
         failed = failures.exit_status(error)
@@ -70,6 +67,28 @@ def main(arguments: list[str], *, forwards: bool = True) -> int:
         if line is not None:
             print(line, file=sys.stderr)
         return failed
+
+
+def _forwarded(error: BaseException, arguments: list[str]) -> int | None:
+    """The status of the command carried out by the owner of the store, which the error says cannot be opened here.
+
+    None: it is another error, or nobody does so. As the store was not opened, nothing was done before.
+    """
+    from idemfs.errors import StoreInUse
+
+    if isinstance(error, StoreInUse):
+        path = error.path
+    elif isinstance(error, PermissionError) and isinstance(error.filename, str):
+        # Its owner may let somebody run commands who may not read its files. That is the store which was named, and
+        # no other: whoever listens is given our standard streams.
+        path = next((each for each in arguments[1:] if os.path.isdir(each)), "")
+        if not path or not os.path.abspath(error.filename).startswith(os.path.join(os.path.abspath(path), "")):
+            return None
+    else:
+        return None
+    from idemfs.node.local_socket import forward
+
+    return forward(path, arguments)
 
 
 def _dispatch(arguments: list[str]) -> int:

@@ -10,10 +10,6 @@ from collections.abc import Callable
 from idemfs.cli.failures import UsageError
 from idemfs.cli.parser import add_store
 
-_CHANGES_FILES = {("put",), ("receive",), ("failover",), ("failback",), ("switchover",)}
-_CHANGES_SNAPSHOTS = {("snapshot", each) for each in ("restore", "delete", "write", "refresh", "purge")}
-_CHANGES_FILESETS = {("fileset", each) for each in ("create", "attach", "delete", "promote")}
-"""Commands after which the kernel's names and contents may be old, whatever came of them."""
 _OF_FSTAB = frozenset(("auto", "noauto", "user", "nouser", "users", "defaults", "nofail", "_netdev"))
 _DEFAULTS = frozenset(("rw", "suid", "dev", "exec", "atime", "async", "relatime", "norelatime", "strictatime"))
 _IGNORED = _OF_FSTAB | _DEFAULTS | {"default_permissions"}
@@ -39,11 +35,10 @@ def run(options: Namespace) -> int:
     mount_options, snapshot, writable = _options(options)
 
     def serve(ready: Callable[[], None]) -> None:
+        from idemfs.cli.serving import commands
         from idemfs.mount.owner import serve_store
 
-        serve_store(
-            store, directory, mount_options, snapshot, ready, run=_run_command, stales=_stales, writable=writable
-        )
+        serve_store(store, directory, mount_options, snapshot, ready, commands=commands(), writable=writable)
 
     if options.foreground:
 
@@ -57,12 +52,12 @@ def run(options: Namespace) -> int:
 
 
 def _options(options: Namespace) -> tuple[list[str], str | None, bool]:
-    """What the kernel is told, the snapshot to be shown, and whether that can be changed. Raises ``UsageError``."""
-    wanted = ["default_permissions"]
+    """The options of the mount, the snapshot to be shown, and whether that can be changed. Raises ``UsageError``."""
+    wanted: list[str] = []
     snapshot: str | None = options.snapshot
     writable = options.writable
     given = [each for each in options.o.split(",") if each]
-    if options.allow_other or (os.geteuid() == 0 and "allow_root" not in given):
+    if options.allow_other:
         wanted.append("allow_other")
     for each in given:
         if each.startswith("snapshot="):
@@ -78,17 +73,6 @@ def _options(options: Namespace) -> tuple[list[str], str | None, bool]:
     if (options.read_only or (snapshot is not None and not writable)) and "ro" not in wanted:
         wanted.append("ro")
     return wanted, snapshot, writable
-
-
-def _run_command(command: list[str]) -> int:
-    from idemfs.cli.main import main
-
-    # Two owners that handed each other a command would do so for ever.
-    return main(command, forwards=False)
-
-
-def _stales(command: list[str]) -> bool:
-    return tuple(command[:1]) in _CHANGES_FILES or tuple(command[:2]) in _CHANGES_SNAPSHOTS | _CHANGES_FILESETS
 
 
 def helper() -> int:

@@ -1,4 +1,4 @@
-"""``idemfs umount DIR``: returns when the store is closed and unlocked."""
+"""``idemfs umount DIR``: returns when the store is closed and unlocked, or durable where ``serve`` keeps it open."""
 
 from __future__ import annotations
 
@@ -18,6 +18,7 @@ def run(options: Namespace) -> None:
     from idemfs.cli.failures import Refused
     from idemfs.engines.lock import owner
     from idemfs.mount.channel import mounts, unmount
+    from idemfs.node.local_socket import stays
 
     directory = os.path.join(os.path.realpath(os.path.dirname(os.path.abspath(options.directory))), "")
     directory += os.path.basename(os.path.abspath(options.directory))
@@ -26,6 +27,8 @@ def run(options: Namespace) -> None:
         raise Refused(f"{options.directory}: no store is mounted there")
     pid = owner(stores[-1])
     unmount(directory, detach=options.force)
+    if stays(stores[-1]):
+        return
     if options.force and pid:
         import signal
 

@@ -29,14 +29,26 @@ _LOOKING_NS = 100_000
 
 
 class Channel:
-    """An open device with its mount. ``receive`` and ``reply`` raise ``OSError`` (ENODEV) once it is unmounted."""
+    """An open device with its mount. ``receive`` and ``reply`` raise ``OSError`` (ENODEV) once it is unmounted.
+
+    So does ``receive`` after ``end``, though the kernel still has open files of a mount that was detached.
+    """
 
     def __init__(self, fd: int, directory: str) -> None:
         self.fd = fd
         self.directory = directory
+        self.is_ending = False
+        self._waking = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         os.set_blocking(fd, False)
         self._arrival = select.poll()
         self._arrival.register(fd, select.POLLIN)
+        self._arrival.register(self._waking, select.POLLIN)
+
+    def end(self) -> None:
+        """Whoever waits for a request, and comes later to do so, is told that there are no more."""
+        self.is_ending = True
+        if self._waking >= 0:
+            os.eventfd_write(self._waking, 1)
 
     def receive(self, buffer: bytearray) -> int:
         """The size of the next request, which is put into ``buffer``.
@@ -49,6 +61,8 @@ class Channel:
             try:
                 return os.readv(self.fd, buffers)
             except BlockingIOError:
+                if self.is_ending:
+                    raise OSError(errno.ENODEV, "the mount has ended") from None
                 now = monotonic_ns()
                 if not until:
                     until = now + _LOOKING_NS
@@ -83,9 +97,11 @@ class Channel:
                 raise
 
     def close(self) -> None:
-        fd, self.fd = self.fd, -1
-        if fd >= 0:
-            os.close(fd)
+        fds = (self.fd, self._waking)
+        self.fd = self._waking = -1
+        for fd in fds:
+            if fd >= 0:
+                os.close(fd)
 
 
 def mount(source: str, directory: str, options: list[str]) -> Channel:

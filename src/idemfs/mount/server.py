@@ -19,6 +19,7 @@ from collections.abc import Callable, Mapping
 from idemfs.mount import wire
 from idemfs.mount.channel import Channel
 from idemfs.mount.wire import Feature, Opcode, Request, Valid
+from idemfs.node.log import about
 
 Reply = bytes | memoryview | None
 """The body of a reply; None: the kernel expects none."""
@@ -74,12 +75,20 @@ class _Lead:
 class Server:
     """Serves ``channel`` with ``handlers`` until it is unmounted."""
 
-    def __init__(self, channel: Channel, handlers: Mapping[Opcode, Handler], thread_count: int = THREAD_COUNT) -> None:
+    def __init__(
+        self,
+        channel: Channel,
+        handlers: Mapping[Opcode, Handler],
+        thread_count: int = THREAD_COUNT,
+        store: str | None = None,
+    ) -> None:
+        """``store``: its name, in what is logged."""
         self.channel = channel
         self.ended = threading.Event()
         self.kernel_minor = 0
         self._handlers = {int(opcode): handler for opcode, handler in handlers.items()}
         self._lead = threading.Lock()
+        self._store = store
         self._threads = [
             threading.Thread(target=self._serve, name=f"idemfs-mount-{number}", daemon=True)
             for number in range(thread_count)
@@ -124,6 +133,10 @@ class Server:
         return not any(thread.is_alive() for thread in self._threads)
 
     def _serve(self) -> None:
+        with about(store=self._store):
+            self._serve_requests()
+
+    def _serve_requests(self) -> None:
         buffer = bytearray(wire.BUFFER_SIZE)
         view = memoryview(buffer)
         request = Request()
@@ -134,6 +147,8 @@ class Server:
                 lead.take()
                 try:
                     while lead.is_mine:
+                        if self.channel.is_ending:
+                            return
                         request.parse(view, self.channel.receive(buffer))
                         if _is_long(request):
                             lead.hand_over()

@@ -1,10 +1,10 @@
-"""The life of one mount: from opening the store until it is closed again.
+"""The life of one mount, of which a process may have several: from mounting a tree until nothing serves it any more.
 
-Who unmounts, be it ``umount``, a signal or the owner's shutdown, ends the threads that serve; then the store is
-closed, its last group made durable, and unlocked. A mount that is still in use when a signal comes is detached:
+Who unmounts, be it ``umount``, or ``end`` for a signal or the owner's shutdown, ends the threads that serve; then
+``ended`` is set, and the owner may close the store. A mount that is still in use when its owner ends it is detached:
 its names vanish at once, and its open files fail from then on.
 
-Threads: ``run`` waits in its caller's thread, which is the process's main one, since signals come there.
+Threads: ``end``, also in a signal's handler, and what tells the kernel may be called by any; ``close`` by one.
 """
 
 from __future__ import annotations
@@ -12,11 +12,9 @@ from __future__ import annotations
 import errno
 import logging
 import os
-import signal
 import sys
-from collections.abc import Callable
+import threading
 from contextlib import suppress
-from types import FrameType
 
 from idemfs.format.tables import Snapshot
 from idemfs.mount import channel, wire
@@ -38,12 +36,18 @@ SWITCH_SECONDS = 0.0005
 
 
 class Session:
-    """A tree that is mounted. ``snapshot``: the only one that the mount shows."""
+    """A tree that is mounted. ``snapshot``: the only one that the mount shows. ``store``: its name in the log."""
 
     def __init__(
-        self, tree: Tree, source: str, directory: str, options: list[str], snapshot: Snapshot | None = None
+        self,
+        tree: Tree,
+        source: str,
+        directory: str,
+        options: list[str],
+        snapshot: Snapshot | None = None,
+        store: str | None = None,
     ) -> None:
-        """Raises ``OSError``."""
+        """Mounts it; requests wait for ``start``. Raises ``OSError``."""
         self.tree = tree
         self.nodes = Nodes(tree, snapshot)
         self._opened = OpenInodes(self.nodes)
@@ -58,7 +62,7 @@ class Session:
             **DirectoryRequests(self.nodes, folder, self._opened).handlers(),
             **ContentRequests(self.nodes, self._opened, self._forget_content).handlers(),
         }
-        self._server = Server(self._channel, handlers)
+        self._server = Server(self._channel, handlers, store=store)
         try:
             self._server.greet()
         except BaseException:
@@ -69,28 +73,39 @@ class Session:
         if self._server.kernel_minor < wire.INC_EPOCH_MINOR:
             self.nodes.seconds = SHORT_SECONDS
 
-    def run(self, ready: Callable[[], None]) -> None:
-        """Serve until it is unmounted; ``ready`` is called as soon as requests are taken."""
+    @property
+    def directory(self) -> str:
+        return self._channel.directory
+
+    @property
+    def ended(self) -> threading.Event:
+        """Set when no more requests come: it was unmounted, or ``end`` was called."""
+        return self._server.ended
+
+    def start(self) -> None:
+        """Serve from now on."""
         sys.setswitchinterval(SWITCH_SECONDS)
         self._server.start()
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, self._end)
-        ready()
-        self._server.ended.wait()
+
+    def end(self) -> None:
+        """Unmount, or if somebody is in the way, detach."""
+        if self._server.ended.is_set():
+            return
+        try:
+            channel.unmount(self.directory)
+        except OSError as error:
+            if error.errno == errno.EBUSY:
+                log.warning("%s is in use; its open files end now", self.directory)
+            with suppress(OSError):
+                channel.unmount(self.directory, detach=True)
+            self._channel.end()
+            self._server.ended.set()
+
+    def close(self) -> None:
+        """After its end: wait for the threads, and let go of the kernel's device; open files of it fail."""
         if self._server.join():
             self._channel.close()
         # Otherwise the device is in use, and is closed with the process: the kernel then answers for us.
-
-    def _end(self, number: int, frame: FrameType | None) -> None:
-        """A signal: unmount, or if somebody is in the way, detach."""
-        try:
-            channel.unmount(self._channel.directory)
-        except OSError as error:
-            if error.errno == errno.EBUSY:
-                log.warning("%s is in use; its open files end with this process", self._channel.directory)
-            with suppress(OSError):
-                channel.unmount(self._channel.directory, detach=True)
-            self._server.ended.set()
 
     # -- telling the kernel ----------------------------------------------------------------------------
 

@@ -4,8 +4,10 @@ A client sends its arguments, with its standard streams and its working director
 the same command on its own open store, with those streams, and answers with the exit status. Messages, both ways::
 
     size(4, big-endian) · JSON object        request: arguments, umask, environment · reply: status
+                                             request: question "stays"              · reply: stays
 
-The socket is ``STORE/socket``, for the store's owner and root alone.
+The socket is ``STORE/socket``, for the process's own user and root alone; and, as far as ``members`` says, for a
+group. Who asks is what the kernel says of the other end.
 
 Threads: one that accepts, and one a command, which gets a working directory and umask of its own. ``sys.stdin``,
 ``sys.stdout`` and ``sys.stderr`` become objects that are each thread's own, since commands print there.
@@ -19,11 +21,16 @@ import json
 import logging
 import os
 import socket
+import struct
 import sys
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
-from typing import TextIO
+from typing import NamedTuple, TextIO
+
+from idemfs.errors import NotPermitted
+from idemfs.node.members import permitted
 
 SOCKET_NAME = "socket"
 _MESSAGE_SIZE_MAX = 4 << 20
@@ -31,6 +38,11 @@ _COMMAND_COUNT_MAX = 32
 _ENVIRONMENT = ("COLUMNS", "LINES", "TERM", "NO_COLOR", "LANG", "LC_ALL", "TZ")
 _CLONE_FS = 0x200
 _FD_COUNT = 4
+_PEER = struct.Struct("iII")
+_MEMBER_COUNT_MAX = 8
+"""Commands of members of the group at once, so that they keep nobody else out."""
+_MEMBER_SECONDS_MAX = 10.0
+"""How long a member may take to say what it wants; and how long the socket's end waits for theirs."""
 
 Run = Callable[[list[str]], int]
 
@@ -74,16 +86,60 @@ def forward(path: str, arguments: list[str]) -> int | None:
     return status if isinstance(status, int) else 1
 
 
+class Caller(NamedTuple):
+    """Who handed a command over, as the kernel says."""
+
+    pid: int
+    uid: int
+    gid: int
+
+
+def caller() -> Caller | None:
+    """Who asked for the command that this thread runs; None: it runs for this process itself."""
+    return _of_thread.caller
+
+
+def stays(path: str) -> bool | None:
+    """Have the owner of the store at ``path`` make all durable; whether it keeps the store when it is not mounted.
+
+    None: nobody answers.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        try:
+            with _short_path(path) as name:
+                connection.connect(name)
+            connection.sendall(_pack({"question": "stays"}))
+            reply = _receive(connection, b"")
+        except OSError:
+            return None
+    return None if reply is None else reply.get("stays") is True
+
+
 class LocalSocket:
     """Listens for commands on the store at ``path`` until ``close``. ``run`` is the command line without its name."""
 
-    def __init__(self, path: str, run: Run, done: Callable[[list[str]], None]) -> None:
-        """``done`` is called after each command, before its client is told. Raises ``OSError``."""
+    def __init__(
+        self,
+        path: str,
+        run: Run,
+        done: Callable[[list[str]], None],
+        *,
+        group: str | None = None,
+        settle: Callable[[], bool],
+    ) -> None:
+        """``done`` is called after each command, before its client is told. ``group``: whose members may connect.
+        ``settle`` makes all durable, and says whether the owner keeps the store when it is not mounted.
+
+        Raises ``OSError``.
+        """
+        self._path = path
         self._name = os.path.join(path, SOCKET_NAME)
         self._run = run
         self._done = done
+        self._settle = settle
         self._slots = threading.BoundedSemaphore(_COMMAND_COUNT_MAX)
-        self._threads: set[threading.Thread] = set()
+        self._member_slots = threading.BoundedSemaphore(_MEMBER_COUNT_MAX)
+        self._threads: dict[threading.Thread, bool] = {}
         self._lock = threading.Lock()
         self._listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         with suppress(FileNotFoundError):
@@ -95,24 +151,47 @@ class LocalSocket:
                 self._listener.bind(name)
         finally:
             os.umask(mask)
-        self._listener.listen(_COMMAND_COUNT_MAX)
+        try:
+            self.admit(group)
+            self._listener.listen(_COMMAND_COUNT_MAX)
+        except BaseException:
+            self._listener.close()
+            os.unlink(self._name)
+            raise
         _divide_streams()
-        threading.Thread(target=self._accept, name="idemfs-socket", daemon=True).start()
+        self._acceptor = threading.Thread(target=self._accept, name="idemfs-socket", daemon=True)
+        self._acceptor.start()
+
+    def admit(self, group: str | None) -> None:
+        """From now on members of this group may connect, and of no other. Raises ``OSError``."""
+        if group is None:
+            os.chmod(self._name, 0o600)
+            return
+        from grp import getgrnam
+
+        try:
+            number = getgrnam(group).gr_gid
+        except KeyError:
+            raise OSError(f"this machine has no group {group!r}") from None
+        os.chown(self._name, -1, number)
+        os.chmod(self._name, 0o660)
 
     def close(self) -> None:
-        """Take no more commands, and wait for those that run."""
+        """Take no more commands, and wait for those that run; for those of members only so long."""
         with suppress(FileNotFoundError):
             os.unlink(self._name)
         with suppress(OSError):
             self._listener.shutdown(socket.SHUT_RDWR)
+        self._acceptor.join()
         self._listener.close()
+        until = time.monotonic() + _MEMBER_SECONDS_MAX
         while True:
             with self._lock:
-                running = list(self._threads)
-            if not running:
+                running = dict(self._threads)
+            if all(is_member and time.monotonic() > until for is_member in running.values()):
                 return
-            for thread in running:
-                thread.join()
+            for thread, is_member in running.items():
+                thread.join(max(0.0, until - time.monotonic()) if is_member else None)
 
     def _accept(self) -> None:
         while True:
@@ -120,37 +199,50 @@ class LocalSocket:
                 connection, _ = self._listener.accept()
             except OSError:
                 return
-            self._slots.acquire()
-            thread = threading.Thread(target=self._serve, args=(connection,), name="idemfs-command", daemon=True)
+            who = _peer(connection)
+            is_member = who.uid not in (0, os.geteuid())
+            slots = self._member_slots if is_member else self._slots
+            if not slots.acquire(blocking=not is_member):
+                connection.close()
+                continue
+            if is_member:
+                connection.settimeout(_MEMBER_SECONDS_MAX)
+            thread = threading.Thread(
+                target=self._serve, args=(connection, who, slots), name="idemfs-command", daemon=True
+            )
             with self._lock:
-                self._threads.add(thread)
-            thread.start()
+                self._threads[thread] = is_member
+                # Inside, since who closes the socket joins it.
+                thread.start()
 
-    def _serve(self, connection: socket.socket) -> None:
+    def _serve(self, connection: socket.socket, who: Caller, slots: threading.BoundedSemaphore) -> None:
         try:
             with connection:
-                self._answer(connection)
+                self._answer(connection, who, is_member=slots is self._member_slots)
         except OSError as error:
             log.warning("a client went before its command was done: %s", error)
         except Exception:
             log.exception("a command failed")
         finally:
-            self._slots.release()
+            slots.release()
             with self._lock:
-                self._threads.discard(threading.current_thread())
+                del self._threads[threading.current_thread()]
 
-    def _answer(self, connection: socket.socket) -> None:
+    def _answer(self, connection: socket.socket, who: Caller, *, is_member: bool) -> None:
         message, files, _, _ = socket.recv_fds(connection, 65536, _FD_COUNT)
         try:
             request = _receive(connection, message)
+            if request is not None and "question" in request and not is_member:
+                connection.sendall(_pack({"stays": self._settle()}))
+                return
             if request is None or len(files) != _FD_COUNT:
                 return
             _become(files[3], request)
             # The terminal's own settings: every command of one mount is the same user's.
             arguments = [str(each) for each in _list(request.get("arguments"))]
-            with _Streams(files[0], files[1], files[2]):
+            with _Streams(files[0], files[1], files[2], who):
                 files = files[3:]
-                status = self._status_of(arguments)
+                status = self._status_of(arguments, is_member)
             self._done(arguments)
             # Whoever is told may unmount at once, and a working directory in the mount would be in the way.
             os.chdir("/")
@@ -161,13 +253,20 @@ class LocalSocket:
             for fd in files:
                 os.close(fd)
 
-    def _status_of(self, arguments: list[str]) -> int:
+    def _status_of(self, arguments: list[str], is_member: bool) -> int:
         try:
-            return self._run(arguments)
+            return self._run(permitted(arguments, self._path) if is_member else arguments)
+        except NotPermitted as refused:
+            print(f"idemfs: {refused}", file=sys.stderr)
+            return 1
         except Exception:
             log.exception("the command %s failed", " ".join(arguments[:2]))
             print("idemfs: this command failed unexpectedly; the log of the mount tells more", file=sys.stderr)
             return 1
+
+
+def _peer(connection: socket.socket) -> Caller:
+    return Caller(*_PEER.unpack(connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)))
 
 
 def _become(directory: int, request: dict[str, object]) -> None:
@@ -235,6 +334,7 @@ class _OfThread(threading.local):
     stdin: io.TextIOBase | None = None
     stdout: io.TextIOBase | None = None
     stderr: io.TextIOBase | None = None
+    caller: Caller | None = None
 
 
 _of_thread = _OfThread()
@@ -263,9 +363,10 @@ def _divide_streams() -> None:
 
 
 class _Streams:
-    """The streams of this thread while a command runs; they are closed after it."""
+    """The streams of this thread while a command runs, and who asked for it; they are closed after it."""
 
-    def __init__(self, stdin: int, stdout: int, stderr: int) -> None:
+    def __init__(self, stdin: int, stdout: int, stderr: int, who: Caller) -> None:
+        _of_thread.caller = who
         _of_thread.stdin = os.fdopen(stdin, encoding="utf-8", errors="surrogateescape")
         _of_thread.stdout = os.fdopen(stdout, "w", encoding="utf-8", errors="surrogateescape")
         _of_thread.stderr = os.fdopen(stderr, "w", encoding="utf-8", errors="backslashreplace", buffering=1)
@@ -274,6 +375,7 @@ class _Streams:
         return None
 
     def __exit__(self, *_: object) -> None:
+        _of_thread.caller = None
         for name in ("stdin", "stdout", "stderr"):
             stream = getattr(_of_thread, name)
             setattr(_of_thread, name, None)

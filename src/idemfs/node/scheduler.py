@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from idemfs.errors import IdemfsError
 from idemfs.ids import FilesetId
+from idemfs.node.log import about
 from idemfs.node.quiesce import scheduled
 from idemfs.snapshots import automatic, schedule
 from idemfs.vfs.tree import Tree
@@ -33,11 +34,12 @@ log = logging.getLogger("idemfs.schedule")
 class Scheduler:
     """Runs the policies of all filesets of a store from ``start`` to ``close``."""
 
-    def __init__(self, tree: Tree, deleted: Callable[[], None]) -> None:
-        """``deleted`` is called after snapshots were."""
+    def __init__(self, tree: Tree, deleted: Callable[[], None], name: str | None = None) -> None:
+        """``deleted`` is called after snapshots were. ``name``: of the store, in what is logged."""
         self._tree = tree
         self._store = tree.store
         self._deleted = deleted
+        self._name = name
         self._quiesce = scheduled(tree.store)
         self._changed = threading.Condition()
         self._is_woken = False
@@ -61,6 +63,10 @@ class Scheduler:
             self._thread.join()
 
     def _run(self) -> None:
+        with about(store=self._name):
+            self._serve()
+
+    def _serve(self) -> None:
         while True:
             seconds = self._turn()
             with self._changed:

@@ -25,14 +25,11 @@ from idemfs.format import keys, superblock, tables
 from idemfs.format.superblock import COMPRESSION_NONE, COMPRESSION_ZSTD, Superblock
 from idemfs.ids import ROOT_FILESET, Guid
 from idemfs.limits import BLOCK_SIZE_DEFAULT, BLOCK_SIZE_MAX, BLOCK_SIZE_MIN, INDIRECT_ENTRY_COUNT, INLINE_SIZE_MAX
-from idemfs.store.peek import read_superblock, refuse_inside
+from idemfs.store.peek import lent, read_superblock, refuse_inside
 from idemfs.store.store import Store
 
 _PARTS = frozenset(("blocks", "lock", "log", "meta", "superblock.new"))
 """What a killed ``init`` may have left."""
-
-lent: dict[str, Store] = {}
-"""By real path: open stores that their owner in this process lends to whoever opens them; see ``vfs.lending``."""
 
 
 def new_superblock(clock: Clock, block_size: int, compression: str) -> Superblock:

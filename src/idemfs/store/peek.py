@@ -23,6 +23,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from idemfs.format.tables import Fileset, Snapshot
+    from idemfs.store.store import Store
+
+lent: dict[str, Store] = {}
+"""By real path: open stores that their owner in this process lends to whoever opens them; see ``vfs.lending``."""
 
 
 def read_superblock(path: str) -> Superblock:
@@ -74,14 +78,25 @@ def read_snapshots(
     ``keeps`` is given the holds and locks of all snapshots. Raises as ``read_superblock``, ``OSError``, and what
     ``choose`` raises.
     """
+    if lent and (own := lent.get(os.path.realpath(path))) is not None:
+        with own.lock:
+            return _read(own.small, own.catalog, choose, keeps)
     read_superblock(path)
     kv = LmdbKV(os.path.join(path, "meta"), readonly=True)
     try:
         small = Records(kv, Table.SMALL)
-        catalog = Catalog(small)
-        if keeps is not None:
-            keeps |= read_keeps(small)
-        chosen = [catalog.filesets[ROOT_FILESET]] if choose is None else choose(catalog)
-        return [(fileset, catalog.snapshots(fileset.number)) for fileset in chosen]
+        return _read(small, Catalog(small), choose, keeps)
     finally:
         kv.close()
+
+
+def _read(
+    small: Records,
+    catalog: Catalog,
+    choose: Callable[[Catalog], list[Fileset]] | None,
+    keeps: dict[SnapshotId, Keep] | None,
+) -> list[tuple[Fileset, list[Snapshot]]]:
+    if keeps is not None:
+        keeps |= read_keeps(small)
+    chosen = [catalog.filesets[ROOT_FILESET]] if choose is None else choose(catalog)
+    return [(fileset, catalog.snapshots(fileset.number)) for fileset in chosen]

@@ -128,6 +128,11 @@ class Store:
         self._reserved_records = self._reserved_bytes = 0
         self._sealed_records = self._sealed_bytes = 0
 
+    @property
+    def failure(self) -> BaseException | None:
+        """Why it takes no more changes until it is opened again; None: it takes them."""
+        return self._failure
+
     # -- changes -----------------------------------------------------------------------------------
 
     def admit(self, records: int, size: int, *, frees: bool = False) -> None:

@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from idemfs.store import files
+from idemfs.store import peek
 from idemfs.vfs.tree import Tree
 
 
@@ -20,11 +20,11 @@ from idemfs.vfs.tree import Tree
 def lending(path: str, tree: Tree) -> Iterator[None]:
     """``path`` names the store of ``tree`` in this process meanwhile."""
     name = os.path.realpath(path)
-    assert name not in files.lent, "a store is lent by one owner"
+    assert name not in peek.lent, "a store is lent by one owner"
     tree.store.lent_by = tree
-    files.lent[name] = tree.store
+    peek.lent[name] = tree.store
     try:
         yield
     finally:
-        del files.lent[name]
+        del peek.lent[name]
         tree.store.lent_by = None

@@ -331,5 +331,5 @@ def _translate(error: lmdb.Error, path: str) -> Exception:
     if error.code == errno.ENOENT:
         return StoreMissing(f"{path}: no metadata here")
     if error.code > 0:
-        return OSError(error.code, f"{path}: {os.strerror(error.code)}")
+        return OSError(error.code, os.strerror(error.code), path)
     return StoreError(f"{path}: {error}")

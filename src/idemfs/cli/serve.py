@@ -1,0 +1,115 @@
+"""``idemfs serve --config FILE``: the process that owns a machine's stores, until SIGTERM or SIGINT; SIGHUP reloads.
+
+What else is to run in it is named here: a factory in ``store_parts`` for each store, or in ``node_parts`` once.
+"""
+
+from __future__ import annotations
+
+import os
+from argparse import ArgumentParser, Namespace
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from queue import SimpleQueue
+
+    from idemfs.node.config import NodeConfig
+    from idemfs.node.node import Node, NodePartFactory
+    from idemfs.node.owner import PartFactory
+
+
+def arguments(parser: ArgumentParser) -> None:
+    parser.add_argument(
+        "--config", metavar="FILE", required=True, help="the configuration; docs/SERVE.md tells its keys"
+    )
+    parser.add_argument(
+        "--check", action="store_true", help="say whether the configuration is right, and serve nothing"
+    )
+
+
+def run(options: Namespace) -> None:
+    from idemfs.node.config import read_config
+
+    path = os.path.abspath(options.config)
+    config = read_config(path)
+    if options.check:
+        stores = len(config.stores)
+        print(f"{options.config}: is right; {stores} {'store' if stores == 1 else 'stores'}")
+        return
+    _serve(path, config)
+
+
+def store_parts() -> Mapping[str, PartFactory]:
+    """What runs beside each store, in the order in which it begins."""
+    from idemfs.mount.owner import mounting
+
+    return {"mount": mounting}
+
+
+def node_parts() -> Mapping[str, NodePartFactory]:
+    """What runs once, after the stores."""
+    return {}
+
+
+def _serve(path: str, config: NodeConfig) -> None:
+    import logging
+    import signal
+    from queue import SimpleQueue
+
+    from idemfs.cli.mounting import tell_service_manager
+    from idemfs.cli.serving import commands
+    from idemfs.node import log as logs
+    from idemfs.node.node import Node
+
+    logs.configure(config.log)
+    log = logging.getLogger("idemfs.node")
+    signals: SimpleQueue[int] = SimpleQueue()
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        # A handler may come in the middle of anything; this queue bears that.
+        signal.signal(number, lambda number, _frame: signals.put(number))
+    node = Node(config, commands(), store_parts(), node_parts())
+    try:
+        node.start()
+        log.info("node %s is ready", config.name)
+        tell_service_manager("READY=1")
+        _until_end(node, path, signals)
+    finally:
+        log.info("node %s ends", node.config.name)
+        tell_service_manager("STOPPING=1")
+        node.close()
+
+
+def _until_end(node: Node, path: str, signals: SimpleQueue[int]) -> None:
+    import signal
+
+    from idemfs.cli.mounting import tell_service_manager
+
+    while signals.get() == signal.SIGHUP:
+        tell_service_manager(_reloading())
+        _reload(node, path)
+        tell_service_manager("READY=1")
+
+
+def _reloading() -> str:
+    """As systemd wants it of a unit of ``Type=notify-reload``."""
+    from time import CLOCK_MONOTONIC, clock_gettime_ns
+
+    return f"RELOADING=1\nMONOTONIC_USEC={clock_gettime_ns(CLOCK_MONOTONIC) // 1000}"
+
+
+def _reload(node: Node, path: str) -> None:
+    import logging
+
+    from idemfs.errors import ConfigError
+    from idemfs.node import log as logs
+    from idemfs.node.config import read_config
+
+    log = logging.getLogger("idemfs.node")
+    try:
+        config = read_config(path)
+    except ConfigError as wrong:
+        log.error("the configuration is not reloaded, and the old one goes on: %s", wrong)
+        return
+    logs.configure(config.log)
+    node.reload(config)
+    log.info("the configuration is reloaded")

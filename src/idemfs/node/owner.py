@@ -1,0 +1,216 @@
+"""One open store of this process, and what runs on it beside it.
+
+It is lent to the commands that run in this process (``vfs.lending``), listens on its local socket, and runs its
+schedules. Everything else is a *part*: a mount, links, a guard. Parts are made by factories that whoever builds the
+process hands in, so this module knows none of them. A part that cannot start is a *problem*, which is kept in words
+and tried again by ``complete``; it keeps neither the store nor other parts from being served.
+
+Order: the local socket and the scheduler begin first and end last; parts begin in the order of their factories, and
+end in the reverse one.
+
+Threads: ``start``, ``complete``, ``configure`` and ``close`` are called by one at a time; all else by any.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Callable, Mapping
+from contextlib import ExitStack
+from typing import NamedTuple, Protocol, TypeAlias
+
+from idemfs.errors import IdemfsError
+from idemfs.node.config import StoreConfig
+from idemfs.node.local_socket import LocalSocket, Run
+from idemfs.node.log import about
+from idemfs.node.scheduler import Scheduler
+from idemfs.vfs.lending import lending
+from idemfs.vfs.tree import Tree
+
+log = logging.getLogger("idemfs.node")
+
+
+class Part(Protocol):
+    """What runs on an owned store. It logs as ``node.log.about`` its store in its own threads."""
+
+    def start(self) -> None:
+        """Begin. Raises ``IdemfsError``, ``OSError``: then it is not started, and ``close`` is not called."""
+        ...
+
+    def wake(self) -> None:
+        """Records, role or schedule may be others: a command, a link or a call of the API has ended. Returns soon."""
+        ...
+
+    def close(self) -> None:
+        """End, and return when nothing of it runs any more."""
+        ...
+
+    def configure(self, config: StoreConfig) -> bool:
+        """Go on with this configuration, mostly the same one; False: it wants to be closed and made anew."""
+        ...
+
+
+class Cache(Protocol):
+    """Who keeps what the store's files are, outside of the store, and must be told to forget it."""
+
+    def forget_all(self) -> None:
+        """The active file system became another one."""
+        ...
+
+    def forget_snapshots(self) -> None:
+        """Snapshots were deleted."""
+        ...
+
+
+PartFactory: TypeAlias = Callable[["OwnedStore"], Part | None]
+"""Makes a part for a store as ``store.config`` wants it; None: that wants none."""
+
+
+class Commands(NamedTuple):
+    """How this process carries out the command lines of others."""
+
+    run: Run
+    """The exit status of a command line without its program's name; errors are reported on standard error."""
+    stales: Callable[[list[str]], bool]
+    """Whether files of the active file system may be others after such a command, whatever came of it."""
+
+
+class OwnedStore:
+    """An open store with its parts. Public, to be read by any thread: ``config``, ``tree``, ``scheduler``, ``parts``
+    by the name of their factory, ``problems`` in words by the same name; ``mount``: where it is mounted now."""
+
+    def __init__(
+        self,
+        config: StoreConfig,
+        tree: Tree,
+        commands: Commands,
+        factories: Mapping[str, PartFactory],
+        *,
+        outlives_mount: bool = True,
+    ) -> None:
+        """From now on the store of ``tree`` is closed by ``close``. ``outlives_mount``: unmounting it does not end
+        this process."""
+        self.config = config
+        self.parts: dict[str, Part] = {}
+        self.problems: dict[str, str] = {}
+        self.mount: str | None = None
+        self.caches: list[Cache] = []
+        self._commands = commands
+        self._factories = factories
+        self.outlives_mount = outlives_mount
+        self._running = ExitStack()
+        self.tree = tree
+        self._told_count = tree.active.rewritten_count
+        self.scheduler = Scheduler(tree, self.forget_snapshots, config.name)
+        self._running.callback(tree.store.close)
+        self._socket: LocalSocket | None = None
+
+    @property
+    def name(self) -> str:
+        return self.config.name
+
+    @property
+    def path(self) -> str:
+        return self.config.path
+
+    def start(self) -> None:
+        """Be lent, listen, run schedules. Raises ``OSError``; then call ``close``. Parts follow with ``complete``."""
+        self._running.enter_context(lending(self.path, self.tree))
+        self._socket = LocalSocket(
+            self.path, self._commands.run, self._command_done, group=self.config.socket_group, settle=self._settle
+        )
+        self._running.callback(self._socket.close)
+        self.scheduler.start()
+        self._running.callback(self.scheduler.close)
+
+    def complete(self, *, strict: bool = False) -> None:
+        """Start each part that the configuration wants and that does not run. A failure is a problem, or if
+        ``strict`` it is raised."""
+        for name, factory in self._factories.items():
+            if name in self.parts:
+                continue
+            try:
+                part = factory(self)
+                if part is not None:
+                    part.start()
+                    self.parts[name] = part
+            except (IdemfsError, OSError) as error:
+                if strict:
+                    raise
+                self.report(name, describe(error))
+            else:
+                self.report(name, None)
+
+    def report(self, name: str, problem: str | None) -> None:
+        """What keeps the part ``name`` from its work, in words; None: nothing any more. A new one is logged."""
+        if problem is None:
+            self.problems.pop(name, None)
+        elif self.problems.get(name) != problem:
+            self.problems[name] = problem
+            with about(store=self.name):
+                log.error("%s: %s", name, problem)
+
+    def configure(self, config: StoreConfig) -> None:
+        """Go on with this configuration, of the same path; what it changes is closed, and made by ``complete``."""
+        assert config.path == self.path, "another path is another store"
+        before, self.config = self.config, config
+        if self._socket is not None and config.socket_group != before.socket_group:
+            try:
+                self._socket.admit(config.socket_group)
+                self.report("socket", None)
+            except OSError as error:
+                self.report("socket", describe(error))
+        for name in reversed(list(self.parts)):
+            if not self.parts[name].configure(config):
+                self._close_part(name)
+
+    def close(self) -> None:
+        """End all parts, make everything durable, and unlock the store. Raises ``CommitFailed``."""
+        for name in reversed(list(self.parts)):
+            self._close_part(name)
+        self._running.close()
+
+    def _close_part(self, name: str) -> None:
+        try:
+            self.parts.pop(name).close()
+        except (IdemfsError, OSError) as error:
+            with about(store=self.name):
+                log.error("%s: %s", name, describe(error))
+
+    # -- what others did ---------------------------------------------------------------------------
+
+    def wake(self) -> None:
+        """Records, role or schedule may be others."""
+        self.scheduler.wake()
+        for part in list(self.parts.values()):
+            part.wake()
+
+    def files_changed(self) -> None:
+        """The active file system became another one, by other ways than through a mount."""
+        for cache in list(self.caches):
+            cache.forget_all()
+
+    def forget_snapshots(self) -> None:
+        """Snapshots were deleted."""
+        for cache in list(self.caches):
+            cache.forget_snapshots()
+
+    def _command_done(self, arguments: list[str]) -> None:
+        count = self.tree.active.rewritten_count
+        if self._commands.stales(arguments) or count != self._told_count:
+            self._told_count = count
+            self.files_changed()
+        # It may have been a change of the schedule, or of who is primary.
+        self.wake()
+
+    def _settle(self) -> bool:
+        # crash: whoever unmounted is told next that all is durable.
+        self.tree.store.commit()
+        return self.outlives_mount
+
+
+def describe(error: Exception) -> str:
+    """What the error says, in one line."""
+    if isinstance(error, OSError) and error.strerror and error.filename is not None:
+        return f"{os.fsdecode(error.filename)}: {error.strerror}"
+    return (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
