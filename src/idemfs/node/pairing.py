@@ -45,8 +45,8 @@ def pair(keys: Keys, text: str) -> TrustedPeer:
     found = _ask(code, tls.unverified(), "GET", b"")
     if certificates.fingerprint(found.certificate.encode()) != code.fingerprint:
         raise PeerError(
-            f"{code.url} has another certificate than the node that made this code: somebody may stand between the two, "
-            "or the code is an old one; nothing was sent"
+            f"{code.url} has another certificate than the node that made this code: somebody may stand between the "
+            "two, or the code is an old one; nothing was sent"
         )
     keys.check_peer(found)
     request = msgspec.json.encode(PairRequest(secret=code.secret, node=keys.card()))

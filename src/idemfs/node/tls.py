@@ -168,6 +168,6 @@ def not_trusted(peer: TrustedPeer) -> str:
 
 def _other(peer: TrustedPeer) -> str:
     return (
-        f"{peer.url} does not show the certificate of {peer.name}: another one answers there, or {peer.name} was set up "
-        f"anew; if so, 'idemfs node unpair {peer.name}' here, and pair the two again"
+        f"{peer.url} does not show the certificate of {peer.name}: another one answers there, or {peer.name} was set "
+        f"up anew; if so, 'idemfs node unpair {peer.name}' here, and pair the two again"
     )

@@ -43,7 +43,7 @@ A node of idemfs: the stores that its process owns, their snapshots, links and r
 Every path but the health checks needs the certificate of a paired node, or a token in `Authorization: Bearer TOKEN`.
 Scopes: `read` looks, `admin` also orders, `peer` speaks for another node. Times are UTC as ISO 8601.
 """
-_SECURITY = [{"token": []}, {"certificate": []}]
+_SECURITY: list[dict[str, list[str]]] = [{"token": []}, {"certificate": []}]
 _SCHEMES = {
     "token": {"type": "http", "scheme": "bearer", "description": "made by `idemfs node token create`"},
     "certificate": {"type": "mutualTLS", "description": "of a node that this one is paired with"},

@@ -9,7 +9,7 @@ Threads: of the pool.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from typing import Annotated
 
 from fastapi import Query, Response
@@ -19,7 +19,7 @@ from idemfs.format.role import Role
 from idemfs.node.http import answers
 from idemfs.node.http.answers import HealthAnswer
 from idemfs.node.http.api import Api, RequestRefused, answer
-from idemfs.node.http.owned import Owned, Stores
+from idemfs.node.node import Node, StoreStatus
 
 Lag = Annotated[float | None, Query(gt=0, description="seconds that the newest complete snapshot may be old")]
 
@@ -27,12 +27,12 @@ Lag = Annotated[float | None, Query(gt=0, description="seconds that the newest c
 class Health:
     """The checks. ``add_to`` makes them routes."""
 
-    def __init__(self, stores: Stores, clock: Clock) -> None:
-        self._stores = stores
+    def __init__(self, node: Node, clock: Clock) -> None:
+        self._node = node
         self._clock = clock
 
     def add_to(self, api: Api) -> None:
-        for path, endpoint in {
+        checks: dict[str, Callable[..., Response]] = {
             "/live": self.live,
             "/ready": self.ready,
             "/primary": self.primary,
@@ -40,7 +40,8 @@ class Health:
             "/v1/stores/{name}/ready": self.store_ready,
             "/v1/stores/{name}/primary": self.store_primary,
             "/v1/stores/{name}/standby": self.store_standby,
-        }.items():
+        }
+        for path, endpoint in checks.items():
             refusals = (404, 503) if "{" in path else (503,)
             api.add("GET", path, endpoint, scope=None, answers=HealthAnswer, refusals=refusals)
 
@@ -52,7 +53,7 @@ class Health:
 
     def ready(self) -> Response:
         """Whether all stores are open and at work."""
-        return _said([why for name in self._stores.configured() for why in self._not_ready(name)])
+        return _said([why for store in self._node.status().stores for why in _not_ready(store)])
 
     def primary(self) -> Response:
         """Whether users can write to all stores of the node."""
@@ -65,8 +66,8 @@ class Health:
         """
         return _said([why for name in self._names() for why in self._not_standby(name, lag)])
 
-    def _names(self) -> Sequence[str]:
-        names = self._stores.configured()
+    def _names(self) -> list[str]:
+        names = [store.name for store in self._node.config.stores]
         if not names:
             raise RequestRefused(503, "this node has no store")
         return names
@@ -75,46 +76,37 @@ class Health:
 
     def store_ready(self, name: str) -> Response:
         """Whether the store is open and at work."""
-        return _said(self._not_ready(self._known(name)))
+        self._require(name)
+        return _said([why for store in self._node.status().stores if store.name == name for why in _not_ready(store)])
 
     def store_primary(self, name: str) -> Response:
         """Whether users can write to the store."""
-        return _said(self._not_primary(self._known(name)))
+        self._require(name)
+        return _said(self._not_primary(name))
 
     def store_standby(self, name: str, lag: Lag = None) -> Response:
         """Whether the store is a standby.
 
         With `lag`: whose newest complete snapshot is not older than so many seconds.
         """
-        return _said(self._not_standby(self._known(name), lag))
+        self._require(name)
+        return _said(self._not_standby(name, lag))
 
-    def _known(self, name: str) -> str:
-        if name not in self._stores.configured():
+    def _require(self, name: str) -> None:
+        if all(store.name != name for store in self._node.config.stores):
             raise RequestRefused(404, "this node has no store of this name")
-        return name
-
-    def _owned(self, name: str) -> Owned | None:
-        return next((each for each in self._stores.owned() if each.name == name), None)
-
-    def _not_ready(self, name: str) -> list[str]:
-        store = self._owned(name)
-        if store is None:
-            return [f"store {name} is not open"]
-        if store.tree.store.failure is not None:
-            return [f"store {name} has stopped taking changes"]
-        return [f"store {name}: its {part} is not at work" for part in store.problems]
 
     def _not_primary(self, name: str) -> list[str]:
-        store = self._owned(name)
+        store = self._node.store(name)
         if store is None:
             return [f"store {name} is not open"]
-        if not answers.takes_changes(store.tree):
-            role = answers.role_of(store.tree)
-            return [f"store {name} is {role}" if role != "primary" else f"store {name} has stopped taking changes"]
-        return []
+        role = answers.role_of(store.tree)
+        if role != "primary":
+            return [f"store {name} is {role}"]
+        return [] if answers.takes_changes(store.tree) else [f"store {name} has stopped taking changes"]
 
     def _not_standby(self, name: str, lag: float | None) -> list[str]:
-        store = self._owned(name)
+        store = self._node.store(name)
         if store is None:
             return [f"store {name} is not open"]
         if store.tree.role.role is not Role.STANDBY:
@@ -126,6 +118,12 @@ class Health:
         if lag is not None and seconds > lag:
             return [f"the newest snapshot of store {name} is {seconds:.0f} seconds old"]
         return []
+
+
+def _not_ready(store: StoreStatus) -> list[str]:
+    if store.role is None:
+        return [f"store {store.name} is not open"]
+    return [f"store {store.name}: its {part} is not at work" for part in store.problems]
 
 
 def _said(whys: list[str]) -> Response:

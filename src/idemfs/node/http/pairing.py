@@ -15,11 +15,12 @@ from idemfs.errors import PeerError
 from idemfs.limits import PEER_CHANNEL_COUNT_MAX
 from idemfs.node import tokens
 from idemfs.node.http import gate
+from idemfs.node.http.actions import Actions
 from idemfs.node.http.api import Api, RequestRefused, answer, body_of, decoded
 from idemfs.node.http.bridge import ServerChannel
 from idemfs.node.http.gate import Caller, log
-from idemfs.node.http.owned import Actions, Stores
 from idemfs.node.keys import Keys
+from idemfs.node.node import Node
 from idemfs.node.offers import Card
 from idemfs.node.pairing import PATH, PairRequest
 
@@ -58,8 +59,8 @@ class PairingRoutes:
 class PeerRoute:
     """``/v1/stores/{name}/peer``: a channel to a store, for paired nodes and tokens of scope ``peer``."""
 
-    def __init__(self, stores: Stores, actions: Actions) -> None:
-        self._stores = stores
+    def __init__(self, node: Node, actions: Actions) -> None:
+        self._node = node
         self._actions = actions
         self._slots = threading.BoundedSemaphore(PEER_CHANNEL_COUNT_MAX)
 
@@ -70,7 +71,8 @@ class PeerRoute:
         """Serve one session, until the other end has gone."""
         name: str = websocket.path_params["name"]
         caller: Caller = websocket.state.caller
-        refusal = self._refusal(name, caller)
+        path = next((store.path for store in self._node.config.stores if store.name == name), "")
+        refusal = _refusal(name, path, caller)
         if refusal is None and not self._slots.acquire(blocking=False):
             refusal = 503, f"{PEER_CHANNEL_COUNT_MAX} nodes are connected already; try again later"
         if refusal is not None:
@@ -79,13 +81,12 @@ class PeerRoute:
         try:
             await websocket.accept()
             channel = ServerChannel(websocket, f"{caller.name}, for store {name}")
-            await channel.run(lambda channel: self._actions.serve_peer(name, channel, caller))
+            await channel.run(lambda channel: self._actions.serve_peer(path, channel, caller))
         finally:
             self._slots.release()
 
-    def _refusal(self, name: str, caller: Caller) -> tuple[int, str] | None:
-        if tokens.Scope.PEER not in caller.scopes:
-            return 403, f"token {caller.name} has not the scope 'peer', which this needs"
-        if self._stores.path_of(name) is None:
-            return 404, f"this node has no store {name}"
-        return None
+
+def _refusal(name: str, path: str, caller: Caller) -> tuple[int, str] | None:
+    if tokens.Scope.PEER not in caller.scopes:
+        return 403, f"token {caller.name} has not the scope 'peer', which this needs"
+    return None if path else (404, f"this node has no store {name}")

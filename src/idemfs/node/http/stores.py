@@ -13,6 +13,7 @@ from fastapi import Depends, Query, Request, Response
 
 from idemfs.node import certificates
 from idemfs.node.http import answers
+from idemfs.node.http.actions import Actions, Lists
 from idemfs.node.http.answers import (
     FilesetAnswer,
     NewSnapshots,
@@ -22,8 +23,9 @@ from idemfs.node.http.answers import (
     StoreAnswer,
 )
 from idemfs.node.http.api import Api, RequestRefused, answer, body_of, decoded
-from idemfs.node.http.owned import Actions, Lists, Owned, Stores
 from idemfs.node.keys import Keys
+from idemfs.node.node import Node
+from idemfs.node.owner import OwnedStore
 from idemfs.node.tokens import Scope
 
 Body = Annotated[bytes, Depends(body_of)]
@@ -35,8 +37,8 @@ NAMES_COUNT_MAX = 1000
 class StoreRoutes:
     """``add_to`` makes the routes."""
 
-    def __init__(self, stores: Stores, actions: Actions, lists: Lists, keys: Keys) -> None:
-        self._stores = stores
+    def __init__(self, node: Node, actions: Actions, lists: Lists, keys: Keys) -> None:
+        self._node = node
         self._actions = actions
         self._lists = lists
         self._keys = keys
@@ -44,7 +46,7 @@ class StoreRoutes:
     def add_to(self, api: Api) -> None:
         one = "/v1/stores/{name}"
         looks: dict[str, tuple[Callable[..., Response], object]] = {
-            "/v1/node": (self.node, NodeAnswer),
+            "/v1/node": (self.about_node, NodeAnswer),
             "/v1/stores": (self.stores, list[StoreAnswer]),
             one: (self.store, StoreAnswer),
             f"{one}/snapshots": (self.snapshots, list[SnapshotAnswer]),
@@ -79,7 +81,7 @@ class StoreRoutes:
 
     # -- looking ---------------------------------------------------------------------------------------
 
-    def node(self) -> Response:
+    def about_node(self) -> Response:
         """The node itself."""
         return answer(
             NodeAnswer(
@@ -88,14 +90,14 @@ class StoreRoutes:
                 url=self._keys.url(),
                 fingerprint=self._keys.fingerprint(),
                 certificate_expires=answers.format_time(certificates.expires_ns(self._keys.certificate())),
-                stores=list(self._stores.configured()),
+                stores=[store.name for store in self._node.config.stores],
                 peers=[peer.name for peer in self._keys.peers()],
             )
         )
 
     def stores(self) -> Response:
         """The stores that are open."""
-        return answer([_described(store) for store in self._stores.owned()])
+        return answer([_described(store) for store in self._node.stores()])
 
     def store(self, name: str) -> Response:
         """One store: its role, what it holds, and what is wrong with it."""
@@ -161,15 +163,15 @@ class StoreRoutes:
         store = self._found(name)
         return answer(self._actions.change_roles(store, command, request.state.caller, dry_run=dry_run))
 
-    def _found(self, name: str) -> Owned:
+    def _found(self, name: str) -> OwnedStore:
         """Raises ``RequestRefused``."""
-        for store in self._stores.owned():
-            if store.name == name:
-                return store
-        if name in self._stores.configured():
+        store = self._node.store(name)
+        if store is not None:
+            return store
+        if any(each.name == name for each in self._node.config.stores):
             raise RequestRefused(503, f"store {name} is not open; the log of the node tells why")
         raise RequestRefused(404, f"this node has no store {name}; /v1/stores lists them")
 
 
-def _described(store: Owned) -> StoreAnswer:
+def _described(store: OwnedStore) -> StoreAnswer:
     return answers.store_answer(store.name, store.path, store.mount, store.tree, dict(store.problems))
