@@ -92,3 +92,5 @@ CONNECTION_COUNT_MAX, PEER_CHANNEL_COUNT_MAX = 512, 64
 """To the network side of a node: all, and those of other nodes that each have a thread."""
 PEER_QUEUE_COUNT = 4
 """Messages of a channel that wait at one end; more wait at the other."""
+HISTORY_BYTES_MAX = 1 << 20
+"""Of what happened to a store; as much again is kept of what is older."""

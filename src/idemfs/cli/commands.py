@@ -58,6 +58,7 @@ COMMANDS: dict[tuple[str, ...], str] = {
     ("node", "unpair"): "trust another node no more",
     ("node", "token"): "create, list and revoke tokens for the HTTPS API",
     ("status",): "show role, epoch, snapshots and standbys",
+    ("history",): "list transfers and changes of role, and who ordered them",
     ("failover",): "make a standby the primary when the old one is lost",
     ("failback",): "make an old primary the standby of the one that took over",
     ("switchover",): "exchange primary and standby as planned, losing nothing",

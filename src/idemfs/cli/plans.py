@@ -29,6 +29,7 @@ def perform(
 
     ``options``: ``store``, ``dry_run``, and ``yes`` where a question is asked. A refusal is raised.
     """
+    from idemfs.cli.recording import recorded
     from idemfs.failover.driver import carry_out
     from idemfs.failover.facts import Refusal
     from idemfs.failover.places import open_stage
@@ -43,10 +44,12 @@ def perform(
         # A plan that is going to fail does nothing that needs consent: it only remembers that a right has ended.
         if question is not None and decision.then is None:
             _ask(decision, stage, question(decision), yes=options.yes)
-        for done in carry_out(decision, stage):
-            line = _told(done, stage, decision.command)
-            if line:
-                print(show_name(line), flush=True)
+        with recorded(decision, stage.paths) as recording:
+            for done in carry_out(decision, stage):
+                recording.note(done)
+                line = _told(done, stage, decision.command)
+                if line:
+                    print(show_name(line), flush=True)
 
 
 def _ask(plan: Plan, stage: Stage, question: str, *, yes: bool) -> None:
