@@ -88,12 +88,17 @@ def show_held(held: Held) -> str:
     return f"{held.name} ({format_time_ns(held.created_ns)})"
 
 
+def risk_bytes(risk: Risk, stage: Stage) -> int:
+    """Of a risk that is known."""
+    from idemfs.failover.measure import bytes_since
+
+    return bytes_since(stage.tree(risk.store), risk.since.guid if risk.since else None, risk.fileset)
+
+
 def _risk(risk: Risk, stage: Stage) -> str:
     if not risk.is_known:
         return f"{risk.path} {risk.why}"
-    from idemfs.failover.measure import bytes_since
-
-    size = bytes_since(stage.tree(risk.store), risk.since.guid if risk.since else None, risk.fileset)
+    size = risk_bytes(risk, stage)
     parts = []
     if risk.snapshots:
         names = ", ".join(held.name for held in risk.snapshots[:_NAMES_SHOWN_MAX])

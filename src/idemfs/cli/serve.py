@@ -42,13 +42,18 @@ def run(options: Namespace) -> None:
 def store_parts() -> Mapping[str, PartFactory]:
     """What runs beside each store, in the order in which it begins."""
     from idemfs.mount.owner import mounting
+    from idemfs.node.http.commit_times import counting
+    from idemfs.node.http.metrics import COMMIT_TIMES
 
-    return {"mount": mounting}
+    return {COMMIT_TIMES: counting, "mount": mounting}
 
 
 def node_parts() -> Mapping[str, NodePartFactory]:
     """What runs once, after the stores."""
-    return {}
+    from idemfs.cli.served import ServedActions, ServedLists
+    from idemfs.node.http.part import listening
+
+    return {"https": listening(ServedActions(), ServedLists())}
 
 
 def _serve(path: str, config: NodeConfig) -> None:

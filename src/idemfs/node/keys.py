@@ -242,6 +242,8 @@ class Keys:
         url = self.url()
         if not url:
             raise PeerError("this node does not listen, so no other one can reach it: set 'listen' in its [node] table")
+        if not offers.host_port(url)[1]:
+            raise PeerError("this node does not run, and only then has a port: start 'idemfs serve' first")
         secret = offers.secret_text(self._clock.random_bytes(offers.SECRET_SIZE))
         now_ns = self._clock.now_ns()
         with self._changing():

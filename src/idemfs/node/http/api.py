@@ -98,7 +98,7 @@ class Api:
         }
         for kind, handler in handlers.items():
             self.app.add_exception_handler(kind, handler)
-        self.add("GET", "/openapi.json", self._openapi, scope=Scope.READ, answers=dict[str, object])
+        self.add("GET", "/openapi.json", self._openapi, scope=Scope.READ, answers=dict[str, Any])
 
     def add(
         self,

@@ -39,6 +39,10 @@ class Caller(msgspec.Struct, frozen=True):
     is_node: bool
 
 
+_ANYBODY = Caller("anybody", frozenset({tokens.Scope.READ}), is_node=False)
+"""Where no one is refused. What may be ordered there has its own proof."""
+
+
 class _TooLarge(Exception):
     """The body of a request is larger than it may be."""
 
@@ -77,7 +81,7 @@ class Gate:
         if caller is None and not is_open:
             await refuse(scope, send, 401, UNAUTHENTICATED, (b"www-authenticate", b"Bearer"))
             return
-        scope["state"]["caller"] = caller
+        scope["state"]["caller"] = caller or _ANYBODY
         if scope["type"] == "http":
             receive = _bounded(receive, headers.get(b"content-length", b"0"))
         await self._app(scope, receive, send)
