@@ -22,7 +22,7 @@ from idemfs.engines.blocks.memory import MemoryBlocks
 from idemfs.engines.kv.api import Table
 from idemfs.engines.kv.memory import MemoryKV
 from idemfs.errors import NoSpace
-from idemfs.failover import driver
+from idemfs.failover import actions
 from idemfs.format import role
 from idemfs.format.role import Role, RoleRecord
 from idemfs.format.tables import Snapshot
@@ -375,7 +375,7 @@ def test_a_standby_without_room_for_a_change_set_shows_what_it_had_and_can_take_
     with pytest.raises(NoSpace):
         replicate_into(primary, standby)
     assert dump_of(standby.newest_reader()) == before
-    driver.promote(standby, 2, None)
+    actions.promote(standby, 2, None)
     assert dump_of(standby.reader) == before
     assert_clean(standby)
     Hands(standby).write("log 0", 100, 100)

@@ -13,7 +13,7 @@ from unittest import mock
 import pytest
 
 from idemfs.errors import NotPrimary, PeerError, SnapshotHeld
-from idemfs.failover import driver as roles
+from idemfs.failover import actions as roles
 from idemfs.format.role import Role
 from idemfs.format.tables import Snapshot
 from idemfs.ids import ROOT_FILESET, Guid

@@ -15,7 +15,8 @@ from idemfs.errors import CommitFailed
 from idemfs.failover import decisions, records
 from idemfs.failover.driver import carry_out
 from idemfs.failover.facts import Decision, Refusal
-from idemfs.failover.stage import Stage, guid_of
+from idemfs.failover.observe import guid_of
+from idemfs.failover.stage import Stage
 from idemfs.format.role import Role
 from idemfs.format.tables import Fileset
 from idemfs.ids import Guid

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping
 import pytest
 
 from idemfs.errors import IdemfsError
-from idemfs.failover import decisions, driver
+from idemfs.failover import actions, decisions
 from idemfs.failover.facts import Held, Side, Step, TakeSnapshot
 from idemfs.format import role
 from idemfs.format.role import Role, RoleRecord
@@ -30,23 +30,23 @@ def keep_nothing_that_diverged(patch: pytest.MonkeyPatch) -> None:
 
 
 def leave_no_range_of_numbers_out(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(driver, "_own_numbers", lambda tree, next_number: next_number)
+    patch.setattr(actions, "_own_numbers", lambda tree, next_number: next_number)
 
 
 def take_over_in_the_same_epoch(patch: pytest.MonkeyPatch) -> None:
-    promote = driver.promote
+    promote = actions.promote
 
-    def broken(tree: Tree, epoch: int, after: Tree | None) -> None:
+    def broken(tree: Tree, epoch: int, after: Mapping[Guid, int] | None) -> None:
         promote(tree, epoch, after)
         tree.store.admit(1, 100)
         tree.store.small.put(role.KEY, role.pack(RoleRecord(Role.PRIMARY, tree.role.epoch - 1, tree.role.epoch - 1)))
         tree.store.commit()
 
-    patch.setattr(driver, "promote", broken)
+    patch.setattr(actions, "promote", broken)
 
 
 def exchange_without_freezing(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(driver, "freeze", lambda tree, frozen: None)
+    patch.setattr(actions, "freeze", lambda tree, frozen: None)
 
 
 def forget_the_base(patch: pytest.MonkeyPatch) -> None:

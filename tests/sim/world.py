@@ -207,6 +207,7 @@ class World:
         finally:
             # Every step is durable by itself: nothing is committed here.
             for tree in (stage.me, *stage.peers.values()):
+                assert isinstance(tree, Tree)
                 tree.store.abandon()
 
     def stage(self, name: str, reach: Iterable[str] | None = None) -> Stage:

@@ -59,6 +59,7 @@ COMMANDS: dict[tuple[str, ...], str] = {
     ("node", "token"): "create, list and revoke tokens for the HTTPS API",
     ("status",): "show role, epoch, snapshots and standbys",
     ("history",): "list transfers and changes of role, and who ordered them",
+    ("peer",): "answer another store over standard input and output; what ssh runs",
     ("failover",): "make a standby the primary when the old one is lost",
     ("failback",): "make an old primary the standby of the one that took over",
     ("switchover",): "exchange primary and standby as planned, losing nothing",

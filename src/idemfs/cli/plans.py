@@ -33,8 +33,9 @@ def perform(
     from idemfs.failover.driver import carry_out
     from idemfs.failover.facts import Refusal
     from idemfs.failover.places import open_stage
+    from idemfs.node.connecting import connect
 
-    with open_stage(options.store, readonly=options.dry_run) as stage:
+    with open_stage(options.store, readonly=options.dry_run, connect=connect) as stage:
         decision = decide(stage)
         if isinstance(decision, Refusal):
             raise decision.error
@@ -90,9 +91,7 @@ def show_held(held: Held) -> str:
 
 def risk_bytes(risk: Risk, stage: Stage) -> int:
     """Of a risk that is known."""
-    from idemfs.failover.measure import bytes_since
-
-    return bytes_since(stage.tree(risk.store), risk.since.guid if risk.since else None, risk.fileset)
+    return stage.party(risk.store).bytes_since(risk.since.guid if risk.since else None, risk.fileset)
 
 
 def _risk(risk: Risk, stage: Stage) -> str:
@@ -136,7 +135,7 @@ def describe(step: Step, stage: Stage) -> str:
         case facts.DropPartial(store=store):
             return f"drop what {path(store)} has half received"
         case facts.GoBack(store=store, snapshot=snapshot):
-            return f"bring {path(store)} back to snapshot {_snapshot_name(stage, store, snapshot)}; newer ones stay"
+            return f"bring {path(store)} back to snapshot {stage.snapshot_name(store, snapshot)}; newer ones stay"
         case facts.Freeze(store=store):
             return f"stop writes to {path(store)}"
         case facts.Promote(store=store, epoch=epoch):
@@ -149,15 +148,6 @@ def _paths(stage: Stage) -> Callable[[Guid], str]:
     return lambda guid: stage.paths.get(guid, guid.hex())
 
 
-def _snapshot_name(stage: Stage, store: Guid, guid: Guid) -> str:
-    tree = stage.tree(store)
-    for fileset in tree.store.catalog.listed_filesets():
-        snapshot = tree.store.catalog.by_guid(fileset.number, guid)
-        if snapshot is not None:
-            return f"{fileset.name}@{snapshot.name}" if fileset.number else snapshot.name
-    return guid.hex()
-
-
 def _told(done: Done, stage: Stage, command: str) -> str | None:
     """One line on a step that was carried out; None when there is nothing to tell."""
     from idemfs.failover import facts
@@ -165,7 +155,7 @@ def _told(done: Done, stage: Stage, command: str) -> str | None:
     path = _paths(stage)
     match done.step:
         case facts.TakeSnapshot(store=store):
-            return f"{path(store)}: took snapshot {done.snapshot.name}" if done.snapshot else None
+            return f"{path(store)}: took snapshot {done.snapshot}" if done.snapshot else None
         case facts.Send(source=source, target=target) if done.report is not None:
             if not done.report.transfers:
                 return f"{path(target)}: has every snapshot of {path(source)}" if command == "replicate" else None
@@ -177,7 +167,7 @@ def _told(done: Done, stage: Stage, command: str) -> str | None:
         case facts.DropPartial(store=store):
             return f"{path(store)}: dropped what was half received, in {done.seconds:.1f} s"
         case facts.GoBack(store=store, snapshot=snapshot):
-            return f"{path(store)}: back at snapshot {_snapshot_name(stage, store, snapshot)}"
+            return f"{path(store)}: back at snapshot {stage.snapshot_name(store, snapshot)}"
         case facts.Promote(store=store, epoch=epoch):
             return f"{path(store)}: primary of epoch {epoch}"
         case facts.Demote(store=store, epoch=epoch):

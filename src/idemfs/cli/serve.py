@@ -51,9 +51,9 @@ def store_parts() -> Mapping[str, PartFactory]:
 def node_parts() -> Mapping[str, NodePartFactory]:
     """What runs once, after the stores."""
     from idemfs.cli.served import ServedActions, ServedLists
-    from idemfs.node.http.part import listening
+    from idemfs.node.http.part import listening, reaching
 
-    return {"https": listening(ServedActions(), ServedLists())}
+    return {"reaching": reaching, "https": listening(ServedActions(), ServedLists())}
 
 
 def _serve(path: str, config: NodeConfig) -> None:

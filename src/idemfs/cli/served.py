@@ -15,12 +15,13 @@ from idemfs.failover.driver import carry_out
 from idemfs.failover.facts import Decision, Plan, Refusal, Risk
 from idemfs.failover.places import open_stage
 from idemfs.failover.stage import Stage
-from idemfs.node import history
+from idemfs.node import connecting, history
 from idemfs.node.history import Event
 from idemfs.node.http.actions import LinkFigures
 from idemfs.node.http.answers import LinkAnswer, PlanAnswer, RiskAnswer
 from idemfs.node.http.gate import Caller
 from idemfs.node.owner import OwnedStore
+from idemfs.node.peer import serve_peer
 from idemfs.replication.channel import Channel
 from idemfs.snapshots.info import SnapshotInfo
 from idemfs.snapshots.usage import FilesetInfo
@@ -57,8 +58,10 @@ class ServedActions:
             store.wake()
 
     def change_roles(self, store: OwnedStore, command: str, by: Caller, *, dry_run: bool) -> PlanAnswer:
-        kind = "certificate" if by.is_node else "token"
-        with history.acting(f"{kind} {by.name}"), open_stage(store.path, readonly=dry_run) as stage:
+        with (
+            history.acting(_name(by)),
+            open_stage(store.path, readonly=dry_run, connect=connecting.connect) as stage,
+        ):
             plan = _DECIDE[command](stage)
             if isinstance(plan, Refusal):
                 raise plan.error
@@ -75,7 +78,12 @@ class ServedActions:
             return shown
 
     def serve_peer(self, path: str, channel: Channel, by: Caller) -> None:
-        raise NotImplementedError
+        with history.acting(_name(by)):
+            serve_peer(channel, path)
+
+
+def _name(caller: Caller) -> str:
+    return f"{'certificate' if caller.is_node else 'token'} {caller.name}"
 
 
 def _shown(plan: Plan, stage: Stage, *, done: bool) -> PlanAnswer:

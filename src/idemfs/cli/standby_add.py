@@ -14,14 +14,25 @@ if TYPE_CHECKING:
 
 def arguments(parser: ArgumentParser) -> None:
     add_store(parser)
-    parser.add_argument("peer", metavar="PEER", help="path of the standby; it is made when there is nothing yet")
+    parser.add_argument(
+        "peer",
+        metavar="PEER",
+        help="path of the standby, or ssh://HOST/PATH, or https://HOST:PORT/NAME; made when there is nothing yet",
+    )
+    parser.add_argument(
+        "--own-address",
+        metavar="ADDRESS",
+        help="where the standby finds this store (with ssh, if not said: ssh://, this host's name, and its path)",
+    )
     add_dry_run(parser)
 
 
 def run(options: Namespace) -> None:
     from idemfs.failover.standbys import add_standby
+    from idemfs.node.joining import place_at
 
-    joined = add_standby(options.store, options.peer, dry_run=options.dry_run)
+    with place_at(options.store, options.peer, options.own_address) as (place, own_address):
+        joined = add_standby(options.store, place, own_address=own_address, dry_run=options.dry_run)
     if options.dry_run:
         _show(options.store, joined)
         return

@@ -20,8 +20,9 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     from idemfs.failover.standbys import remove_standby
+    from idemfs.node.connecting import connect
 
-    left = remove_standby(options.store, options.peer, dry_run=options.dry_run)
+    left = remove_standby(options.store, options.peer, dry_run=options.dry_run, connect=connect)
     if options.dry_run:
         _show(options.store, left)
         return

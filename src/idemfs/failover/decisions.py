@@ -463,6 +463,14 @@ def _choose(me: Side, peers: Sequence[Peer], to: Guid | None) -> Side | Refusal:
     if missing:
         names = "; ".join(f"{peer.path}: {peer.reason}" for peer in missing)
         return Refusal(error=PeerError(f"{me.path}: no standby is reachable ({names})"))
+    former = [peer for peer in sides(peers) if to in (None, peer.guid)]
+    if former:
+        return Refusal(
+            error=PeerError(
+                f"{me.path}: {former[0].path} was primary before and has not come back: run 'idemfs failback "
+                f"{former[0].path}'"
+            )
+        )
     return Refusal(error=_no_standby(me))
 
 

@@ -20,6 +20,10 @@ from idemfs.store.store import Store
 from idemfs.vfs.tree import Tree
 
 
+def guid_of(tree: Tree) -> Guid:
+    return Guid(tree.store.superblock.guid)
+
+
 def observe(tree: Tree, path: str) -> Side:
     """What decisions need to know of this store."""
     store = tree.store

@@ -6,8 +6,8 @@
     P frozen   peer guid(16) · epoch(8, little-endian)          there from freezing until the exchange is done
 
 They stand in the order in which they joined, which is the same on all of them. A store's *peers* are the others: those
-of a primary are its standbys. Paths are absolute; which store is meant is said by the guid. A path that is not UTF-8
-has ``\\udcXX`` for each odd byte.
+of a primary are its standbys. Paths are absolute, or addresses; which store is meant is said by the guid. A path that
+is not UTF-8 has ``\\udcXX`` for each odd byte.
 
 Threads: under the store's lock; what is put is part of the open group.
 """
@@ -15,11 +15,11 @@ Threads: under the store's lock; what is put is part of the open group.
 from __future__ import annotations
 
 import json
-import os
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from idemfs.errors import Damaged, PeerError
+from idemfs.failover import addresses
 from idemfs.failover.facts import Frozen
 from idemfs.format import keys
 from idemfs.ids import Guid
@@ -108,7 +108,7 @@ def without_member(members: list[PeerRecord], guid: Guid) -> list[PeerRecord]:
 
 def _free_name(peers: list[PeerRecord], path: str) -> str:
     taken = {peer.name for peer in peers}
-    wanted = os.path.basename(path) or "store"
+    wanted = addresses.name_of(path)
     name, count = wanted, 1
     while name in taken:
         count += 1
@@ -118,7 +118,7 @@ def _free_name(peers: list[PeerRecord], path: str) -> str:
 
 def find_peer(peers: list[PeerRecord], wanted: str) -> PeerRecord:
     """The peer of this name or path. Raises ``PeerError``."""
-    path = os.path.abspath(wanted)
+    path = addresses.absolute(wanted)
     for peer in peers:
         if peer.name == wanted or peer.path == path:
             return peer

@@ -12,22 +12,21 @@ import os
 from contextlib import ExitStack
 from dataclasses import dataclass
 from enum import Enum
+from typing import NamedTuple, Protocol
 
 from idemfs.clock import Clock
 from idemfs.errors import Fenced, NotPrimary, PeerError
-from idemfs.failover import decisions, driver, records
+from idemfs.failover import actions, addresses, decisions, records
 from idemfs.failover.facts import Held
-from idemfs.failover.observe import observe
-from idemfs.failover.places import open_stage, open_store
+from idemfs.failover.observe import guid_of, observe
+from idemfs.failover.places import Connect, open_stage, open_store
 from idemfs.failover.records import PeerRecord
-from idemfs.failover.stage import guid_of
 from idemfs.format import role
 from idemfs.format.role import Role, RoleRecord
 from idemfs.format.superblock import COMPRESSION_ZSTD
-from idemfs.ids import ROOT_FILESET, ROOT_INO
+from idemfs.ids import ROOT_FILESET, ROOT_INO, Guid
 from idemfs.store.files import create_files
 from idemfs.store.peek import read_superblock
-from idemfs.store.store import Store
 from idemfs.versions.active import Active
 from idemfs.vfs.tree import Tree
 
@@ -50,37 +49,87 @@ class Joined:
     common: Held | None = None
 
 
-def add_standby(
-    path: str, peer_path: str, *, compression: str | None = None, dry_run: bool = False, clock: Clock | None = None
-) -> Joined:
-    """Make the store at ``peer_path`` a standby of the one at ``path``; it is made when there is none.
+class Invitation(NamedTuple):
+    """What a primary says to whoever is to follow it: the guid of its root fileset, its format, its role."""
 
-    Empty stores and standbys of the same files are taken over, which makes it safe to repeat. Raises
-    ``PeerError`` for any other store, and ``NotPrimary``, ``Fenced`` when ``path`` is no primary.
+    primary: str
+    fileset: Guid
+    store: Guid
+    block_size: int
+    compression: str
+    epoch: int
+    seen_epoch: int
+
+
+class Guest(NamedTuple):
+    """Who follows: ``store`` None where there is none yet; ``snapshots`` of the root fileset by guid."""
+
+    arrival: Arrival
+    store: Guid | None = None
+    snapshots: tuple[Guid, ...] = ()
+
+
+class Place(Protocol):
+    """Where the standby is, or is to be: ``address`` for people, and for the records of both stores."""
+
+    address: str
+
+    def judge(self, invitation: Invitation) -> Guest:
+        """What is there; nothing changes. Raises ``PeerError`` for what cannot be a standby."""
+
+    def make(self, invitation: Invitation) -> None:
+        """A store, where there is none."""
+
+    def take_in(self, invitation: Invitation, members: list[PeerRecord]) -> None:
+        """Durable on return: a standby that knows its primary. Raises as ``judge``."""
+
+
+def add_standby(
+    path: str,
+    place: Place | str,
+    *,
+    own_address: str | None = None,
+    compression: str | None = None,
+    dry_run: bool = False,
+    clock: Clock | None = None,
+) -> Joined:
+    """Make the store at ``place`` a standby of the one at ``path``; it is made when there is none.
+
+    Empty stores and standbys of the same files are taken over, which makes it safe to repeat. ``own_address``: where
+    the standby finds the primary; its path if it does not say. Raises ``PeerError`` for any other store, and
+    ``NotPrimary``, ``Fenced`` when ``path`` is no primary.
     """
-    peer_path = os.path.abspath(peer_path)
+    place = LocalPlace(place, clock) if isinstance(place, str) else place
     with ExitStack() as stack:
         me = Tree(open_store(stack, path, readonly=dry_run, clock=clock))
         _refuse_unless_primary(me, path)
-        arrival = Arrival.NEW if _is_free(peer_path) else None
-        if arrival is not None and dry_run:
-            return Joined(path=peer_path, name=os.path.basename(peer_path), arrival=arrival)
-        if arrival is not None:
-            _make(me, peer_path, compression, clock)
-        if read_superblock(peer_path).guid == guid_of(me):
-            raise PeerError(f"{peer_path}: is the store itself; a standby is another one")
-        peer = open_store(stack, peer_path, readonly=dry_run, clock=clock)
-        active = Active(peer)
-        found = _judge(active, peer_path, me, path)
-        members = records.with_member(records.get_members(me.store), guid_of(me), os.path.abspath(path))
-        members = records.with_member(members, peer.superblock.guid, peer_path)
-        common = _common(me, peer) if found is Arrival.STANDBY else None
+        invitation = _invitation(me, path, compression)
+        guest = place.judge(invitation)
+        arrival = guest.arrival
+        if arrival is Arrival.NEW and dry_run:
+            return Joined(path=place.address, name=addresses.name_of(place.address), arrival=arrival)
+        if arrival is Arrival.NEW:
+            place.make(invitation)
+            guest = place.judge(invitation)
+        assert guest.store is not None
+        members = records.get_members(me.store)
+        members = records.with_member(members, guid_of(me), _own_address(me, members, path, own_address))
+        members = records.with_member(members, guest.store, place.address)
+        common = _common(me, guest) if arrival is Arrival.STANDBY else None
         if not dry_run:
             # The standby first: a primary that knows a standby can rely on its knowing the primary.
-            _take_in(active, me, members, found)
+            place.take_in(invitation, members)
             records.commit_members(me.store, members)
-        name = next(record.name for record in members if record.guid == peer.superblock.guid)
-        return Joined(path=peer_path, name=name, arrival=arrival or found, common=common)
+        name = next(record.name for record in members if record.guid == guest.store)
+        return Joined(path=place.address, name=name, arrival=arrival, common=common)
+
+
+def _own_address(me: Tree, members: list[PeerRecord], path: str, wanted: str | None) -> str:
+    """What it was called before, if that means the same everywhere."""
+    if wanted is not None:
+        return addresses.absolute(wanted)
+    known = next((each.path for each in members if each.guid == guid_of(me)), path)
+    return known if addresses.is_remote(known) else os.path.abspath(path)
 
 
 def _refuse_unless_primary(me: Tree, path: str) -> None:
@@ -88,6 +137,68 @@ def _refuse_unless_primary(me: Tree, path: str) -> None:
         raise NotPrimary(f"{path}: is a standby; add standbys to its primary")
     if me.role.role is Role.FENCED:
         raise Fenced(f"{path}: epoch {me.role.seen_epoch} has ended this store's right to write; run 'idemfs failback'")
+
+
+def _invitation(me: Tree, path: str, compression: str | None) -> Invitation:
+    own = "zstd" if me.store.superblock.compression == COMPRESSION_ZSTD else "none"
+    return Invitation(
+        primary=path,
+        fileset=Guid(me.store.catalog.filesets[ROOT_FILESET].guid),
+        store=guid_of(me),
+        block_size=me.store.block_size,
+        compression=compression or own,
+        epoch=me.role.epoch,
+        seen_epoch=me.role.seen_epoch,
+    )
+
+
+def _common(me: Tree, guest: Guest) -> Held | None:
+    mine = observe(me, "")
+    return next((held for held in reversed(mine.snapshots) if held.guid in guest.snapshots), None)
+
+
+# -- the standby's side --------------------------------------------------------------------------------
+
+
+class LocalPlace:
+    """A path of this machine. ``address``: how others name it, if not by its path."""
+
+    def __init__(self, path: str, clock: Clock | None = None, address: str | None = None) -> None:
+        self.path = os.path.abspath(path)
+        self.address = address or self.path
+        self._clock = clock
+
+    def judge(self, invitation: Invitation) -> Guest:
+        if _is_free(self.path):
+            return Guest(Arrival.NEW)
+        if read_superblock(self.path).guid == invitation.store:
+            raise PeerError(f"{self.address}: is the store itself; a standby is another one")
+        with ExitStack() as stack:
+            peer = open_store(stack, self.path, readonly=True, clock=self._clock)
+            active = Active(peer) if peer.lent_by is None else Tree(peer).active
+            arrival = _judge(active, self.address, invitation)
+            snapshots = tuple(Guid(each.guid) for each in peer.catalog.snapshots(ROOT_FILESET))
+            return Guest(arrival, Guid(peer.superblock.guid), snapshots)
+
+    def make(self, invitation: Invitation) -> None:
+        create_files(
+            self.path,
+            block_size=invitation.block_size,
+            compression=invitation.compression,
+            fileset_guid=invitation.fileset,
+            clock=self._clock,
+        )
+
+    def take_in(self, invitation: Invitation, members: list[PeerRecord]) -> None:
+        with ExitStack() as stack:
+            peer = open_store(stack, self.path, clock=self._clock)
+            # Whoever has it open already finds that it has another role, and no root directory.
+            owner = Tree(peer) if peer.lent_by is not None else None
+            active = Active(peer) if owner is None else owner.active
+            _take_in(active, invitation, members, _judge(active, self.address, invitation))
+            if owner is not None:
+                owner.reload_role()
+                owner.moves += 1
 
 
 def _is_free(path: str) -> bool:
@@ -100,26 +211,15 @@ def _is_free(path: str) -> bool:
         raise PeerError(f"{path}: is a file; name a store, or a directory that does not exist yet") from None
 
 
-def _make(me: Tree, path: str, compression: str | None, clock: Clock | None) -> None:
-    own = "zstd" if me.store.superblock.compression == COMPRESSION_ZSTD else "none"
-    create_files(
-        path,
-        block_size=me.store.block_size,
-        compression=compression or own,
-        fileset_guid=me.store.catalog.filesets[ROOT_FILESET].guid,
-        clock=clock,
-    )
-
-
-def _judge(active: Active, peer_path: str, me: Tree, path: str) -> Arrival:
+def _judge(active: Active, peer_path: str, invitation: Invitation) -> Arrival:
     """Whether this store can be a standby. Raises ``PeerError``; nothing has changed."""
     peer = active.store
-    if peer.block_size != me.store.block_size:
+    if peer.block_size != invitation.block_size:
         raise PeerError(
-            f"{peer_path}: has blocks of {peer.block_size} bytes, and {path} of {me.store.block_size}; "
-            f"make it with 'idemfs init {peer_path} --standby-of {path}'"
+            f"{peer_path}: has blocks of {peer.block_size} bytes, and {invitation.primary} of {invitation.block_size}; "
+            f"make it with 'idemfs init {peer_path} --standby-of {invitation.primary}'"
         )
-    is_same = peer.catalog.filesets[ROOT_FILESET].guid == me.store.catalog.filesets[ROOT_FILESET].guid
+    is_same = peer.catalog.filesets[ROOT_FILESET].guid == invitation.fileset
     now = role.unpack(peer.small.get(role.KEY))
     if now.role is Role.STANDBY and is_same:
         return Arrival.STANDBY
@@ -141,13 +241,7 @@ def _is_untouched(active: Active) -> bool:
     return root is None or not root.size
 
 
-def _common(me: Tree, peer: Store) -> Held | None:
-    there = {snapshot.guid for snapshot in peer.catalog.snapshots(ROOT_FILESET)}
-    mine = observe(me, "")
-    return next((held for held in reversed(mine.snapshots) if held.guid in there), None)
-
-
-def _take_in(active: Active, me: Tree, members: list[PeerRecord], arrival: Arrival) -> None:
+def _take_in(active: Active, invitation: Invitation, members: list[PeerRecord], arrival: Arrival) -> None:
     """One group makes an empty store a standby that knows its primary, or tells a standby where that is."""
     peer = active.store
     if arrival is Arrival.STANDBY:
@@ -157,9 +251,9 @@ def _take_in(active: Active, me: Tree, members: list[PeerRecord], arrival: Arriv
         peer.admit(100, 10_000)
         if active.inode(ROOT_INO) is not None:
             active.remove_inode(ROOT_INO)
-        peer.catalog.filesets[ROOT_FILESET].guid = me.store.catalog.filesets[ROOT_FILESET].guid
+        peer.catalog.filesets[ROOT_FILESET].guid = invitation.fileset
         peer.catalog.changed_fileset(ROOT_FILESET)
-        peer.small.put(role.KEY, role.pack(RoleRecord(Role.STANDBY, me.role.epoch, me.role.seen_epoch)))
+        peer.small.put(role.KEY, role.pack(RoleRecord(Role.STANDBY, invitation.epoch, invitation.seen_epoch)))
         records.commit_members(peer, members)
 
 
@@ -172,21 +266,23 @@ class Left:
     common: Held | None = None
 
 
-def remove_standby(path: str, wanted: str, *, dry_run: bool = False, clock: Clock | None = None) -> Left:
+def remove_standby(
+    path: str, wanted: str, *, dry_run: bool = False, clock: Clock | None = None, connect: Connect | None = None
+) -> Left:
     """Forget a peer, by name or path, on both sides if it can be reached. Its files stay, and so does its role.
 
     Raises ``PeerError`` for a store that is not known here.
     """
-    with open_stage(path, readonly=dry_run, clock=clock) as stage:
+    with open_stage(path, readonly=dry_run, clock=clock, connect=connect) as stage:
         record = records.find_peer(records.get_peers(stage.me.store), wanted)
-        peer = stage.peers.get(record.guid)
+        peer = stage.party(record.guid) if record.guid in stage.peers else None
         common = None
         if peer is not None:
-            common = decisions.common_snapshot(observe(stage.me, path), observe(peer, record.path))
+            common = decisions.common_snapshot(observe(stage.me, path), peer.observe(record.path))
         if not dry_run:
             if peer is not None:
-                records.commit_members(peer.store, [])
-            driver.release_holds(stage.me, record.guid)
+                peer.commit_members([])
+            actions.release_holds(stage.me, record.guid)
             members = records.get_members(stage.me.store)
             records.commit_members(stage.me.store, records.without_member(members, record.guid))
         return Left(path=record.path, is_reachable=peer is not None, common=common)

@@ -1,6 +1,6 @@
 """Who is what, and what is behind: one row for a store and one for each of its peers.
 
-Threads: one; the stores may be open for reading only.
+Threads: one; stores may be open for reading only.
 """
 
 from __future__ import annotations
@@ -9,7 +9,6 @@ from dataclasses import dataclass
 
 from idemfs.failover import decisions
 from idemfs.failover.facts import Held, Side, Unreachable
-from idemfs.failover.measure import bytes_since
 from idemfs.failover.stage import Stage
 from idemfs.format.role import Role
 
@@ -84,11 +83,12 @@ def _against(stage: Stage, row: StoreStatus, peer: Side, primary: Side, common: 
 
     there = {part.fileset: part for part in peer.parts}
     missing = behind_bytes = 0
+    source = stage.party(primary.guid)
     for part in primary.parts:
         held = decisions.common_snapshot(part, there[part.fileset]) if part.fileset in there else None
         missing += len(decisions.newer(part, held))
         if part.digest != (held.digest if held else 0):
-            behind_bytes += bytes_since(stage.tree(primary.guid), held.guid if held else None, part.fileset)
+            behind_bytes += source.bytes_since(held.guid if held else None, part.fileset)
     known = {part.fileset: part for part in primary.parts}
     diverged = 0
     for part in peer.parts:

@@ -43,6 +43,7 @@ _MEMBER_COUNT_MAX = 8
 """Commands of members of the group at once, so that they keep nobody else out."""
 _MEMBER_SECONDS_MAX = 10.0
 """How long a member may take to say what it wants; and how long the socket's end waits for theirs."""
+_INTERRUPT_SECONDS = 0.2
 
 Run = Callable[[list[str]], int]
 
@@ -51,37 +52,61 @@ log = logging.getLogger("idemfs.node")
 
 def forward(path: str, arguments: list[str]) -> int | None:
     """Have the owner of the store at ``path`` run a command; its exit status, or None if nobody listens there."""
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        try:
-            with _short_path(path) as name:
-                connection.connect(name)
-        except (FileNotFoundError, ConnectionRefusedError, PermissionError, NotADirectoryError):
-            return None
-        for stream in (sys.stdout, sys.stderr):
-            stream.flush()
-        umask = os.umask(0)
-        os.umask(umask)
-        environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
-        directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
-        try:
-            message = _pack({"arguments": arguments, "umask": umask, "environment": environment})
-            files = [0, 1, 2, directory]
-            try:
-                sent = socket.send_fds(connection, [message], files)
-                if sent < len(message):
-                    connection.sendall(message[sent:])
-            except (BrokenPipeError, ConnectionResetError):
-                # It ends just now, and has not read all of the command.
-                return None
-        finally:
-            os.close(directory)
-        try:
-            reply = _receive(connection, b"")
-        except ConnectionResetError:
-            reply = None
-    if reply is None:
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    connection = ask(path, arguments, (0, 1, 2))
+    if connection is None:
+        return None
+    with connection:
+        status = answer(connection)
+    if status is None:
         print("idemfs: the process that owns the store ended before the command was done", file=sys.stderr)
         return 1
+    return status
+
+
+def ask(path: str, arguments: list[str], streams: tuple[int, int, int]) -> socket.socket | None:
+    """Have the owner begin a command with these standard streams; None if nobody listens there."""
+    connection = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with _short_path(path) as name:
+            connection.connect(name)
+        _send_request(connection, arguments, streams)
+    except (FileNotFoundError, ConnectionRefusedError, PermissionError, NotADirectoryError):
+        connection.close()
+        return None
+    except (BrokenPipeError, ConnectionResetError):
+        # It ends just now, and has not read all of the command.
+        connection.close()
+        return None
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def _send_request(connection: socket.socket, arguments: list[str], streams: tuple[int, int, int]) -> None:
+    umask = os.umask(0)
+    os.umask(umask)
+    environment = {name: os.environ[name] for name in _ENVIRONMENT if name in os.environ}
+    directory = os.open(".", os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        message = _pack({"arguments": arguments, "umask": umask, "environment": environment})
+        sent = socket.send_fds(connection, [message], [*streams, directory])
+        if sent < len(message):
+            connection.sendall(message[sent:])
+    finally:
+        os.close(directory)
+
+
+def answer(connection: socket.socket) -> int | None:
+    """The exit status of a command that was asked for, when it ends; None if the owner ended first."""
+    try:
+        reply = _receive(connection, b"")
+    except ConnectionResetError:
+        reply = None
+    if reply is None:
+        return None
     status = reply.get("status")
     return status if isinstance(status, int) else 1
 
@@ -126,9 +151,11 @@ class LocalSocket:
         *,
         group: str | None = None,
         settle: Callable[[], bool],
+        interrupt: Callable[[], None],
     ) -> None:
         """``done`` is called after each command, before its client is told. ``group``: whose members may connect.
-        ``settle`` makes all durable, and says whether the owner keeps the store when it is not mounted.
+        ``settle`` makes all durable, and says whether the owner keeps the store when it is not mounted;
+        ``interrupt`` is called while ``close`` waits, to end commands that would go on for ever.
 
         Raises ``OSError``.
         """
@@ -137,6 +164,7 @@ class LocalSocket:
         self._run = run
         self._done = done
         self._settle = settle
+        self._interrupt = interrupt
         self._slots = threading.BoundedSemaphore(_COMMAND_COUNT_MAX)
         self._member_slots = threading.BoundedSemaphore(_MEMBER_COUNT_MAX)
         self._threads: dict[threading.Thread, bool] = {}
@@ -190,8 +218,9 @@ class LocalSocket:
                 running = dict(self._threads)
             if all(is_member and time.monotonic() > until for is_member in running.values()):
                 return
-            for thread, is_member in running.items():
-                thread.join(max(0.0, until - time.monotonic()) if is_member else None)
+            self._interrupt()
+            for thread in running:
+                thread.join(_INTERRUPT_SECONDS)
 
     def _accept(self) -> None:
         while True:

@@ -23,6 +23,7 @@ from idemfs.errors import IdemfsError
 from idemfs.node.config import StoreConfig
 from idemfs.node.local_socket import LocalSocket, Run
 from idemfs.node.log import about
+from idemfs.node.peer import end_sessions
 from idemfs.node.scheduler import Scheduler
 from idemfs.vfs.lending import lending
 from idemfs.vfs.tree import Tree
@@ -117,7 +118,12 @@ class OwnedStore:
         """Be lent, listen, run schedules. Raises ``OSError``; then call ``close``. Parts follow with ``complete``."""
         self._running.enter_context(lending(self.path, self.tree))
         self._socket = LocalSocket(
-            self.path, self._commands.run, self._command_done, group=self.config.socket_group, settle=self._settle
+            self.path,
+            self._commands.run,
+            self._command_done,
+            group=self.config.socket_group,
+            settle=self._settle,
+            interrupt=lambda: end_sessions(self.path),
         )
         self._running.callback(self._socket.close)
         self.scheduler.start()

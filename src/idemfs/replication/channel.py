@@ -10,7 +10,9 @@ from __future__ import annotations
 import fcntl
 import os
 import select
-import time
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Protocol
 
 from idemfs.errors import ConnectionLost
@@ -43,9 +45,13 @@ class PipeChannel:
     def __init__(self, reading: int, writing: int, *, silence_seconds: float = SILENCE_SECONDS) -> None:
         self._reading = reading
         self._writing = writing
+        self._waking = os.eventfd(0, os.EFD_CLOEXEC)
         self._silence_ms = int(silence_seconds * 1000)
         self._came = bytearray()
+        self._users = 0
+        self._is_closing = False
         self._is_closed = False
+        self._counting = threading.Lock()
         for fd in {reading, writing}:
             os.set_blocking(fd, False)
             _widen(fd)
@@ -54,32 +60,64 @@ class PipeChannel:
         if len(message) > MESSAGE_SIZE_MAX:
             raise ValueError(f"a message of {len(message)} bytes is too long")
         left = memoryview(len(message).to_bytes(_SIZE, "big") + message)
-        while left:
-            try:
-                left = left[os.write(self._writing, left) :]
-            except BlockingIOError:
-                self._wait(self._writing, select.POLLOUT)
-            except OSError as error:
-                raise self._lost() from error
+        with self._in_use():
+            while left:
+                try:
+                    left = left[os.write(self._writing, left) :]
+                except BlockingIOError:
+                    self._wait(self._writing, select.POLLOUT)
+                except OSError as error:
+                    raise self._lost() from error
 
     def receive(self) -> bytes:
-        size = int.from_bytes(self._take(_SIZE), "big")
-        if size > MESSAGE_SIZE_MAX:
-            raise ConnectionLost("what comes over the connection is not from idemfs: check the command that makes it")
-        return self._take(size)
+        with self._in_use():
+            size = int.from_bytes(self._take(_SIZE), "big")
+            if size > MESSAGE_SIZE_MAX:
+                raise self._strange()
+            return self._take(size)
 
     def is_readable(self) -> bool:
-        if len(self._came) >= _SIZE:
-            return True
-        found = select.poll()
-        found.register(self._reading, select.POLLIN)
-        return bool(found.poll(0))
+        with self._in_use():
+            if len(self._came) >= _SIZE:
+                return True
+            found = select.poll()
+            found.register(self._reading, select.POLLIN)
+            return bool(found.poll(0))
 
     def close(self) -> None:
+        with self._counting:
+            if self._is_closing:
+                return
+            self._is_closing = True
+            is_free = not self._users
+        os.eventfd_write(self._waking, 1)
+        if is_free:
+            self._release()
+
+    def _release(self) -> None:
+        """The last one to use the descriptors closes them, so that nobody else's are read."""
         if not self._is_closed:
             self._is_closed = True
-            for fd in {self._reading, self._writing}:
+            for fd in {self._reading, self._writing, self._waking}:
                 os.close(fd)
+
+    @contextmanager
+    def _in_use(self) -> Iterator[None]:
+        with self._counting:
+            if self._is_closing:
+                raise self._lost()
+            self._users += 1
+        try:
+            yield
+        finally:
+            if self._leave():
+                self._release()
+
+    def _leave(self) -> bool:
+        """Whether nobody needs the descriptors any more."""
+        with self._counting:
+            self._users -= 1
+            return self._is_closing and not self._users
 
     def _take(self, size: int) -> bytes:
         while len(self._came) < size:
@@ -98,15 +136,21 @@ class PipeChannel:
         return taken
 
     def _wait(self, fd: int, event: int) -> None:
-        """Until it can go on. A signal that comes meanwhile starts the wait anew."""
+        """Until it can go on. Raises ``ConnectionLost`` after a silence, or when this end is closed."""
         waiting = select.poll()
         waiting.register(fd, event)
-        begun = time.monotonic()
-        if not waiting.poll(self._silence_ms):
-            raise ConnectionLost(f"the other store has been silent for {time.monotonic() - begun:.0f} s")
+        waiting.register(self._waking, select.POLLIN)
+        ready = waiting.poll(self._silence_ms)
+        if not ready:
+            raise ConnectionLost(f"the other store has been silent for {self._silence_ms / 1000:.0f} s")
+        if self._is_closing:
+            raise ConnectionLost("the connection to the other store was closed here")
 
     def _lost(self) -> ConnectionLost:
         return ConnectionLost("the connection to the other store ended")
+
+    def _strange(self) -> ConnectionLost:
+        return ConnectionLost("what comes over the connection is not from idemfs: check the command that makes it")
 
 
 def _widen(fd: int) -> None:

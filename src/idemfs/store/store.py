@@ -38,6 +38,7 @@ from idemfs.limits import (
 from idemfs.store import turns
 from idemfs.store.active_records import ActiveRecords
 from idemfs.store.catalog import Catalog
+from idemfs.store.claim import Claim
 from idemfs.store.data import Data
 from idemfs.store.intents import Intents
 from idemfs.store.records import Records
@@ -114,6 +115,7 @@ class Store:
         """Of the directory of its files; empty for one that is in memory."""
         self.lent_by: object | None = None
         """The tree of the process's part that owns the store, while others in this process may use it too."""
+        self.claim = Claim()
         self._background = background
         self._done = threading.Condition(self.lock)
         self._committing = False

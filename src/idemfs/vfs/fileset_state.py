@@ -10,6 +10,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
+from collections.abc import Callable
 from contextlib import suppress
 
 from idemfs.errors import DamagedBlock, Fenced, NoSpace, NotPrimary
@@ -87,6 +88,8 @@ class FilesetState:
         self._clones = store.catalog.clones
         self._open_counts: dict[Ino, int] = {}
         self.moves = 0
+        self.watchers: list[Callable[[], None]] = []
+        """Called, without a lock, when another store has had it changed: what was shown of it before may be old."""
         """Grows when a directory is renamed, removed or restored, or the role is: paths may lead elsewhere then."""
         self.reload_role()
         if not store.readonly:

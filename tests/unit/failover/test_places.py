@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from idemfs.errors import Fenced, NotPrimary, PeerError, StoreMissing
-from idemfs.failover import driver, records
+from idemfs.failover import actions, records
 from idemfs.failover.facts import Frozen, Unreachable
+from idemfs.failover.observe import guid_of
 from idemfs.failover.places import open_stage
-from idemfs.failover.stage import guid_of
 from idemfs.failover.standbys import Arrival, add_standby, remove_standby
 from idemfs.format.role import Role
 from idemfs.ids import ROOT_FILESET, Guid
@@ -115,7 +115,7 @@ def test_only_a_primary_gets_standbys(a: str, tmp_path: Path) -> None:
     with pytest.raises(NotPrimary):
         add_standby(str(tmp_path / "B"), str(tmp_path / "C"))
     tree = opened(a)
-    driver.freeze(tree, Frozen(peer=Guid(b"x" * 16), epoch=3))
+    actions.freeze(tree, Frozen(peer=Guid(b"x" * 16), epoch=3))
     tree.store.close()
     with pytest.raises(Fenced):
         add_standby(a, str(tmp_path / "C"))
@@ -127,7 +127,7 @@ def test_an_old_primary_of_the_same_files_is_not_taken_for_an_empty_store(a: str
     add_standby(a, b)
     primary, standby = opened(a), opened(b)
     link.replicate_into(primary, standby)
-    driver.promote(standby, 5, None)
+    actions.promote(standby, 5, None)
     primary.store.close()
     standby.store.close()
     with pytest.raises(PeerError, match="failback"):
@@ -170,8 +170,8 @@ def test_removing_a_standby_forgets_it_on_both_sides_and_what_was_held_for_it(a:
     b = str(tmp_path / "B")
     add_standby(a, b)
     with open_stage(a) as stage:
-        (standby,) = stage.peers.values()
-        link.replicate_into(stage.me, standby)
+        (guid,) = stage.peers
+        link.replicate_into(stage.me, stage.party(guid).receiver())
         one = stage.me.store.catalog.by_name(ROOT_FILESET, "one")
         assert manage.holders(stage.me.store, one)
     remove_standby(a, "B")

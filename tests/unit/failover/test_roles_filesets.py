@@ -7,11 +7,11 @@ import stat
 import pytest
 
 from idemfs.errors import PeerError, RoleError
-from idemfs.failover import decisions, driver, records
+from idemfs.failover import actions, decisions, records
 from idemfs.failover.driver import carry_out
 from idemfs.failover.facts import Decision, GoBack, Refusal
-from idemfs.failover.observe import observe
-from idemfs.failover.stage import Stage, guid_of
+from idemfs.failover.observe import guid_of, observe
+from idemfs.failover.stage import Stage
 from idemfs.failover.status import status
 from idemfs.format import keys
 from idemfs.format.role import Role
@@ -72,10 +72,10 @@ def names(tree: Tree, fileset: str) -> list[str]:
 
 
 def test_only_filesets_that_changed_get_a_snapshot_and_all_at_one_instant(two: Two) -> None:
-    assert driver.take_snapshot(two.a) is None
+    assert actions.take_snapshot(two.a) is None
     for name in ("home", "deep"):
         make_file(two.a, root_of(named(two.a, name)), b"more", b"1")
-    taken = driver.take_snapshot(two.a)
+    taken = actions.take_snapshot(two.a)
     assert taken is not None
     newest = [two.a.store.catalog.snapshots(named(two.a, name).number) for name in ("root", "home", "deep")]
     assert [len(each) for each in newest] == [1, 2, 2]

@@ -1,4 +1,4 @@
-"""The network side as a part of a node: keys, server and routes together, from ``start`` to ``close``.
+"""The network side as parts of a node: the way out to others; and keys, server and routes together.
 
 Threads: as parts of a node have it.
 """
@@ -8,7 +8,9 @@ from __future__ import annotations
 import logging
 
 from idemfs.clock import Clock, System
+from idemfs.node import connecting
 from idemfs.node.config import NodeConfig
+from idemfs.node.http import client
 from idemfs.node.http.actions import Actions, Lists
 from idemfs.node.http.api import Api
 from idemfs.node.http.gate import Gate
@@ -31,6 +33,28 @@ def listening(actions: Actions, lists: Lists) -> NodePartFactory:
         return None if node.config.listen is None else HttpPart(node, actions, lists, System())
 
     return make
+
+
+def reaching(node: Node) -> NodePart | None:
+    """The factory of the part with which stores of other nodes are reached, whether or not this node listens."""
+    return Reaching(node, System())
+
+
+class Reaching:
+    """Lends this node's certificate to whoever connects to ``https://HOST:PORT/NAME``."""
+
+    def __init__(self, node: Node, clock: Clock) -> None:
+        self._config = _network(node.config)
+        self._keys = Keys(node.config, clock)
+
+    def start(self) -> None:
+        connecting.https = lambda remote: client.connect(self._keys, remote.host, remote.port, remote.path)
+
+    def close(self) -> None:
+        connecting.https = None
+
+    def configure(self, config: NodeConfig) -> bool:
+        return _network(config) == self._config
 
 
 class HttpPart:

@@ -8,9 +8,9 @@ import threading
 import pytest
 
 from idemfs.errors import Damaged, Fenced, NotPrimary, RoleError
-from idemfs.failover import driver, records
+from idemfs.failover import actions, records
 from idemfs.failover.facts import Frozen
-from idemfs.failover.stage import guid_of
+from idemfs.failover.observe import guid_of
 from idemfs.format import role
 from idemfs.format.role import Role, RoleRecord
 from idemfs.ids import ROOT_FILESET, Guid
@@ -43,8 +43,8 @@ def join(tree: Tree, guids: list[Guid]) -> None:
 def standby() -> Tree:
     """As ``primary``, after it became one."""
     tree = primary()
-    driver.freeze(tree, Frozen(peer=PEER, epoch=2))
-    driver.demote(tree, 2, None)
+    actions.freeze(tree, Frozen(peer=PEER, epoch=2))
+    actions.demote(tree, 2, None)
     return tree
 
 
@@ -54,19 +54,19 @@ def next_number(tree: Tree) -> int:
 
 def test_hearing_of_an_epoch_fences_a_primary_for_good_and_changes_no_other_role() -> None:
     tree = primary()
-    driver.tell(tree, 5)
+    actions.tell(tree, 5)
     assert reopened(tree, committed=False).role == RoleRecord(Role.FENCED, 1, 5)
     other = standby()
-    driver.tell(other, 5)
+    actions.tell(other, 5)
     assert other.role == RoleRecord(Role.STANDBY, 2, 5)
-    driver.tell(other, 3)
+    actions.tell(other, 3)
     assert other.role.seen_epoch == 5
 
 
 def test_what_was_written_before_a_fence_is_kept_and_nothing_after_it_comes_in() -> None:
     tree = primary()
     ino = make_file(tree, tree.root, b"g", b"2")
-    driver.tell(tree, 2)
+    actions.tell(tree, 2)
     with pytest.raises(Fenced):
         tree.write(ino, 0, b"3")
     again = reopened(tree, committed=False)
@@ -90,7 +90,7 @@ def test_a_writer_that_waits_for_room_while_the_store_is_fenced_is_refused() -> 
         # Until the writer has passed its first look at the role and waits: it holds the lock while it looks.
         while not _waits(tree.store):
             tree.store._done.wait(0.01)
-        driver.tell(tree, 2)
+        actions.tell(tree, 2)
     writer.join()
     assert isinstance(outcome[0], Fenced)
     assert content_of(tree.reader, ino) == b"1" * 9000
@@ -102,19 +102,19 @@ def _waits(store: Store) -> bool:
 
 def test_a_snapshot_is_taken_only_of_a_state_that_none_has() -> None:
     tree = primary()
-    assert driver.take_snapshot(tree) is None
+    assert actions.take_snapshot(tree) is None
     make_file(tree, tree.root, b"g")
-    taken = driver.take_snapshot(tree)
+    taken = actions.take_snapshot(tree)
     assert (
-        taken is not None and taken.name == driver.time_name(tree.store.clock.now_ns()) == "auto-2023-11-14T22-13-20Z"
+        taken is not None and taken.name == actions.time_name(tree.store.clock.now_ns()) == "auto-2023-11-14T22-13-20Z"
     )
     make_file(tree, tree.root, b"h")
-    again = driver.take_snapshot(tree)
+    again = actions.take_snapshot(tree)
     assert again is not None and again.name == "auto-2023-11-14T22-13-20Z-2"
-    driver.go_back(tree, tree.store.catalog.by_name(ROOT_FILESET, "one").guid)
+    actions.go_back(tree, tree.store.catalog.by_name(ROOT_FILESET, "one").guid)
     # The state is no new one, but not that of the newest snapshot, which is what a standby gets.
-    assert driver.take_snapshot(tree, "diverged-1") is None
-    assert driver.take_snapshot(tree) is not None
+    assert actions.take_snapshot(tree, "diverged-1") is None
+    assert actions.take_snapshot(tree) is not None
 
 
 def test_going_back_keeps_newer_snapshots_and_is_remembered_as_the_base() -> None:
@@ -123,7 +123,7 @@ def test_going_back_keeps_newer_snapshots_and_is_remembered_as_the_base() -> Non
     manage.create(tree.store, ROOT_FILESET, "two")
     make_file(tree, tree.root, b"h", b"in no snapshot")
     one = tree.store.catalog.by_name(ROOT_FILESET, "one")
-    driver.go_back(tree, one.guid)
+    actions.go_back(tree, one.guid)
     assert [name for name, _, _ in tree.reader.all_entries(tree.root)] == [b"f"]
     base = received.base(tree.store, ROOT_FILESET)
     assert base is not None and base.name == "one"
@@ -137,9 +137,9 @@ def test_a_standby_shows_its_base_although_other_snapshots_are_newer() -> None:
     make_file(tree, tree.root, b"g")
     manage.create(tree.store, ROOT_FILESET, "diverged-1")
     one = tree.store.catalog.by_name(ROOT_FILESET, "one")
-    driver.tell(tree, 2)
-    driver.go_back(tree, one.guid)
-    driver.demote(tree, 2, one.guid)
+    actions.tell(tree, 2)
+    actions.go_back(tree, one.guid)
+    actions.demote(tree, 2, one.guid)
     reader = reopened(tree).newest_reader()
     assert reader.snapshot is not None and reader.snapshot.name == "one"
 
@@ -147,18 +147,18 @@ def test_a_standby_shows_its_base_although_other_snapshots_are_newer() -> None:
 def test_a_store_becomes_a_standby_only_in_a_state_that_its_base_has() -> None:
     tree = primary()
     make_file(tree, tree.root, b"g")
-    driver.tell(tree, 2)
+    actions.tell(tree, 2)
     with pytest.raises(Damaged, match="not that of snapshot one"):
-        driver.demote(tree, 2, tree.store.catalog.by_name(ROOT_FILESET, "one").guid)
+        actions.demote(tree, 2, tree.store.catalog.by_name(ROOT_FILESET, "one").guid)
     assert tree.role.role is Role.FENCED
 
 
 def test_a_standby_refuses_to_be_frozen_and_a_primary_to_take_an_old_epoch() -> None:
     with pytest.raises(RoleError):
-        driver.freeze(standby(), Frozen(peer=PEER, epoch=9))
+        actions.freeze(standby(), Frozen(peer=PEER, epoch=9))
     tree = standby()
     with pytest.raises(RoleError, match="not above"):
-        driver.promote(tree, 2, None)
+        actions.promote(tree, 2, None)
     assert tree.role.role is Role.STANDBY
 
 
@@ -170,7 +170,7 @@ def test_taking_over_drops_what_is_half_received_even_if_no_plan_says_so() -> No
         partial.put(tree.store, partial.Partial(guid("next"), guid("base"), START, "next"))
         tree.active.change_inode(ino).mode ^= 0o100
         tree.store.commit()
-    driver.promote(tree, 3, None)
+    actions.promote(tree, 3, None)
     assert tree.reader.inode(ino).mode & 0o777 == 0o644
     assert partial.get(tree.store) is None
     assert tree.role.role is Role.PRIMARY
@@ -185,7 +185,7 @@ def test_a_standby_whose_state_is_not_its_base_does_not_take_over() -> None:
         tree.active.change_inode(ino).mode ^= 0o100
         tree.store.commit()
     with pytest.raises(Damaged):
-        driver.promote(tree, 3, None)
+        actions.promote(tree, 3, None)
     with pytest.raises(NotPrimary):
         tree.write(ino, 0, b"x")
 
@@ -196,20 +196,20 @@ def test_an_empty_standby_does_not_take_over() -> None:
     store.small.put(role.KEY, role.pack(RoleRecord(Role.STANDBY, 1, 1)))
     tree = Tree(store)
     with pytest.raises(RoleError, match="never received"):
-        driver.promote(tree, 2, None)
+        actions.promote(tree, 2, None)
 
 
 def test_inode_numbers_after_a_takeover_begin_in_a_range_of_their_own() -> None:
     unseen, followed = standby(), standby()
-    driver.promote(unseen, 3, None)
-    assert next_number(unseen) % driver.NUMBER_RANGE == 0
+    actions.promote(unseen, 3, None)
+    assert next_number(unseen) % actions.NUMBER_RANGE == 0
     old = primary()
     make_file(old, old.root, b"g")
-    driver.promote(followed, 3, old)
+    actions.promote(followed, 3, actions.next_numbers(old))
     assert next_number(followed) == next_number(old)
     behind = standby()
     make_file(followed, followed.root, b"g")
-    driver.promote(behind, 3, followed)
+    actions.promote(behind, 3, actions.next_numbers(followed))
     assert next_number(behind) == next_number(followed)
 
 
@@ -219,20 +219,20 @@ def test_numbers_of_stores_that_know_each_other_are_dealt_out() -> None:
         group = trees[:count]
         for tree in group:
             join(tree, [guid_of(each) for each in group])
-        for next_number in (1, 17, driver.NUMBER_RANGE, 7 * driver.NUMBER_RANGE + 5):
-            firsts = [driver._own_numbers(tree, next_number) for tree in group]
+        for next_number in (1, 17, actions.NUMBER_RANGE, 7 * actions.NUMBER_RANGE + 5):
+            firsts = [actions._own_numbers(tree, next_number) for tree in group]
             assert len(set(firsts)) == count
-            assert all(next_number < first <= next_number + count * driver.NUMBER_RANGE for first in firsts)
-        assert driver._own_numbers(group[1], 1) == driver.NUMBER_RANGE
+            assert all(next_number < first <= next_number + count * actions.NUMBER_RANGE for first in firsts)
+        assert actions._own_numbers(group[1], 1) == actions.NUMBER_RANGE
 
 
 def test_what_returning_stores_need_is_held_by_a_primary_and_let_go_by_a_standby() -> None:
     tree = standby()
     one = tree.store.catalog.by_name(ROOT_FILESET, "one")
-    driver.promote(tree, 3, None)
+    actions.promote(tree, 3, None)
     assert manage.holders(tree.store, one) == [link.hold_owner(PEER)]
-    driver.freeze(tree, Frozen(peer=PEER, epoch=4))
-    driver.demote(tree, 4, None)
+    actions.freeze(tree, Frozen(peer=PEER, epoch=4))
+    actions.demote(tree, 4, None)
     assert manage.holders(tree.store, one) == []
 
 
@@ -242,10 +242,10 @@ def test_files_that_were_open_and_unlinked_at_the_old_primary_are_gone_after_a_t
     tree.open(ino)
     tree.unlink(tree.root, b"open")
     manage.create(tree.store, ROOT_FILESET, "two")
-    driver.freeze(tree, Frozen(peer=PEER, epoch=2))
-    driver.demote(tree, 2, None)
+    actions.freeze(tree, Frozen(peer=PEER, epoch=2))
+    actions.demote(tree, 2, None)
     again = reopened(tree)
     assert again.active.inode(ino) is not None
-    driver.promote(again, 3, None)
+    actions.promote(again, 3, None)
     assert again.active.inode(ino) is None
     assert_clean(again)

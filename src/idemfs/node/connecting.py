@@ -1,0 +1,137 @@
+"""Connections to stores: over ssh, over HTTPS, or to the process of this machine that has a store open.
+
+Threads: any.
+"""
+
+from __future__ import annotations
+
+import os
+import shlex
+import socket
+import subprocess
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+from idemfs.errors import ConnectionLost, PeerError
+from idemfs.failover import addresses
+from idemfs.failover.addresses import SSH, Remote
+from idemfs.node import local_socket
+from idemfs.replication.channel import Channel, PipeChannel
+
+SSH_VARIABLE = "IDEMFS_SSH"
+"""The command that takes the place of ``ssh``, as words of a shell."""
+_SSH = "ssh -o BatchMode=yes -o ConnectTimeout=10 -o ServerAliveInterval=10 -o ServerAliveCountMax=3"
+_ENDING_SECONDS = 5.0
+_TEXT_SIZE_MAX = 2000
+
+https: Callable[[Remote], Channel] | None = None
+"""Makes connections over HTTPS; set by whoever has a node's certificate and knows its peers."""
+
+
+def connect(address: str, readonly: bool = False) -> Channel:
+    """A connection to the store at ``address``, or at a path of this machine that another process has open.
+
+    ``readonly``: for looking only. Raises ``ConnectionLost``, ``PeerError``.
+    """
+    if not addresses.is_remote(address):
+        return OwnerChannel(address, readonly)
+    remote = addresses.parse(address)
+    if remote.scheme == SSH:
+        return SshChannel(address, remote, readonly)
+    if https is None:
+        raise PeerError(f"{address}: is reached by 'idemfs serve' alone, which has the certificate for it")
+    return https(remote)
+
+
+def peer_command(path: str, readonly: bool) -> list[str]:
+    """What is to be run where the store is."""
+    return ["peer", path, *(["--read-only"] if readonly else [])]
+
+
+class SshChannel(PipeChannel):
+    """The standard streams of ``idemfs peer PATH`` on another machine."""
+
+    def __init__(self, address: str, remote: Remote, readonly: bool) -> None:
+        self._address = address
+        words = shlex.split(os.environ.get(SSH_VARIABLE) or _SSH)
+        if remote.port is not None:
+            words += ["-p", str(remote.port)]
+        target = remote.host if remote.user is None else f"{remote.user}@{remote.host}"
+        command = shlex.join(["idemfs", *peer_command(remote.path, readonly)])
+        try:
+            self._process = subprocess.Popen(
+                [*words, "--", target, command],
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                start_new_session=True,
+            )
+        except OSError as error:
+            raise ConnectionLost(f"{address}: cannot run {words[0]}: {error.strerror}") from error
+        self._said = b""
+        self._listener = threading.Thread(target=self._listen, name="idemfs-ssh", daemon=True)
+        self._listener.start()
+        assert self._process.stdin is not None and self._process.stdout is not None
+        super().__init__(os.dup(self._process.stdout.fileno()), os.dup(self._process.stdin.fileno()))
+        self._process.stdin.close()
+        self._process.stdout.close()
+
+    def close(self) -> None:
+        super().close()
+        try:
+            self._process.wait(_ENDING_SECONDS)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def _listen(self) -> None:
+        """Keep what it says of its failure, and let it never wait for somebody to read that."""
+        assert self._process.stderr is not None
+        with self._process.stderr as errors:
+            while piece := os.read(errors.fileno(), 4096):
+                self._said = (self._said + piece)[-_TEXT_SIZE_MAX:]
+
+    def _lost(self) -> ConnectionLost:
+        self._listener.join(_ENDING_SECONDS)
+        return _ended(self._address, self._said)
+
+
+class OwnerChannel(PipeChannel):
+    """The standard streams of ``peer`` in the process of this machine that has a store open."""
+
+    def __init__(self, path: str, readonly: bool) -> None:
+        """Raises ``ConnectionLost``."""
+        self._path = path
+        here, there = socket.socketpair()
+        with here, there:
+            self._said = os.memfd_create("idemfs-peer", os.MFD_CLOEXEC)
+            streams = there.fileno(), there.fileno(), self._said
+            connection = local_socket.ask(path, peer_command(path, readonly), streams)
+            if connection is None:
+                os.close(self._said)
+                raise ConnectionLost(f"{path}: the process that has the store open takes no commands")
+            self._connection = connection
+            end = here.detach()
+            super().__init__(end, end)
+
+    def close(self) -> None:
+        """What the other end holds is given back on return."""
+        super().close()
+        if self._connection.fileno() >= 0:
+            with self._connection:
+                self._connection.settimeout(_ENDING_SECONDS)
+                with suppress(TimeoutError):
+                    local_socket.answer(self._connection)
+            os.close(self._said)
+
+    def _lost(self) -> ConnectionLost:
+        return _ended(self._path, os.pread(self._said, _TEXT_SIZE_MAX, 0) if self._connection.fileno() >= 0 else b"")
+
+
+def _ended(address: str, said: bytes) -> ConnectionLost:
+    """``said``: on standard error, by what was at the other end."""
+    lines = said.decode(errors="replace").strip().splitlines()
+    if not lines:
+        return ConnectionLost(f"{address}: the connection ended")
+    return ConnectionLost(f"{address}: {lines[-1].removeprefix('idemfs: ')}")
