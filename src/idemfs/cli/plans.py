@@ -33,9 +33,9 @@ def perform(
     from idemfs.failover.driver import carry_out
     from idemfs.failover.facts import Refusal
     from idemfs.failover.places import open_stage
-    from idemfs.node.connecting import connect
+    from idemfs.node.connecting import connecting_for
 
-    with open_stage(options.store, readonly=options.dry_run, connect=connect) as stage:
+    with open_stage(options.store, readonly=options.dry_run, connect=connecting_for(options.store)) as stage:
         decision = decide(stage)
         if isinstance(decision, Refusal):
             raise decision.error

@@ -17,7 +17,7 @@ from idemfs.failover.addresses import SSH
 from idemfs.failover.records import PeerRecord
 from idemfs.failover.standbys import Guest, Invitation, LocalPlace, Place
 from idemfs.ids import Guid
-from idemfs.node.connecting import connect
+from idemfs.node.connecting import connect, hand_over
 from idemfs.replication.session import Session
 from idemfs.store import peek
 
@@ -50,6 +50,7 @@ def place_at(store: str, address: str, own_address: str | None) -> Iterator[tupl
 
     Raises ``PeerError``, ``OSError`` for a place that cannot be reached.
     """
+    hand_over(store, address)
     own = None if own_address is None else addresses.absolute(own_address)
     if not addresses.is_remote(address) and not _is_in_use(address):
         yield LocalPlace(address), own
