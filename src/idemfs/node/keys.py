@@ -131,6 +131,13 @@ class Keys:
             raise ConfigError(f"{path}: is not there")
         return found
 
+    def refuse_expired(self) -> None:
+        """Raises ``PeerError`` when the certificate of connections is no good any more."""
+        if certificates.expires_ns(self.certificate()) < self._clock.now_ns():
+            raise PeerError(
+                f"{self.shown().certificate}: this certificate has expired, and other nodes refuse it: renew it"
+            )
+
     def fingerprint(self) -> str:
         return certificates.fingerprint(self.identity())
 

@@ -88,9 +88,10 @@ class ServerTls:
 def client_context(keys: Keys, peer: TrustedPeer) -> ssl.SSLContext:
     """To connect to a paired node: no other one is taken for it, and this one shows who it is.
 
-    ``require_peer`` is to follow when the connection stands. Raises ``ConfigError``, ``OSError``.
+    ``require_peer`` is to follow when the connection stands. Raises ``ConfigError``, ``PeerError``, ``OSError``.
     """
     keys.prepare()
+    keys.refuse_expired()
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
     _prepare(context, keys, (peer,))
@@ -147,11 +148,6 @@ def what_failed(error: OSError, peer: TrustedPeer) -> str:
                 "'idemfs serve' renews a certificate of its own, one that the configuration names is yours to renew"
             )
         return _other(peer)
-    if isinstance(error, ssl.SSLError) and "CERTIFICATE_EXPIRED" in (error.reason or ""):
-        return (
-            f"{peer.name} at {peer.url} says that the certificate of this node has expired: look at the clocks of both "
-            "machines; one that the configuration names is yours to renew"
-        )
     if isinstance(error, ssl.SSLError | ConnectionResetError | BrokenPipeError):
         return not_trusted(peer)
     if isinstance(error, TimeoutError):

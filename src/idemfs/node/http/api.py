@@ -18,7 +18,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 
 from idemfs import errors
-from idemfs.node.http.gate import UNEXPECTED, Caller
+from idemfs.node.http.gate import TOO_LARGE, UNEXPECTED, Caller, TooLarge
 from idemfs.node.tokens import Scope
 
 STATUS: tuple[tuple[type[Exception], int], ...] = (
@@ -93,6 +93,7 @@ class Api:
             Exception: _unexpected,
             RequestValidationError: _meaningless,
             HTTPException: lambda _, error: _failed(error.status_code, _detail(error)),
+            TooLarge: lambda _, __: _failed(413, TOO_LARGE),
             RequestRefused: lambda _, error: _failed(error.status, str(error)),
             errors.IdemfsError: lambda _, error: _failed(status_of(error), _text(error)),
         }

@@ -101,7 +101,11 @@ class WebSocketChannel:
             while self._protocol.state is CONNECTING and self._protocol.handshake_exc is None:
                 if time.monotonic() > until:
                     raise TimeoutError
-                self._take(self._connection.recv(_PIECE_SIZE))
+                piece = self._connection.recv(_PIECE_SIZE)
+                if not piece and self._protocol.state is CONNECTING:
+                    # What the other end has against the certificate, it does not say.
+                    raise ConnectionResetError
+                self._take(piece)
         except OSError as error:
             raise ConnectionLost(tls.what_failed(error, peer)) from error
         failure = self._protocol.handshake_exc

@@ -13,12 +13,15 @@ from typing import Any
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 
 from idemfs.limits import REQUEST_HEAD_SIZE_MAX
 
 IDLE_SECONDS = 20.0
 """How long a new connection may take to say what it wants."""
+CLOSING_SECONDS = 0.5
+"""How long the other end of a WebSocket has to take leave."""
 
 
 class Connection(HttpToolsProtocol):
@@ -62,6 +65,12 @@ class Connection(HttpToolsProtocol):
         self._not_idle()
         super().on_headers_complete()
 
+    def shutdown(self) -> None:
+        """The server ends: so does a connection on which nothing is under way, without the other end's consent."""
+        super().shutdown()
+        if self.transport.is_closing() and not self.transport.get_write_buffer_size():
+            self.transport.abort()
+
     def _count(self, size: int) -> None:
         self._head_size += size
         if self._head_size > REQUEST_HEAD_SIZE_MAX:
@@ -72,3 +81,12 @@ class Connection(HttpToolsProtocol):
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
+
+
+class Socket(WebSocketsSansIOProtocol):
+    """A WebSocket."""
+
+    def shutdown(self) -> None:
+        """The server ends: the other end is told, and need not answer."""
+        super().shutdown()
+        self.loop.call_later(CLOSING_SECONDS, self.transport.abort)

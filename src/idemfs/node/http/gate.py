@@ -26,6 +26,7 @@ from idemfs.node.keys import Keys
 OPEN = re.compile(r"/(live|ready|primary|standby)|/v1/stores/[^/]+/(ready|primary|standby)|/v1/pair")
 METRICS = "/metrics"
 UNAUTHENTICATED = "show the certificate of a paired node, or a token: Authorization: Bearer TOKEN"
+TOO_LARGE = f"a request has at most {REQUEST_SIZE_MAX} bytes"
 UNEXPECTED = "this failed unexpectedly; the log of the node tells more"
 
 log = logging.getLogger("idemfs.http")
@@ -43,7 +44,7 @@ _ANYBODY = Caller("anybody", frozenset({tokens.Scope.READ}), is_node=False)
 """Where no one is refused. What may be ordered there has its own proof."""
 
 
-class _TooLarge(Exception):
+class TooLarge(Exception):
     """The body of a request is larger than it may be."""
 
 
@@ -65,9 +66,9 @@ class Gate:
 
         try:
             await self._enter(scope, receive, sending)
-        except _TooLarge:
+        except TooLarge:
             if not has_begun:
-                await refuse(scope, send, 413, f"a request has at most {REQUEST_SIZE_MAX} bytes")
+                await refuse(scope, send, 413, TOO_LARGE)
         except Exception:
             log.exception("%s %s failed", scope.get("method", scope["type"]), scope.get("path"))
             if not has_begun:
@@ -105,7 +106,7 @@ class Gate:
 
 def _bounded(receive: Receive, content_length: bytes) -> Receive:
     if not content_length.isdigit() or int(content_length[:20]) > REQUEST_SIZE_MAX:
-        raise _TooLarge
+        raise TooLarge
     size = 0
 
     async def receiving() -> Message:
@@ -113,7 +114,7 @@ def _bounded(receive: Receive, content_length: bytes) -> Receive:
         message = await receive()
         size += len(message.get("body", b""))
         if size > REQUEST_SIZE_MAX:
-            raise _TooLarge
+            raise TooLarge
         return message
 
     return receiving

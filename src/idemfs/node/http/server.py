@@ -20,7 +20,7 @@ from starlette.types import ASGIApp
 from idemfs.limits import CONNECTION_COUNT_MAX, MESSAGE_SIZE_MAX
 from idemfs.node.config import Address
 from idemfs.node.http.client import make_lively
-from idemfs.node.http.connections import Connection
+from idemfs.node.http.connections import Connection, Socket
 from idemfs.node.tls import ServerTls
 
 CLOSING_SECONDS = 5
@@ -41,7 +41,7 @@ class Server:
         config = uvicorn.Config(
             app,
             http=Connection,
-            ws="websockets-sansio",
+            ws=Socket,
             ws_max_size=MESSAGE_SIZE_MAX,
             # A host that has gone silent is noticed by TCP: who is busy for long is not gone.
             ws_ping_interval=None,
@@ -77,9 +77,18 @@ class Server:
         except Exception:
             log.exception("the network side of the node has ended")
         finally:
+            self._loop.run_until_complete(self._abort())
             self._loop.run_until_complete(self._loop.shutdown_asyncgens())
             self._loop.run_until_complete(self._loop.shutdown_default_executor())
             self._loop.close()
+
+    async def _abort(self) -> None:
+        """End connections that have not ended by themselves."""
+        connections = self._server.server_state.connections
+        for connection in list(connections):
+            connection.transport.abort()
+        while connections:
+            await asyncio.sleep(0)
 
 
 def _listen(address: Address) -> socket.socket:
