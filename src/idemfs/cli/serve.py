@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     from queue import SimpleQueue
 
     from idemfs.node.config import NodeConfig
-    from idemfs.node.node import Node, NodePartFactory
+    from idemfs.node.node import Node, NodePart, NodePartFactory
     from idemfs.node.owner import PartFactory
 
 
@@ -42,18 +42,27 @@ def run(options: Namespace) -> None:
 def store_parts() -> Mapping[str, PartFactory]:
     """What runs beside each store, in the order in which it begins."""
     from idemfs.mount.owner import mounting
-    from idemfs.node.http.commit_times import counting
-    from idemfs.node.http.metrics import COMMIT_TIMES
+    from idemfs.node.http.commit_times import COMMIT_TIMES, counting
 
     return {COMMIT_TIMES: counting, "mount": mounting}
 
 
 def node_parts() -> Mapping[str, NodePartFactory]:
     """What runs once, after the stores."""
-    from idemfs.cli.served import ServedActions, ServedLists
-    from idemfs.node.http.part import listening, reaching
+    from idemfs.node.http.reaching import reaching
 
-    return {"reaching": reaching, "https": listening(ServedActions(), ServedLists())}
+    return {"reaching": reaching, "https": _listening}
+
+
+def _listening(node: Node) -> NodePart | None:
+    """The network side, of which a node that does not listen imports nothing."""
+    if node.config.listen is None:
+        return None
+    from idemfs.cli.served import ServedActions, ServedLists
+    from idemfs.clock import System
+    from idemfs.node.http.part import HttpPart
+
+    return HttpPart(node, ServedActions(), ServedLists(), System())
 
 
 def _serve(path: str, config: NodeConfig) -> None:

@@ -13,6 +13,8 @@ from idemfs.node.config import StoreConfig
 from idemfs.node.owner import OwnedStore
 from idemfs.store.store import Store
 
+COMMIT_TIMES = "commit_times"
+"""The name of the part of a store that counts them."""
 BOUNDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 """Seconds: the upper ends of the buckets; one more is without an end."""
 

@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
+from httptools import HttpParserError
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
@@ -75,7 +76,7 @@ class Connection(HttpToolsProtocol):
         self._head_size += size
         if self._head_size > REQUEST_HEAD_SIZE_MAX:
             # The parser answers with status 400, and ends the connection.
-            raise ValueError("the head of the request is too large")
+            raise HttpParserError("the head of the request is too large")
 
     def _not_idle(self) -> None:
         if self._idle is not None:

@@ -27,7 +27,7 @@ from idemfs.node import certificates
 from idemfs.node.http import answers
 from idemfs.node.http.actions import LinkFigures, Lists
 from idemfs.node.http.api import Api
-from idemfs.node.http.commit_times import CommitTimes
+from idemfs.node.http.commit_times import COMMIT_TIMES, CommitTimes
 from idemfs.node.http.gate import METRICS
 from idemfs.node.keys import Keys
 from idemfs.node.node import Node
@@ -36,8 +36,6 @@ from idemfs.node.tokens import Scope
 from idemfs.snapshots import usage
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
-COMMIT_TIMES = "commit_times"
-"""The name of the part of a store that counts them."""
 
 _GAUGES: dict[str, str] = {
     "epoch": "epoch in which the store got its role",

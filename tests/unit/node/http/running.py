@@ -15,8 +15,7 @@ from idemfs.cli.serving import commands
 from idemfs.clock import Clock, System
 from idemfs.node import tls
 from idemfs.node.config import Address, NodeConfig, StoreConfig
-from idemfs.node.http.commit_times import counting
-from idemfs.node.http.metrics import COMMIT_TIMES
+from idemfs.node.http.commit_times import COMMIT_TIMES, counting
 from idemfs.node.http.part import HttpPart
 from idemfs.node.keys import Keys
 from idemfs.node.node import Node
