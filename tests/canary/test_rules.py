@@ -109,7 +109,7 @@ def kept_size_is_ignored(patch: pytest.MonkeyPatch) -> None:
 
 def longer_snapshots_are_forgotten(patch: pytest.MonkeyPatch) -> None:
     """What is past the newest snapshot's end is nobody's."""
-    patch.setattr(rule, "keeps_block_for_older", lambda block_start, kept_size, longest_size: False)
+    patch.setattr(rule, "keeps_block_for_older", lambda *block_and_sizes: False)
 
 
 def no_absent_inode_on_create(patch: pytest.MonkeyPatch) -> None:

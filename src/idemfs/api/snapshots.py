@@ -73,7 +73,8 @@ class Snapshots(Purging, SnapshotWriting):
         with quiesce or nullcontext(), self._store.lock:
             self._tree.refuse_unless_primary()
             places = choose.places(self._store.catalog, names, exclude, self._fileset)
-            return [self._new_info(made) for made in manage.create_all(self._store, places)]
+            made, filesets = manage.create_all(self._store, places), self._store.catalog.filesets
+            return [SnapshotInfo(each, filesets[each.fileset]) for each in made]
 
     def list(self) -> list[SnapshotInfo]:
         """All of them, oldest first, with exactly what each owns now."""

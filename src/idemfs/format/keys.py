@@ -28,6 +28,8 @@ with a zero byte, and names hold none.
 
 from __future__ import annotations
 
+from struct import Struct
+
 from idemfs.ids import FilesetId, Ino, Number, SnapshotId
 from idemfs.limits import SNAPSHOT_ID_MAX
 
@@ -35,6 +37,8 @@ SNAPSHOT_ORPHAN = b"W"
 INODE, BLOCK, ENTRY, LINK, XATTR = b"i", b"b", b"d", b"l", b"x"
 KIND_AT = 8
 NAME_AT = 9
+
+_SNAPSHOT = Struct(">cHQ")
 
 PRESENT = b"\x01"
 STORE_STATE = b"T"
@@ -164,7 +168,7 @@ def snapshot_orphan_parts(key: bytes) -> tuple[SnapshotId, Ino]:
 
 
 def snapshot(number: FilesetId, snapshot_id: SnapshotId) -> bytes:
-    return b"S" + number.to_bytes(2, "big") + snapshot_id.to_bytes(8, "big")
+    return _SNAPSHOT.pack(b"S", number, snapshot_id)
 
 
 def snapshot_range(number: FilesetId) -> tuple[bytes, bytes]:

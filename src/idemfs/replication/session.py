@@ -134,7 +134,11 @@ class Session:
             for at in range(0, len(view), _PIECE_SIZE):
                 self._send(_DATA, view[at : at + _PIECE_SIZE])
             while self._channel.is_readable():
-                kind, body = self._next()
+                kind, body = self._one()
+                if kind == _ALIVE:
+                    continue
+                if kind == _MORE:
+                    kind, body = self._next(body)
                 if kind in (_REPLY, _FAILURE):
                     return kind, body
                 raise _nonsense()
@@ -252,25 +256,26 @@ class Session:
         self._sent += 1
         self._channel.send(check.to_bytes(8, "big") + message)
 
-    def _next(self) -> tuple[int, bytes]:
-        """Kind and body of the next message that says something."""
-        said = b""
+    def _next(self, said: bytes = b"") -> tuple[int, bytes]:
+        """Kind and body of the next message that says something; ``said``: what has come of it."""
         while True:
-            message = memoryview(self._channel.receive())
-            if len(message) < 9 or int.from_bytes(message[:8], "big") != xxh3_64_intdigest(
-                message[8:], seed=self._received
-            ):
-                self.close()
-                raise ConnectionLost("what came over the connection to the other store is damaged; it is given up")
-            self._received += 1
-            kind = message[8]
+            kind, body = self._one()
             if kind == _ALIVE:
                 continue
+            said = said + body if said else body
             if kind != _MORE:
-                return kind, said + message[9:] if said else bytes(message[9:])
-            said += message[9:]
+                return kind, said
             if len(said) > SAID_SIZE_MAX:
                 raise _nonsense()
+
+    def _one(self) -> tuple[int, bytes]:
+        message = memoryview(self._channel.receive())
+        check = xxh3_64_intdigest(message[8:], seed=self._received)
+        if len(message) < 9 or int.from_bytes(message[:8], "big") != check:
+            self.close()
+            raise ConnectionLost("what came over the connection to the other store is damaged; it is given up")
+        self._received += 1
+        return message[8], bytes(message[9:])
 
     def _beat(self, seconds: float) -> None:
         while not self._closed.wait(seconds):

@@ -42,14 +42,11 @@ def restore(active: Active, snapshot: Snapshot, undo_name: str | None = None) ->
     store = active.store
     with store.exclusive():
         name = undo_name or manage.unique_name(store, snapshot.fileset, f"before-restore-{snapshot.name}"[:180])
-
-        def begin(undo: Snapshot) -> bool:
-            store.small.put(_UNDO, undo.id.to_bytes(8, "big"))
-            _mark(active, snapshot)
-            return True
-
-        store.admit(2, 200)
-        undo = manage.create(store, snapshot.fileset, name, joined=begin)
+        # crash: a restore that fits into one group is there as a whole, or not at all. Of a larger one the first
+        # group has the snapshot to undo it with and the mark by which the next opening goes on.
+        undo = manage.begin_group_with(store, snapshot.fileset, name)
+        store.small.put(_UNDO, undo.id.to_bytes(8, "big"))
+        _mark(active, snapshot)
         try:
             _restore_all(active, snapshot)
         except OSError:
@@ -65,6 +62,7 @@ def go_back(active: Active, snapshot: Snapshot) -> None:
         store.admit(1, 100)
         with _to_its_end(store):
             _mark(active, snapshot)
+            store.commit(wait=False)
             _restore_all(active, snapshot)
 
 
@@ -75,8 +73,8 @@ def _mark(active: Active, snapshot: Snapshot) -> None:
 
 
 def _restore_all(active: Active, snapshot: Snapshot) -> None:
+    """The open group has changed no inode yet, so that the tables tell what is to be brought back."""
     store = active.store
-    store.commit(wait=False)
     view = View(active, snapshot.id)
     for ino, changed in changed_inodes(store, snapshot.fileset, snapshot.id, None):
         bring_back_inode(active, view, ino, changed)
@@ -170,7 +168,7 @@ def resume(active: Active) -> None:
         undo_id = store.small.get(_UNDO)
         with store.exclusive():
             try:
-                store.admit(1, 100)
+                store.commit(wait=False)
                 _restore_all(active, store.catalog.snapshot(fileset, snapshot_id))
             except OSError:
                 if undo_id is None:

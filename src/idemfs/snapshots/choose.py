@@ -12,7 +12,7 @@ from idemfs.format.tables import Fileset
 from idemfs.ids import ROOT_FILESET, FilesetId
 from idemfs.store.catalog import Catalog
 
-PATTERN = "*?["
+PATTERN = frozenset("*?[")
 """Characters that mean more than themselves in a pattern; no fileset has them in its name."""
 
 
@@ -23,7 +23,7 @@ def filesets(catalog: Catalog, pattern: str, excluded: Iterable[str] = ()) -> li
     """
     from fnmatch import fnmatchcase
 
-    if not any(char in PATTERN for char in pattern):
+    if PATTERN.isdisjoint(pattern):
         return [catalog.fileset_named(pattern)]
     left_out = list(excluded)
     found = [
@@ -47,8 +47,8 @@ def places(
     found: dict[tuple[FilesetId, str], None] = {}
     for operand in operands:
         pattern, _, name = operand.rpartition("@")
-        if any(char in PATTERN for char in pattern):
-            found |= {(each.number, name): None for each in filesets(catalog, pattern, left_out)}
-        else:
+        if PATTERN.isdisjoint(pattern):
             found[catalog.snapshot_place(operand, fileset)] = None
+        else:
+            found |= {(each.number, name): None for each in filesets(catalog, pattern, left_out)}
     return list(found)

@@ -16,6 +16,7 @@ from idemfs.format.tables import COMPLETE, Snapshot
 from idemfs.ids import FilesetId, Guid
 from idemfs.limits import SCAN_COUNT, SNAPSHOT_COUNT_MAX, SNAPSHOT_NAME_SIZE_MAX
 from idemfs.snapshots.info import NEVER_NS
+from idemfs.store.catalog import Catalog
 from idemfs.store.keeps import Keep
 from idemfs.store.store import Store
 
@@ -76,35 +77,25 @@ def create_all(
         store.admit(4 * len(places), 4 * SNAPSHOT_NAME_SIZE_MAX * len(places))
         if len(dict.fromkeys(places)) < len(places):
             raise SnapshotExists("the same snapshot is named twice; name each once")
-        if any(not _is_there(store, fileset) for fileset, _ in places):
-            raise FilesetMissing("the fileset was deleted")
-        for fileset, name in places:
-            if name in store.catalog.named(fileset):
-                raise SnapshotExists(f"a snapshot named {name!r} exists; choose another name, or delete it first")
-            if len(store.catalog.named(fileset)) >= SNAPSHOT_COUNT_MAX:
-                raise SnapshotExists(f"the fileset has {SNAPSHOT_COUNT_MAX} snapshots already; delete some first")
+        catalog = store.catalog
+        if (refusal := _refusal(catalog, places)) is not None:
+            raise refusal
         made: list[Snapshot] = []
         chosen = guids or _new_guids(store, len(places))
 
         def add() -> None:
             # Again: until the group before it was durable, others may have been let in.
-            if any(not _is_there(store, fileset) or name in store.catalog.named(fileset) for fileset, name in places):
+            if _refusal(catalog, places) is not None:
                 return
             now = store.clock.now_ns() if created_ns is None else created_ns
-            for at, (fileset, name) in enumerate(places):
-                record = store.catalog.filesets[fileset]
+            for (number, name), guid in zip(places, chosen, strict=True):
+                fileset = catalog.filesets[number]
                 snapshot = Snapshot(
-                    fileset,
-                    store.catalog.new_snapshot_id(),
-                    chosen[at],
-                    name,
-                    now,
-                    record.digest,
-                    record.inode_count,
+                    number, catalog.new_snapshot_id(), guid, name, now, fileset.digest, fileset.inode_count
                 )
                 if joined is not None and not joined(snapshot):
                     return
-                store.catalog.add_snapshot(snapshot)
+                catalog.add_snapshot(snapshot)
                 made.append(snapshot)
 
         store.commit(last=add, until_freed=False)
@@ -114,15 +105,44 @@ def create_all(
         return made
 
 
+def begin_group_with(store: Store, number: FilesetId, name: str) -> Snapshot:
+    """Take snapshot ``name`` as the first thing of a group; it is durable with what the caller adds to that group.
+
+    That may be two small records without being admitted. Whoever calls has the store to itself. Raises as ``create``.
+    """
+    check_name(name)
+    catalog = store.catalog
+    if (refusal := _refusal(catalog, [(number, name)])) is not None:
+        raise refusal
+    # The active state is that of the group before, which ends here; what this one adds comes after the snapshot.
+    store.commit(wait=False)
+    store.admit(6, 4 * SNAPSHOT_NAME_SIZE_MAX + 200)
+    fileset = catalog.filesets[number]
+    guid, now = _new_guids(store, 1)[0], store.clock.now_ns()
+    snapshot = Snapshot(number, catalog.new_snapshot_id(), guid, name, now, fileset.digest, fileset.inode_count)
+    catalog.add_snapshot(snapshot)
+    return snapshot
+
+
 def _new_guids(store: Store, count: int) -> list[Guid]:
     """At once: asking the kernel for each takes longer than all else that a snapshot takes."""
     random = store.clock.random_bytes(16 * count)
     return [Guid(random[at : at + 16]) for at in range(0, len(random), 16)]
 
 
-def _is_there(store: Store, fileset: FilesetId) -> bool:
-    record = store.catalog.filesets.get(fileset)
-    return record is not None and record.state == COMPLETE
+def _refusal(catalog: Catalog, places: list[tuple[FilesetId, str]]) -> FilesetMissing | SnapshotExists | None:
+    """Why these snapshots cannot be taken now, if so."""
+    filesets, named = catalog.filesets, catalog.named
+    for number, name in places:
+        fileset = filesets.get(number)
+        if fileset is None or fileset.state != COMPLETE:
+            return FilesetMissing("the fileset was deleted")
+        names = named(number)
+        if name in names:
+            return SnapshotExists(f"a snapshot named {name!r} exists; choose another name, or delete it first")
+        if len(names) >= SNAPSHOT_COUNT_MAX:
+            return SnapshotExists(f"the fileset has {SNAPSHOT_COUNT_MAX} snapshots already; delete some first")
+    return None
 
 
 def rename(store: Store, snapshot: Snapshot, name: str) -> None:

@@ -29,7 +29,7 @@ class Catalog(FilesetTable):
         self._snapshots: dict[FilesetId, dict[SnapshotId, Snapshot]] = {}
         self._order: dict[FilesetId, list[SnapshotId]] = {}
         self._named: dict[FilesetId, dict[str, Snapshot]] = {}
-        self._changed_snapshots: set[tuple[FilesetId, SnapshotId]] = set()
+        self._changed_snapshots: dict[SnapshotId, FilesetId] = {}
 
     def _load(self, fileset: FilesetId) -> dict[SnapshotId, Snapshot]:
         known = self._snapshots.get(fileset)
@@ -121,12 +121,13 @@ class Catalog(FilesetTable):
         return known[order[at]] if at < len(order) else None
 
     def add_snapshot(self, snapshot: Snapshot) -> None:
-        self._load(snapshot.fileset)[snapshot.id] = snapshot
-        self._order[snapshot.fileset].append(snapshot.id)
-        self._named[snapshot.fileset][snapshot.name] = snapshot
-        self.filesets[snapshot.fileset].newest = snapshot.id
-        self.changed_fileset(snapshot.fileset)
-        self.changed(snapshot)
+        fileset, snapshot_id = snapshot.fileset, snapshot.id
+        self._load(fileset)[snapshot_id] = snapshot
+        self._order[fileset].append(snapshot_id)
+        self._named[fileset][snapshot.name] = snapshot
+        self.filesets[fileset].newest = snapshot_id
+        self._changed_newest.add(fileset)
+        self._changed_snapshots[snapshot_id] = fileset
 
     def remove_fileset(self, fileset: Fileset) -> None:
         super().remove_fileset(fileset)
@@ -172,10 +173,10 @@ class Catalog(FilesetTable):
         order.remove(snapshot.id)
         self.filesets[snapshot.fileset].newest = order[-1] if order else NO_SNAPSHOT
         self.changed_fileset(snapshot.fileset)
-        self._changed_snapshots.add((snapshot.fileset, snapshot.id))
+        self.changed(snapshot)
 
     def changed(self, snapshot: Snapshot) -> None:
-        self._changed_snapshots.add((snapshot.fileset, snapshot.id))
+        self._changed_snapshots[snapshot.id] = snapshot.fileset
 
     def new_snapshot_id(self) -> SnapshotId:
         number = self.state.next_snapshot
@@ -186,7 +187,9 @@ class Catalog(FilesetTable):
         """Write what changed into the open group."""
         self._put_if_changed(keys.STORE_STATE, self.state.pack())
         self._seal_filesets()
-        for number, snapshot_id in self._changed_snapshots:
+        changes: dict[bytes, bytes | None] = {}
+        for snapshot_id, number in self._changed_snapshots.items():
             snapshot = self._snapshots[number].get(snapshot_id)
-            self._small.put(keys.snapshot(number, snapshot_id), None if snapshot is None else snapshot.pack())
+            changes[keys.snapshot(number, snapshot_id)] = None if snapshot is None else snapshot.pack()
+        self._small.put_all(changes)
         self._changed_snapshots.clear()

@@ -26,6 +26,8 @@ class FilesetTable:
         self.state: StoreState = tables.unpack_state(value)
         self.filesets: dict[FilesetId, Fileset] = {}
         self._changed_filesets: set[FilesetId] = set()
+        self._changed_newest: set[FilesetId] = set()
+        """Those that have another newest snapshot; a group of snapshots changes nothing else of most of them."""
         self._written: dict[bytes, bytes] = {}
         """What the records of filesets say, of those that changed since the store was opened."""
         self.junctions: dict[Ino, FilesetId] = {}
@@ -173,7 +175,12 @@ class FilesetTable:
             self._put_if_changed(keys.fileset(number), fileset.pack())
             if fileset.is_counted:
                 self._put_if_changed(keys.usage(number), fileset.pack_usage())
+        stepped = self._changed_newest - self._changed_filesets
+        changes = {keys.fileset(number): self.filesets[number].pack() for number in stepped}
+        self._written.update(changes)
+        self._small.put_all(changes)
         self._changed_filesets.clear()
+        self._changed_newest.clear()
         self.left_bytes.clear()
 
     def _drop_origin(self, number: FilesetId) -> None:

@@ -9,6 +9,7 @@ meanwhile; the sealed layer then equals what it committed, so either answer is r
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import islice
 
 from idemfs.engines.kv.api import KV, Table
@@ -80,6 +81,10 @@ class Records:
         if key not in self.values:
             self.pending.append(key)
         self.values[key] = value
+
+    def put_all(self, changes: Mapping[bytes, bytes | None]) -> None:
+        self.pending.extend(changes.keys() - self.values.keys())
+        self.values.update(changes)
 
     def scan(self, start: bytes, end: bytes, limit: int, reverse: bool = False) -> list[tuple[bytes, bytes]]:
         """Up to ``limit`` pairs with ``start <= key < end``, ascending (descending from the last with ``reverse``)."""

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from idemfs.format import indirect, keys
 from idemfs.format import inode as inodes
-from idemfs.format.address import HOLE, sector_count_of
+from idemfs.format.address import sector_count_of
 from idemfs.format.indirect import ShadowBlock
 from idemfs.format.inode import ABSENT, Inode
 from idemfs.format.tables import Snapshot
@@ -59,10 +59,7 @@ class Insulating:
         kept_size, longest_size = self._older_sizes(ino, older)
         if not rule.keeps_block(change_start, kept_size):
             block_start = (index * INDIRECT_ENTRY_COUNT + entry) * self.store.block_size
-            if not rule.keeps_block_for_older(block_start, kept_size, longest_size):
-                return False
-            if pair[0] != HOLE and block_start >= kept_size:
-                # As when handing down: through a snapshot that does not see a block, older ones see holes alone.
+            if not rule.keeps_block_for_older(pair[0], block_start, change_start, kept_size, longest_size):
                 return False
         shadow = self.owned_map(ino, index, older)
         if entry in shadow.entries:

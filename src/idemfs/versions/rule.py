@@ -40,14 +40,19 @@ def keeps_block(change_start: int, kept_size: int) -> bool:
     return change_start < kept_size
 
 
-def keeps_block_for_older(block_start: int, kept_size: int, longest_size: int) -> bool:
+def keeps_block_for_older(
+    address: Address, block_start: int, change_start: int, kept_size: int, longest_size: int
+) -> bool:
     """Whether the newest snapshot must keep what a block has been, though it sees nothing of the change itself.
 
     ``longest_size``: the most bytes that any snapshot has of the file. An older one that has it longer sees through
-    the newest one's ditto what is past that one's end: holes, and zeros in its tail block. Its own end
-    may lie inside the block, so this is asked of the whole block.
+    the newest one's ditto what is past that one's end: zeros in its tail block, and holes behind it, never an extent
+    there, which was kept when the file became shorter. A hole is kept also when the change begins past the end of
+    that older one, in the same block: what comes to stand there, past the newest one's end, is not handed down.
     """
-    return kept_size < longest_size and block_start < longest_size
+    if block_start >= kept_size:
+        return address == HOLE and block_start < longest_size
+    return kept_size <= change_start < longest_size
 
 
 class HandDown(NamedTuple):

@@ -130,7 +130,8 @@ class Shadows:
         kept_size = self._kept_size(ino, newest)
         if not rule.keeps_block(change_start, kept_size):
             block_start = (index * INDIRECT_ENTRY_COUNT + entry) * self.store.block_size
-            if not rule.keeps_block_for_older(block_start, kept_size, self._longest_size(ino, newest)):
+            longest_size = self._longest_size(ino, newest)
+            if not rule.keeps_block_for_older(pair[0], block_start, change_start, kept_size, longest_size):
                 return False
         shadow = self._block(ino, index, newest)
         if entry in shadow.entries:

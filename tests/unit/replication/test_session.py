@@ -267,6 +267,39 @@ def test_a_busy_end_says_that_it_is_alive() -> None:
     thread.join()
 
 
+def test_a_busy_receiver_says_that_it_is_alive_and_the_stream_goes_on() -> None:
+    here, there = channels()
+    spoken = threading.Event()
+
+    class Noticing(Changing):
+        """Knows when its end has said that it is alive."""
+
+        def send(self, message: bytes) -> None:
+            super().send(message)
+            if message[8:] == b"K":
+                spoken.set()
+
+    def receive(_raw: msgspec.Raw, session: Session) -> int:
+        return sum(map(len, session.data()))
+
+    def serve() -> None:
+        noticing = Noticing(there, lambda _, message: [message])
+        with Session(noticing, OTHER, {"receive": receive}, beat_seconds=0.01) as session:
+            session.serve()
+
+    def slow() -> Iterator[bytes]:
+        for _ in range(3):
+            spoken.clear()
+            assert spoken.wait(10)
+            yield b"x"
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    with Session(here, ONE) as session:
+        assert session.call("receive", None, int, [slow()]) == 3
+    thread.join()
+
+
 def test_a_channel_closed_from_another_thread_ends_who_waits() -> None:
     here, there = channels()
     failures: list[Exception] = []

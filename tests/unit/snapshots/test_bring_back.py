@@ -24,6 +24,7 @@ from idemfs.testing.builders import (
     memory_store,
     memory_tree,
     random_changes,
+    reopened,
 )
 from idemfs.testing.faults import Cut, PowerCut
 from idemfs.testing.kv import CrashingKV
@@ -240,3 +241,35 @@ def test_an_interrupted_rollback_is_done_or_not_begun_when_the_store_is_open_aga
         assert after["active"] in (before["active"], before["third"])
         assert after | {"active": 0} == before | {"active": 0}
     assert ends == {False, True}
+
+
+@pytest.mark.parametrize("is_durable", [True, False])
+def test_a_restore_waits_for_the_commit_that_has_all_of_it(is_durable: bool) -> None:
+    cut = Cut()
+    tree = Tree(memory_store(block_size=BLOCK, kv=CrashingKV(cut)))
+    ino = make_file(tree, tree.root, b"f", b"a" * 2 * BLOCK)
+    first = take(tree, "first")
+    tree.write(ino, 0, b"b" * BLOCK)
+    if is_durable:
+        tree.sync()
+    begun = cut.count
+    undo = bring_back.restore(tree.active, first)
+    # What was changed before is of the group before, and the undo has it.
+    assert cut.count - begun == (1 if is_durable else 2)
+    again = reopened(tree, committed=False)
+    assert content_of(again.reader, ino) == b"a" * 2 * BLOCK
+    found = again.store.catalog.by_name(ROOT_FILESET, undo.name)
+    assert content_of(again.snapshot_reader(found), ino) == b"b" * BLOCK + b"a" * BLOCK
+    assert bring_back.pending(again.store) is None
+    assert_clean(again)
+
+
+def test_a_restore_whose_undo_has_a_taken_name_changes_nothing(tree: Tree) -> None:
+    ino = make_file(tree, tree.root, b"f", b"a")
+    first = take(tree, "first")
+    tree.write(ino, 0, b"b")
+    with pytest.raises(SnapshotExists):
+        bring_back.restore(tree.active, first, "first")
+    assert bring_back.pending(tree.store) is None
+    assert content_of(tree.reader, ino) == b"b"
+    assert_clean(tree)

@@ -9,7 +9,7 @@ from idemfs.engines.kv.memory import MemoryKV
 from idemfs.errors import Damaged, SnapshotMissing
 from idemfs.format import keys
 from idemfs.format.tables import Snapshot
-from idemfs.ids import NO_SNAPSHOT, ROOT_FILESET, Guid, SnapshotId
+from idemfs.ids import NO_SNAPSHOT, ROOT_FILESET, Guid, Ino, SnapshotId
 from idemfs.store.catalog import Catalog
 from idemfs.store.files import first_records
 from idemfs.store.records import Records
@@ -111,3 +111,27 @@ def test_names_follow_what_becomes_of_snapshots() -> None:
     catalog.remove_snapshot(second)
     catalog.pin_snapshot(third)
     assert dict(catalog.named(ROOT_FILESET)) == {"other": first, "second": again}
+
+
+def test_a_snapshot_writes_its_record_and_its_filesets_and_no_more() -> None:
+    kv = new_kv()
+    catalog, small = opened(kv)
+    made = [catalog.add_fileset(Guid(b"h" * 16), name, Ino(0), 0) for name in ("quiet", "busy")]
+    commit(catalog, small, kv)
+    for fileset in made:
+        snapshot = Snapshot(fileset.number, catalog.new_snapshot_id(), Guid(b"s" * 16), "s", 5, 6, 7)
+        catalog.add_snapshot(snapshot)
+    busy = made[1]
+    catalog.add_to_sums(busy.number.to_bytes(2, "big"), 3, 100)
+    catalog.seal()
+    changes = small.seal()
+    expected = {keys.STORE_STATE, keys.usage(busy.number)}
+    for number, fileset in enumerate(made, 1):
+        expected |= {keys.fileset(fileset.number), keys.snapshot(fileset.number, SnapshotId(number))}
+    assert changes.keys() == expected
+    kv.commit({Table.SMALL: changes})
+    again, _ = opened(kv)
+    for fileset in made:
+        stored = again.filesets[fileset.number]
+        assert (stored.pack(), stored.pack_usage()) == (fileset.pack(), fileset.pack_usage())
+        assert again.by_name(fileset.number, "s").id == stored.newest

@@ -10,6 +10,7 @@ from idemfs.format.tables import Snapshot
 from idemfs.ids import ROOT_FILESET, Ino
 from idemfs.snapshots import bring_back, delete, manage
 from idemfs.testing.builders import memory_tree
+from idemfs.vfs.snapshot_tree import SnapshotTree
 from idemfs.vfs.tree import Tree
 
 BLOCK = 4096
@@ -182,3 +183,66 @@ def test_a_block_that_a_longer_snapshot_ends_in_is_kept_from_its_start(tree: Tre
     assert content(tree, first, ino) == before
     delete.delete(tree.active, empty)
     assert content(tree, first, ino) == before
+
+
+def test_a_snapshot_in_which_the_file_is_gone_keeps_no_extent_of_it(tree: Tree) -> None:
+    ino = make(tree, b"f")
+    data = b"x" * (2 * BLOCK + 100)
+    tree.write(ino, 0, data)
+    first = take(tree, "first")
+    tree.unlink(tree.root, b"f")
+    empty = take(tree, "empty")
+    bring_back.go_back(tree.active, first)
+    tree.append(ino, b"y" * BLOCK)
+    tree.write(ino, 0, b"z" * BLOCK)
+    tree.sync()
+    assert empty.data_bytes == 0
+    assert content(tree, first, ino) == data
+    later = take(tree, "later")
+    tree.write(ino, 0, b"w" * 3 * BLOCK)
+    tree.sync()
+    for snapshot in (later, empty):
+        delete.delete(tree.active, snapshot)
+        assert content(tree, first, ino) == data
+
+
+def test_a_snapshot_that_was_written_to_keeps_nothing_of_a_file_that_it_lost(tree: Tree) -> None:
+    ino = make(tree, b"f")
+    data = b"x" * (2 * BLOCK + 100)
+    tree.write(ino, 0, data)
+    first, written = take(tree, "first"), take(tree, "written")
+    changing = SnapshotTree(tree, written)
+    changing.unlink(tree.root, b"f")
+    changing.close()
+    tree.sync()
+    owned = first.data_bytes, written.data_bytes
+    tree.append(ino, b"y" * 100)
+    tree.sync()
+    assert (first.data_bytes, written.data_bytes) == owned
+    tree.write(ino, 0, b"z" * 3 * BLOCK)
+    tree.sync()
+    assert (first.data_bytes, written.data_bytes) == owned
+    assert content(tree, first, ino) == data
+    delete.delete(tree.active, written)
+    assert content(tree, first, ino) == data
+
+
+def test_what_is_appended_behind_the_longest_one_is_kept_by_none_though_the_newest_ends_before_it(tree: Tree) -> None:
+    ino = make(tree, b"f")
+    tree.write(ino, 0, b"x" * (2 * BLOCK + 100))
+    first = take(tree, "first")
+    tree.append(ino, bytes(100))
+    longer = bring_back.restore(tree.active, first)
+    newest = take(tree, "newest")
+    tree.truncate(ino, 2 * BLOCK + 200)
+    tree.append(ino, b"y" * 100)
+    tree.sync()
+    assert (longer.data_bytes, newest.data_bytes) == (0, 0)
+    before = b"x" * (2 * BLOCK + 100) + bytes(100)
+    assert content(tree, longer, ino) == before
+    tree.write(ino, 2 * BLOCK + 150, b"z")
+    tree.sync()
+    assert newest.data_bytes == BLOCK
+    assert content(tree, longer, ino) == before
+    delete.delete(tree.active, newest)
+    assert content(tree, longer, ino) == before

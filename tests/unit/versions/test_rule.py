@@ -51,19 +51,25 @@ def test_what_is_appended_changes_nothing_that_a_snapshot_sees() -> None:
 
 
 @pytest.mark.parametrize(
-    ("block_start", "kept_size", "longest_size", "keeps"),
+    ("address", "block_start", "change_start", "kept_size", "longest_size", "keeps"),
     [
-        (4096, 5000, 5000, False),
-        (4096, 5000, 9000, True),
-        (8192, 5000, 9000, True),
-        (8192, 5000, 8192, False),
-        (0, 0, 1, True),
+        (A, 4096, 5000, 5000, 5000, False),
+        (A, 4096, 5000, 5000, 9000, True),
+        (A, 4096, 5000, 5000, 5001, True),
+        (A, 4096, 5001, 5000, 5001, False),
+        (HOLE, 4096, 5001, 5000, 5001, False),
+        (HOLE, 8192, 8192, 5000, 9000, True),
+        (HOLE, 8192, 9500, 5000, 9000, True),
+        (HOLE, 8192, 8192, 5000, 8192, False),
+        (HOLE, 0, 0, 0, 1, True),
+        (A, 8192, 8192, 5000, 9000, False),
+        (A, 0, 0, 0, 1, False),
     ],
 )
 def test_a_block_that_the_newest_snapshot_does_not_see_is_kept_for_a_longer_one(
-    block_start: int, kept_size: int, longest_size: int, keeps: bool
+    address: Address, block_start: int, change_start: int, kept_size: int, longest_size: int, keeps: bool
 ) -> None:
-    assert rule.keeps_block_for_older(block_start, kept_size, longest_size) == keeps
+    assert rule.keeps_block_for_older(address, block_start, change_start, kept_size, longest_size) == keeps
 
 
 def pairs(**entries: Address) -> dict[int, rule.Pair]:
