@@ -17,6 +17,7 @@ COMMANDS: dict[tuple[str, ...], str] = {
     ("mount",): "show a store as a directory of this machine",
     ("umount",): "end a mount; the store is closed on return",
     ("serve",): "own the stores of this machine: mount them, run their schedules, serve other commands",
+    ("node", "status"): "show the stores that a process serves, and what keeps any from being served",
     ("check",): "look for damage; say what is wrong and where",
     ("digest",): "print the digest of a snapshot, equal on every store that holds it",
     ("snapshot", "create"): "take a snapshot",

@@ -5,7 +5,8 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from idemfs.cli.failures import UsageError
-from idemfs.cli.nodes import add_config, keys_of
+from idemfs.cli.nodes import keys_of
+from idemfs.cli.parser import add_config
 
 
 def arguments(parser: ArgumentParser) -> None:

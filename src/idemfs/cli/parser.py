@@ -55,6 +55,13 @@ def add_target(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("target", metavar="STORE[@SNAPSHOT]", type=parse_target, help="a store, or a snapshot of it")
 
 
+def add_config(parser: argparse.ArgumentParser) -> None:
+    """``options.config: str``."""
+    parser.add_argument(
+        "--config", metavar="FILE", required=True, help="the configuration; docs/SERVE.md tells its keys"
+    )
+
+
 def add_json(parser: argparse.ArgumentParser) -> None:
     """``options.json: bool``."""
     parser.add_argument("--json", action="store_true", help="write an array of objects instead of a table")

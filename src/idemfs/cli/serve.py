@@ -8,6 +8,8 @@ from __future__ import annotations
 import os
 from argparse import ArgumentParser, Namespace
 
+from idemfs.cli.parser import add_config
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -19,9 +21,7 @@ if TYPE_CHECKING:
 
 
 def arguments(parser: ArgumentParser) -> None:
-    parser.add_argument(
-        "--config", metavar="FILE", required=True, help="the configuration; docs/SERVE.md tells its keys"
-    )
+    add_config(parser)
     parser.add_argument(
         "--check", action="store_true", help="say whether the configuration is right, and serve nothing"
     )
@@ -125,5 +125,10 @@ def _reload(node: Node, path: str) -> None:
         log.error("the configuration is not reloaded, and the old one goes on: %s", wrong)
         return
     logs.configure(config.log)
-    node.reload(config)
-    log.info("the configuration is reloaded")
+    try:
+        node.reload(config)
+    except Exception:
+        # What was not done is tried again, and what is served goes on.
+        log.exception("the configuration is reloaded in part")
+    else:
+        log.info("the configuration is reloaded")

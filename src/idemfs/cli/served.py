@@ -48,14 +48,13 @@ class ServedActions:
         try:
             return FileSystem(store.tree).snapshots.create_all(*names)
         finally:
-            store.wake()
+            store.command_done(["snapshot", "create"])
 
     def delete_snapshot(self, store: OwnedStore, name: str, by: Caller) -> None:
         try:
             FileSystem(store.tree).snapshots.delete(name)
         finally:
-            store.forget_snapshots()
-            store.wake()
+            store.command_done(["snapshot", "delete"])
 
     def change_roles(self, store: OwnedStore, command: str, by: Caller, *, dry_run: bool) -> PlanAnswer:
         with (
@@ -73,8 +72,7 @@ class ServedActions:
                     for done in carry_out(plan, stage):
                         recording.note(done)
             finally:
-                store.files_changed()
-                store.wake()
+                store.command_done([command])
             return shown
 
     def serve_peer(self, path: str, channel: Channel, by: Caller) -> None:

@@ -6,7 +6,8 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from idemfs.node.owner import Commands
 
-_CHANGES_FILES = {("put",), ("receive",), ("failover",), ("failback",), ("switchover",)}
+_CHANGES_ROLES = {("failover",), ("failback",), ("switchover",)}
+_CHANGES_FILES = {("put",), ("receive",)} | _CHANGES_ROLES
 _CHANGES_SNAPSHOTS = {("snapshot", each) for each in ("restore", "delete", "write", "refresh", "purge")}
 _CHANGES_FILESETS = {("fileset", each) for each in ("create", "attach", "delete", "promote")}
 """Commands after which the kernel's names and contents may be old, whatever came of them."""
@@ -15,7 +16,7 @@ _CHANGES_FILESETS = {("fileset", each) for each in ("create", "attach", "delete"
 def commands() -> Commands:
     from idemfs.node.owner import Commands
 
-    return Commands(_run, _stales)
+    return Commands(_run, _stales, _stales_others)
 
 
 def _run(command: list[str]) -> int:
@@ -27,3 +28,7 @@ def _run(command: list[str]) -> int:
 
 def _stales(command: list[str]) -> bool:
     return tuple(command[:1]) in _CHANGES_FILES or tuple(command[:2]) in _CHANGES_SNAPSHOTS | _CHANGES_FILESETS
+
+
+def _stales_others(command: list[str]) -> bool:
+    return tuple(command[:1]) in _CHANGES_ROLES

@@ -34,7 +34,7 @@ _LONG = frozenset((Opcode.FSYNCDIR, Opcode.SYNCFS, Opcode.FALLOCATE))
 _FOLDER_CHANGES = frozenset((Opcode.MKDIR, Opcode.RMDIR))
 _MADE_UP = 1 << 63
 """From here on numbers are of snapshots, and of their folder: a directory made or removed there is a snapshot."""
-_UNMOUNTED = (errno.ENODEV, errno.EBADF)
+UNMOUNTED = (errno.ENODEV, errno.EBADF)
 _WANTED = (
     Feature.ASYNC_READ
     | Feature.ATOMIC_O_TRUNC
@@ -156,7 +156,7 @@ class Server:
                 finally:
                     lead.hand_over()
         except OSError as error:
-            if error.errno not in _UNMOUNTED:
+            if error.errno not in UNMOUNTED:
                 log.exception("the kernel's device failed")
         except Exception:
             log.exception("a thread of the mount ended")

@@ -24,7 +24,7 @@ from idemfs.mount.contents import ContentRequests, OpenInodes
 from idemfs.mount.directories import DirectoryRequests
 from idemfs.mount.names import NameRequests
 from idemfs.mount.nodes import ROOT, SHORT_SECONDS, Nodes, is_in_snapshot
-from idemfs.mount.server import Server
+from idemfs.mount.server import UNMOUNTED, Server
 from idemfs.mount.snapshot_folder import SnapshotFolder
 from idemfs.mount.wire import Notice, Opcode, Request
 from idemfs.vfs.tree import Tree
@@ -112,19 +112,27 @@ class Session:
     def forget_all(self) -> None:
         """The active file system became another one: names, attributes and content that the kernel keeps are old."""
         if self._server.kernel_minor >= wire.INC_EPOCH_MINOR:
-            self._channel.notify(Notice.INC_EPOCH, b"")
+            self._notify(Notice.INC_EPOCH, b"")
         self._opened.distrust()
         for node in {ROOT, *self._opened.numbers()}:
-            self._channel.notify(Notice.INVAL_INODE, wire.INVAL_INODE.pack(node, 0, 0))
+            self._forget_content(node, 0, 0)
 
     def _forget_content(self, node: int, offset: int, size: int) -> None:
-        self._channel.notify(Notice.INVAL_INODE, wire.INVAL_INODE.pack(node, offset, size))
+        self._notify(Notice.INVAL_INODE, wire.INVAL_INODE.pack(node, offset, size))
 
     def forget_snapshots(self) -> None:
         """A snapshot was deleted: what is open in it is asked for again, and fails."""
         for node in self._opened.numbers():
             if is_in_snapshot(node):
-                self._channel.notify(Notice.INVAL_INODE, wire.INVAL_INODE.pack(node, 0, 0))
+                self._forget_content(node, 0, 0)
+
+    def _notify(self, code: int, body: bytes) -> None:
+        try:
+            self._channel.notify(code, body)
+        except OSError as error:
+            # Unmounted just now: the kernel has forgotten all.
+            if error.errno not in UNMOUNTED:
+                raise
 
 
 def _no_reply(request: Request) -> None:

@@ -44,12 +44,15 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, renam
 
     time: str = ""
     what: str
-    """``transfer``, ``failover``, ``failback``, ``switchover``, ``drill`` …"""
+    """``transfer``, ``failover``, ``failback``, ``switchover``, ``drill``; and ``primary``, ``standby`` or ``fenced``:
+    what somebody at the end of a connection made of the store."""
     source: str | None = None
     target: str | None = None
     snapshot: str | None = None
     bytes: int | None = None
     seconds: float | None = None
+    epoch: int | None = None
+    """That of the role which began."""
     outcome: str = "done"
     by: str = ""
 

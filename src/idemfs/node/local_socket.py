@@ -4,7 +4,7 @@ A client sends its arguments, with its standard streams and its working director
 the same command on its own open store, with those streams, and answers with the exit status. Messages, both ways::
 
     size(4, big-endian) · JSON object        request: arguments, umask, environment · reply: status
-                                             request: question "stays"              · reply: stays
+                                             request: question, a word              · reply: answer
 
 The socket is ``STORE/socket``, for the process's own user and root alone; and, as far as ``members`` says, for a
 group. Who asks is what the kernel says of the other end.
@@ -21,18 +21,22 @@ import json
 import logging
 import os
 import socket
+import stat
 import struct
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from typing import NamedTuple, TextIO
 
 from idemfs.errors import NotPermitted
+from idemfs.node.log import about
 from idemfs.node.members import permitted
 
 SOCKET_NAME = "socket"
+STAYS, NODE = "stays", "node"
+"""Questions: see ``stays``; and what ``Node.status`` says."""
 _MESSAGE_SIZE_MAX = 4 << 20
 _COMMAND_COUNT_MAX = 32
 _ENVIRONMENT = ("COLUMNS", "LINES", "TERM", "NO_COLOR", "LANG", "LC_ALL", "TZ")
@@ -124,20 +128,26 @@ def caller() -> Caller | None:
     return _of_thread.caller
 
 
+def inquire(path: str, question: str) -> object | None:
+    """What the owner of the store at ``path`` answers to a question that it knows; None: nobody answers."""
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        try:
+            with _short_path(path) as name:
+                connection.connect(name)
+            connection.sendall(_pack({"question": question}))
+            reply = _receive(connection, b"")
+        except OSError:
+            return None
+    return None if reply is None else reply.get("answer")
+
+
 def stays(path: str) -> bool | None:
     """Have the owner of the store at ``path`` make all durable; whether it keeps the store when it is not mounted.
 
     None: nobody answers.
     """
-    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
-        try:
-            with _short_path(path) as name:
-                connection.connect(name)
-            connection.sendall(_pack({"question": "stays"}))
-            reply = _receive(connection, b"")
-        except OSError:
-            return None
-    return None if reply is None else reply.get("stays") is True
+    answer = inquire(path, STAYS)
+    return answer if isinstance(answer, bool) else None
 
 
 class LocalSocket:
@@ -148,14 +158,15 @@ class LocalSocket:
         path: str,
         run: Run,
         done: Callable[[list[str]], None],
+        questions: Mapping[str, Callable[[], object]],
+        interrupt: Callable[[], None] = lambda: None,
         *,
         group: str | None = None,
-        settle: Callable[[], bool],
-        interrupt: Callable[[], None],
+        store: str | None = None,
     ) -> None:
-        """``done`` is called after each command, before its client is told. ``group``: whose members may connect.
-        ``settle`` makes all durable, and says whether the owner keeps the store when it is not mounted;
-        ``interrupt`` is called while ``close`` waits, to end commands that would go on for ever.
+        """``done`` is called after each command, before its client is told. ``questions``: by its name, what answers
+        one with what JSON can hold. ``interrupt``: called while ``close`` waits, to end commands
+        that would go on for ever. ``group``: whose members may connect. ``store``: its name in the log.
 
         Raises ``OSError``.
         """
@@ -163,7 +174,8 @@ class LocalSocket:
         self._name = os.path.join(path, SOCKET_NAME)
         self._run = run
         self._done = done
-        self._settle = settle
+        self._questions = questions
+        self._store = store
         self._interrupt = interrupt
         self._slots = threading.BoundedSemaphore(_COMMAND_COUNT_MAX)
         self._member_slots = threading.BoundedSemaphore(_MEMBER_COUNT_MAX)
@@ -192,17 +204,25 @@ class LocalSocket:
 
     def admit(self, group: str | None) -> None:
         """From now on members of this group may connect, and of no other. Raises ``OSError``."""
-        if group is None:
-            os.chmod(self._name, 0o600)
-            return
-        from grp import getgrnam
+        number = -1
+        if group is not None:
+            from grp import getgrnam
 
+            try:
+                number = getgrnam(group).gr_gid
+            except KeyError:
+                raise OSError(f"this machine has no group {group!r}") from None
+        # Of the socket itself: whoever may write to the store's directory could put a link in its place.
+        fd = os.open(self._name, os.O_PATH | os.O_NOFOLLOW | os.O_CLOEXEC)
         try:
-            number = getgrnam(group).gr_gid
-        except KeyError:
-            raise OSError(f"this machine has no group {group!r}") from None
-        os.chown(self._name, -1, number)
-        os.chmod(self._name, 0o660)
+            if not stat.S_ISSOCK(os.fstat(fd).st_mode):
+                raise OSError(f"{self._name}: is no socket any more")
+            os.chmod(f"/proc/self/fd/{fd}", 0o600)
+            if number >= 0:
+                os.chown(f"/proc/self/fd/{fd}", -1, number)
+                os.chmod(f"/proc/self/fd/{fd}", 0o660)
+        finally:
+            os.close(fd)
 
     def close(self) -> None:
         """Take no more commands, and wait for those that run; for those of members only so long."""
@@ -246,7 +266,7 @@ class LocalSocket:
 
     def _serve(self, connection: socket.socket, who: Caller, slots: threading.BoundedSemaphore) -> None:
         try:
-            with connection:
+            with connection, about(store=self._store):
                 self._answer(connection, who, is_member=slots is self._member_slots)
         except OSError as error:
             log.warning("a client went before its command was done: %s", error)
@@ -261,8 +281,9 @@ class LocalSocket:
         message, files, _, _ = socket.recv_fds(connection, 65536, _FD_COUNT)
         try:
             request = _receive(connection, message)
-            if request is not None and "question" in request and not is_member:
-                connection.sendall(_pack({"stays": self._settle()}))
+            answer = None if request is None or is_member else self._questions.get(str(request.get("question")))
+            if answer is not None:
+                connection.sendall(_pack({"answer": answer()}))
                 return
             if request is None or len(files) != _FD_COUNT:
                 return

@@ -42,7 +42,8 @@ def about(*, store: str | None = None, link: str | None = None) -> Iterator[None
 
 def configure(kind: str, stream: TextIO | None = None) -> None:
     """All that idemfs logs goes to ``stream`` (standard error) as ``text`` or ``json``, and nowhere else."""
-    handler = logging.StreamHandler(stream or sys.stderr)
+    # Not sys.stderr, which in a thread that carries out a client's command is the client's.
+    handler = logging.StreamHandler(stream or sys.__stderr__)
     handler.setFormatter(JsonLines() if kind == "json" else TextLines())
     logger = logging.getLogger("idemfs")
     logger.handlers[:] = [handler]

@@ -17,10 +17,11 @@ from typing import Protocol, TypeAlias
 
 import msgspec
 
-from idemfs.errors import CommitFailed, IdemfsError, StoreInUse
+from idemfs.errors import CommitFailed, StoreInUse
 from idemfs.node.config import NodeConfig, StoreConfig
+from idemfs.node.local_socket import NODE
 from idemfs.node.log import about
-from idemfs.node.owner import Commands, OwnedStore, PartFactory, describe
+from idemfs.node.owner import Commands, OwnedStore, PartFactory, describe, unexpected
 from idemfs.store.files import open_files
 from idemfs.store.peek import lent
 from idemfs.vfs.tree import Tree
@@ -94,6 +95,7 @@ class Node:
         self._commands = commands
         self._factories = parts
         self._node_factories = node_parts or {}
+        self._questions = {NODE: lambda: msgspec.to_builtins(self.status())}
         self._owned: dict[str, OwnedStore] = {}
         self._failures: dict[str, str] = {}
         self._turn = threading.Lock()
@@ -124,6 +126,7 @@ class Node:
             # All let go of mount points and the like before anything takes them.
             for path, owned in self._owned.items():
                 owned.configure(wanted[path])
+            self._reopen_failed()
             self._complete()
 
     def close(self) -> None:
@@ -132,7 +135,7 @@ class Node:
         with self._turn:
             for name in reversed(list(self.parts)):
                 self._close_part(name)
-            for path in list(self._owned):
+            for path in reversed(list(self._owned)):
                 self._close_store(path, "is closed")
         if self._minder.is_alive():
             self._minder.join()
@@ -216,8 +219,7 @@ class Node:
                 text = describe(error)
                 if self._failures.get(config.path) != text:
                     self._failures[config.path] = text
-                    is_known = isinstance(error, IdemfsError | OSError)
-                    log.error("is not served, and tried again: %s", text, exc_info=not is_known)
+                    log.error("is not served, and tried again: %s", text, exc_info=unexpected(error))
                 return
             self._owned[config.path] = owned
             self._failures.pop(config.path, None)
@@ -228,7 +230,9 @@ class Node:
             raise StoreInUse(config.path, os.getpid())
         store = open_files(config.path)
         try:
-            owned = OwnedStore(config, Tree(store), self._commands, self._factories)
+            owned = OwnedStore(
+                config, Tree(store), self._commands, self._factories, others=self.stores, questions=self._questions
+            )
         except BaseException:
             store.abandon()
             raise
@@ -249,8 +253,8 @@ class Node:
                 log.info("%s", what)
             except CommitFailed as error:
                 log.error("is closed, but what was written last is lost: %s", error)
-            except (IdemfsError, OSError) as error:
-                log.error("cannot be closed: %s", describe(error))
+            except Exception as error:
+                log.error("cannot be closed: %s", describe(error), exc_info=unexpected(error))
 
     def _start_part(self, name: str, factory: NodePartFactory) -> None:
         try:
@@ -258,16 +262,16 @@ class Node:
             if part is not None:
                 part.start()
                 self.parts[name] = part
-        except (IdemfsError, OSError) as error:
+        except Exception as error:
             text = describe(error)
             if self.problems.get(name) != text:
                 self.problems[name] = text
-                log.error("%s: %s", name, text)
+                log.error("%s: %s", name, text, exc_info=unexpected(error))
         else:
             self.problems.pop(name, None)
 
     def _close_part(self, name: str) -> None:
         try:
             self.parts.pop(name).close()
-        except (IdemfsError, OSError) as error:
-            log.error("%s: %s", name, describe(error))
+        except Exception as error:
+            log.error("%s: %s", name, describe(error), exc_info=unexpected(error))

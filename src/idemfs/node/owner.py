@@ -15,13 +15,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from typing import NamedTuple, Protocol, TypeAlias
 
 from idemfs.errors import IdemfsError
 from idemfs.node.config import StoreConfig
-from idemfs.node.local_socket import LocalSocket, Run
+from idemfs.node.local_socket import STAYS, LocalSocket, Run
 from idemfs.node.log import about
 from idemfs.node.peer import end_sessions
 from idemfs.node.scheduler import Scheduler
@@ -74,6 +74,8 @@ class Commands(NamedTuple):
     """The exit status of a command line without its program's name; errors are reported on standard error."""
     stales: Callable[[list[str]], bool]
     """Whether files of the active file system may be others after such a command, whatever came of it."""
+    stales_others: Callable[[list[str]], bool]
+    """The same of the other stores of this process, which exchange roles with the one that is named."""
 
 
 class OwnedStore:
@@ -87,10 +89,13 @@ class OwnedStore:
         commands: Commands,
         factories: Mapping[str, PartFactory],
         *,
+        others: Callable[[], Iterable[OwnedStore]] = tuple,
+        questions: Mapping[str, Callable[[], object]] | None = None,
         outlives_mount: bool = True,
     ) -> None:
-        """From now on the store of ``tree`` is closed by ``close``. ``outlives_mount``: unmounting it does not end
-        this process."""
+        """From now on the store of ``tree`` is closed by ``close``. ``others``: all stores of this process that are
+        open. ``questions``: that the local socket answers, too. ``outlives_mount``: unmounting it does not end this
+        process."""
         self.config = config
         self.parts: dict[str, Part] = {}
         self.problems: dict[str, str] = {}
@@ -98,6 +103,8 @@ class OwnedStore:
         self.caches: list[Cache] = []
         self._commands = commands
         self._factories = factories
+        self._others = others
+        self._questions = questions or {}
         self.outlives_mount = outlives_mount
         self._running = ExitStack()
         self.tree = tree
@@ -117,13 +124,15 @@ class OwnedStore:
     def start(self) -> None:
         """Be lent, listen, run schedules. Raises ``OSError``; then call ``close``. Parts follow with ``complete``."""
         self._running.enter_context(lending(self.path, self.tree))
+        self.tree.watchers.append(self._changed_elsewhere)
         self._socket = LocalSocket(
             self.path,
             self._commands.run,
-            self._command_done,
+            self.command_done,
+            {**self._questions, STAYS: self._settle},
+            lambda: end_sessions(self.path),
             group=self.config.socket_group,
-            settle=self._settle,
-            interrupt=lambda: end_sessions(self.path),
+            store=self.name,
         )
         self._running.callback(self._socket.close)
         self.scheduler.start()
@@ -140,21 +149,22 @@ class OwnedStore:
                 if part is not None:
                     part.start()
                     self.parts[name] = part
-            except (IdemfsError, OSError) as error:
+            except Exception as error:
                 if strict:
                     raise
-                self.report(name, describe(error))
+                self.report(name, describe(error), error)
             else:
                 self.report(name, None)
 
-    def report(self, name: str, problem: str | None) -> None:
-        """What keeps the part ``name`` from its work, in words; None: nothing any more. A new one is logged."""
+    def report(self, name: str, problem: str | None, error: Exception | None = None) -> None:
+        """What keeps the part ``name`` from its work, in words; None: nothing any more. A new one is logged, with where
+        an ``error`` comes from if it is none that is expected."""
         if problem is None:
             self.problems.pop(name, None)
         elif self.problems.get(name) != problem:
             self.problems[name] = problem
             with about(store=self.name):
-                log.error("%s: %s", name, problem)
+                log.error("%s: %s", name, problem, exc_info=unexpected(error))
 
     def configure(self, config: StoreConfig) -> None:
         """Go on with this configuration, of the same path; what it changes is closed, and made by ``complete``."""
@@ -174,14 +184,18 @@ class OwnedStore:
         """End all parts, make everything durable, and unlock the store. Raises ``CommitFailed``."""
         for name in reversed(list(self.parts)):
             self._close_part(name)
-        self._running.close()
+        try:
+            # crash: what follows waits for commands that run, and who loses patience may kill this process.
+            self.tree.store.commit()
+        finally:
+            self._running.close()
 
     def _close_part(self, name: str) -> None:
         try:
             self.parts.pop(name).close()
-        except (IdemfsError, OSError) as error:
+        except Exception as error:
             with about(store=self.name):
-                log.error("%s: %s", name, describe(error))
+                log.error("%s: %s", name, describe(error), exc_info=unexpected(error))
 
     # -- what others did ---------------------------------------------------------------------------
 
@@ -201,18 +215,36 @@ class OwnedStore:
         for cache in list(self.caches):
             cache.forget_snapshots()
 
-    def _command_done(self, arguments: list[str]) -> None:
+    def command_done(self, arguments: list[str]) -> None:
+        """A command of these words was carried out here."""
+        self._used(is_stale=self._commands.stales(arguments))
+        for other in self._others():
+            if other is not self:
+                other._used(is_stale=self._commands.stales_others(arguments))
+
+    def _used(self, *, is_stale: bool) -> None:
+        """By a command, after which the files of the active file system may be others."""
         count = self.tree.active.rewritten_count
-        if self._commands.stales(arguments) or count != self._told_count:
+        if is_stale or count != self._told_count:
             self._told_count = count
             self.files_changed()
         # It may have been a change of the schedule, or of who is primary.
+        self.wake()
+
+    def _changed_elsewhere(self) -> None:
+        """Somebody at the end of a connection changed what there is to see, or the role."""
+        self.files_changed()
         self.wake()
 
     def _settle(self) -> bool:
         # crash: whoever unmounted is told next that all is durable.
         self.tree.store.commit()
         return self.outlives_mount
+
+
+def unexpected(error: Exception | None) -> Exception | None:
+    """The error, if where it comes from has to be logged too: a mistake of idemfs itself."""
+    return None if isinstance(error, IdemfsError | OSError) else error
 
 
 def describe(error: Exception) -> str:

@@ -202,3 +202,24 @@ def test_what_is_no_configuration_at_all(tmp_path: Path) -> None:
     (tmp_path / "large").write_bytes(b"#" * (1 << 20) + b"\n")
     with pytest.raises(ConfigError, match="is larger than"):
         read_config(str(tmp_path / "large"))
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "no = 1",
+        "[node]\nno = 1",
+        "[etcd]\nendpoints = ['http://a']\nno = 1",
+        f"{STORE}no = 1",
+        f"{LINK}every = '1s'\nno = 1",
+    ],
+)
+def test_the_document_has_each_key(text: str) -> None:
+    with pytest.raises(ConfigError, match="key no: is unknown here; known: ") as raised:
+        parse_config(text.encode(), "f")
+    known = str(raised.value).partition("known: ")[2].split(", ")
+    document = (Path(__file__).parents[3] / "docs/SERVE.md").read_text()
+    tables = "".join(line for line in document.splitlines() if line.startswith("|"))
+    shown = ("`{}`", "[{}]", ".{}]")
+    assert len(known) > 2
+    assert [key for key in known if not any(form.format(key) in tables for form in shown)] == []

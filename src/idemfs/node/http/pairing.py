@@ -81,19 +81,9 @@ class PeerRoute:
         try:
             await websocket.accept()
             channel = ServerChannel(websocket, f"{caller.name}, for store {name}")
-            await channel.run(lambda channel: self._serve(channel, name, path, caller))
+            await channel.run(lambda channel: self._actions.serve_peer(path, channel, caller))
         finally:
             self._slots.release()
-
-    def _serve(self, channel: ServerChannel, name: str, path: str, caller: Caller) -> None:
-        try:
-            self._actions.serve_peer(path, channel, caller)
-        finally:
-            store = self._node.store(name)
-            if store is not None:
-                # Files, snapshots and role may be others now.
-                store.files_changed()
-                store.wake()
 
 
 def _refusal(name: str, path: str, caller: Caller) -> tuple[int, str] | None:

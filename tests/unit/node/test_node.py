@@ -1,0 +1,211 @@
+"""All stores of a process: one that fails keeps no other from being served, and a reload touches what changed alone."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from idemfs.engines.lock import owner
+from idemfs.node.config import LinkConfig, NodeConfig, StoreConfig
+from idemfs.node.node import Node
+from idemfs.node.owner import Commands, OwnedStore
+from idemfs.store.files import create_files
+
+NO_COMMANDS = Commands(lambda _arguments: 1, lambda _arguments: False, lambda _arguments: False)
+
+
+class Recorder:
+    """A part that notes what becomes of it. It takes on another schedule of links, and nothing else."""
+
+    def __init__(self, owned: OwnedStore, notes: list[str]) -> None:
+        self.config = owned.config
+        self._notes = notes
+
+    def note(self, what: str) -> None:
+        self._notes.append(f"{what} {os.path.basename(self.config.path)} {self.config.mount or '-'}")
+
+    def start(self) -> None:
+        if self.config.mount == "/taken":
+            raise OSError("is taken")
+        self.note("start")
+
+    def wake(self) -> None:
+        self.note("wake")
+
+    def close(self) -> None:
+        self.note("close")
+
+    def configure(self, config: StoreConfig) -> bool:
+        if config.mount != self.config.mount:
+            return False
+        if config.links != self.config.links:
+            self.note("links of")
+        self.config = config
+        return True
+
+
+class World:
+    """Stores ``a`` and ``b``, and a node that serves what it is told to."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        self.notes: list[str] = []
+        for name in ("a", "b"):
+            create_files(str(path / name))
+
+    def store(self, name: str, mount: str | None = None, links: tuple[LinkConfig, ...] = ()) -> StoreConfig:
+        return StoreConfig(name=name, path=str(self.path / name), mount=mount, links=links)
+
+    def config(self, *stores: StoreConfig) -> NodeConfig:
+        return NodeConfig(file="f", name="n", stores=stores)
+
+    def part(self, owned: OwnedStore) -> Recorder | None:
+        return Recorder(owned, self.notes) if owned.config.mount else None
+
+    @contextmanager
+    def node(self, *stores: StoreConfig) -> Iterator[Node]:
+        node = Node(self.config(*stores), NO_COMMANDS, {"mount": self.part})
+        node.start()
+        try:
+            yield node
+        finally:
+            node.close()
+
+    def taken(self) -> list[str]:
+        """Notes since the last time."""
+        notes, self.notes[:] = list(self.notes), []
+        return notes
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> World:
+    return World(tmp_path)
+
+
+def test_it_serves_and_ends(world: World) -> None:
+    with world.node(world.store("a", "/m"), world.store("b")) as node:
+        status = node.status()
+        assert [(each.name, each.is_served, each.role, each.epoch) for each in status.stores] == [
+            ("a", True, "primary", 1),
+            ("b", True, "primary", 1),
+        ]
+        assert world.taken() == ["start a /m"]
+        owned = node.store("a")
+        assert owned is not None and owned in node.stores() and node.store("none") is None
+        owned.wake()
+        assert world.taken() == ["wake a /m"]
+        assert owner(owned.path) == os.getpid() and (world.path / "a/socket").exists()
+        assert msgspec.json.decode(msgspec.json.encode(status))["stores"][1]["mount"] is None
+    assert world.taken() == ["close a /m"]
+    assert owner(str(world.path / "a")) is None and not (world.path / "a/socket").exists()
+
+
+def test_a_store_that_cannot_be_opened_hinders_no_other_and_is_tried_again(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
+    superblock = world.path / "a/superblock"
+    kept = superblock.read_bytes()
+    superblock.write_bytes(b"x" * len(kept))
+    config = world.config(world.store("a", "/m"), world.store("b", "/n"))
+    with caplog.at_level(logging.INFO, "idemfs.node"), world.node(*config.stores) as node:
+        assert world.taken() == ["start b /n"]
+        first, second = node.status().stores
+        assert (first.is_served, first.role, second.is_served) == (False, None, True)
+        assert str(world.path / "a") in first.problems["store"]
+        node.reload(config)
+        assert caplog.text.count("is not served, and tried again") == 1, "the same is not said twice"
+        superblock.write_bytes(kept)
+        node.reload(config)
+        assert world.taken() == ["start a /m"] and node.status().stores[0].is_served
+
+
+def test_a_part_that_cannot_start_is_a_problem_and_tried_again(world: World) -> None:
+    with world.node(world.store("a", "/taken")) as node:
+        (status,) = node.status().stores
+        assert status.is_served and status.problems == {"mount": "is taken"}
+        node.reload(world.config(world.store("a", "/m")))
+        assert node.status().stores[0].problems == {} and world.taken() == ["start a /m"]
+
+
+def test_a_store_that_failed_is_opened_again(world: World) -> None:
+    config = world.config(world.store("a", "/m"))
+    with world.node(*config.stores) as node:
+        failed = node.store("a")
+        assert failed is not None
+        failed.tree.store.stop(OSError("the disk is gone"))
+        (status,) = node.status().stores
+        assert not status.is_served and "the disk is gone" in status.problems["store"]
+        node.reload(config)
+        again = node.store("a")
+        assert again is not None and again is not failed and again.tree.store.failure is None
+        assert world.taken() == ["start a /m", "close a /m", "start a /m"]
+        assert node.status().stores[0].is_served
+
+
+def test_a_reload_touches_what_changed(world: World) -> None:
+    link = LinkConfig(to="/c", every_seconds=1)
+    with world.node(world.store("a", "/m"), world.store("b", "/n")) as node:
+        kept = node.store("a")
+        world.taken()
+        node.reload(world.config(world.store("a", "/m"), world.store("b", "/n")))
+        assert world.taken() == []
+        node.reload(world.config(world.store("a", "/m", (link,)), world.store("b", "/n")))
+        assert world.taken() == ["links of a /m"]
+        renamed = msgspec.structs.replace(world.store("a", "/m", (link,)), name="other")
+        node.reload(world.config(renamed, world.store("b", "/n")))
+        assert world.taken() == [] and node.store("other") is kept
+        node.reload(world.config(world.store("a", "/n", (link,)), world.store("b", "/m")))
+        assert world.taken() == ["close a /m", "close b /n", "start a /n", "start b /m"], "all close before any starts"
+        node.reload(world.config(world.store("a", "/n", (link,))))
+        assert world.taken() == ["close b /m"] and owner(str(world.path / "b")) is None
+        node.reload(world.config(world.store("a"), world.store("b")))
+        assert world.taken() == ["close a /n"] and owner(str(world.path / "b")) == os.getpid()
+        assert node.store("a") is kept
+
+
+def test_one_store_by_two_paths(world: World) -> None:
+    os.symlink("a", world.path / "link")
+    with world.node(world.store("a"), world.store("link")) as node:
+        first, second = node.status().stores
+        assert first.is_served and f"in use by process {os.getpid()}" in second.problems["store"]
+
+
+class Server:
+    """A part that a node has once."""
+
+    def __init__(self, node: Node, notes: list[str]) -> None:
+        self._name = node.config.name
+        self._notes = notes
+        self._stores = [owned.name for owned in node.stores()]
+
+    def start(self) -> None:
+        if self._name == "unlucky":
+            raise OSError("no port")
+        self._notes.append(f"listen {self._name} {self._stores}")
+
+    def close(self) -> None:
+        self._notes.append(f"stop {self._name}")
+
+    def configure(self, config: NodeConfig) -> bool:
+        return config.name == self._name
+
+
+def test_a_part_of_the_node(world: World) -> None:
+    config = world.config(world.store("a", "/m"))
+    node = Node(config, NO_COMMANDS, {"mount": world.part}, {"server": lambda node: Server(node, world.notes)})
+    node.start()
+    assert world.taken() == ["start a /m", "listen n ['a']"]
+    node.reload(config)
+    assert world.taken() == []
+    node.reload(msgspec.structs.replace(config, name="unlucky"))
+    assert world.taken() == ["stop n"] and node.status().problems == {"server": "no port"}
+    node.reload(config)
+    assert world.taken() == ["listen n ['a']"] and node.status().problems == {}
+    node.close()
+    assert world.taken() == ["stop n", "close a /m"]
