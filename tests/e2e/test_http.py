@@ -8,9 +8,10 @@ import select
 import signal
 import subprocess
 import sys
+import time
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
@@ -24,16 +25,22 @@ from tests.e2e.program import done, idemfs, refused, rows
 class Process:
     """``idemfs serve`` of one node."""
 
-    def __init__(self, directory: Path, name: str, *, has_store: bool = True) -> None:
+    def __init__(self, directory: Path, name: str) -> None:
         self.state = directory / f"{name}-state"
         self.store = directory / f"{name}-store"
         self.config = directory / f"{name}.toml"
-        self.config.write_text(
-            f'[node]\nname = "{name}"\nlisten = "127.0.0.1:0"\nurl = "https://127.0.0.1:0"\n'
-            f'state = "{self.state}"\nmetrics = "open"\n'
-            + (f'[[store]]\nname = "data"\npath = "{self.store}"\n' if has_store else "")
-        )
+        self.configure()
         self.start()
+
+    def configure(self, port: int = 0, link: str = "") -> None:
+        self.config.write_text(
+            f'[node]\nname = "{self.state.name[0]}"\nlisten = "127.0.0.1:{port}"\nurl = "https://127.0.0.1:{port}"\n'
+            f'state = "{self.state}"\nmetrics = "open"\n[[store]]\nname = "data"\npath = "{self.store}"\n{link}'
+        )
+
+    def reload(self) -> None:
+        self._process.send_signal(signal.SIGHUP)
+        self._until("is reloaded")
 
     def start(self) -> None:
         command = [sys.executable, "-m", "idemfs", "serve", "--config", str(self.config)]
@@ -147,6 +154,39 @@ def test_a_life_of_two_nodes(two: list[Process], tmp_path: Path) -> None:
     done("failback", "--yes", b.store)
     assert [role for role, _ in roles(b).values()] == ["standby", "primary"]
     assert done("cat", b.store, "/files/paper") == "first draft"
+
+
+def test_a_link_to_another_node(two: list[Process], tmp_path: Path) -> None:
+    """What is written to one is on the other without a command, and the API tells of it."""
+    a, b = two
+    done("standby", "add", a.store, b.address, "--own-address", a.address)
+    port = int(a.url.rpartition(":")[2])
+    b.configure(int(b.url.rpartition(":")[2]))
+    a.configure(port, f'[[store.link]]\nto = "{b.address}"\nevery = "1s"\n')
+    a.reload()
+    token = done("node", "token", "create", "--config", a.config, "ops").strip()
+
+    def link() -> dict[str, Any]:
+        (found,) = a.ask("/v1/stores/data/links", token=token)[1]
+        return dict(found)
+
+    def until(seen: Callable[[], bool]) -> None:
+        end = time.monotonic() + 60
+        while not seen():
+            assert time.monotonic() < end, link()
+            select.select([], [], [], 0.05)
+
+    until(lambda: link()["lag_seconds"] == 0 and link()["sent_count"] > 0)
+    until(lambda: idemfs("cat", b.store, "/files/paper").out == "first draft")
+    (tmp_path / "files" / "paper").write_text("second draft")
+    done("put", a.store, tmp_path / "files", "/files")
+    until(lambda: idemfs("cat", b.store, "/files/paper").out == "second draft")
+    with urllib.request.urlopen(
+        a.url + "/metrics", context=tls.only((a.state / "identity.pem").read_text()), timeout=30
+    ) as answer:
+        figures = answer.read().decode()
+    assert f'idemfs_link_sent_bytes_total{{link="{b.address}",store="data"}}' in figures
+    assert f'idemfs_link_state{{link="{b.address}",state="failed",store="data"}} 0.0' in figures
 
 
 def test_what_is_not_trusted_gets_one_clear_line(two: list[Process], tmp_path: Path) -> None:

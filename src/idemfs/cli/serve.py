@@ -39,30 +39,29 @@ def run(options: Namespace) -> None:
     _serve(path, config)
 
 
-def store_parts() -> Mapping[str, PartFactory]:
+def store_parts(config: NodeConfig) -> Mapping[str, PartFactory]:
     """What runs beside each store, in the order in which it begins."""
     from idemfs.mount.owner import mounting
     from idemfs.node.http.commit_times import COMMIT_TIMES, counting
+    from idemfs.node.links import linking
 
-    return {COMMIT_TIMES: counting, "mount": mounting}
+    return {COMMIT_TIMES: counting, "mount": mounting, "links": linking(config.url)}
 
 
 def node_parts() -> Mapping[str, NodePartFactory]:
     """What runs once, after the stores."""
-    from idemfs.node.http.reaching import reaching
-
-    return {"reaching": reaching, "https": _listening}
+    return {"https": _listening}
 
 
 def _listening(node: Node) -> NodePart | None:
     """The network side, of which a node that does not listen imports nothing."""
     if node.config.listen is None:
         return None
-    from idemfs.cli.served import ServedActions, ServedLists
+    from idemfs.cli.served import ServedActions
     from idemfs.clock import System
     from idemfs.node.http.part import HttpPart
 
-    return HttpPart(node, ServedActions(), ServedLists(), System())
+    return HttpPart(node, ServedActions(), System())
 
 
 def _serve(path: str, config: NodeConfig) -> None:
@@ -72,7 +71,9 @@ def _serve(path: str, config: NodeConfig) -> None:
 
     from idemfs.cli.mounting import tell_service_manager
     from idemfs.cli.serving import commands
+    from idemfs.node import connecting
     from idemfs.node import log as logs
+    from idemfs.node.http.reaching import reaching
     from idemfs.node.node import Node
 
     logs.configure(config.log)
@@ -81,7 +82,8 @@ def _serve(path: str, config: NodeConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         # A handler may come in the middle of anything; this queue bears that.
         signal.signal(number, lambda number, _frame: signals.put(number))
-    node = Node(config, commands(), store_parts(), node_parts())
+    node = Node(config, commands(), store_parts(config), node_parts())
+    connecting.https = reaching(node)
     try:
         node.start()
         log.info("node %s is ready", config.name)

@@ -16,9 +16,7 @@ from idemfs.failover.facts import Decision, Plan, Refusal, Risk
 from idemfs.failover.places import open_stage
 from idemfs.failover.stage import Stage
 from idemfs.node import connecting, history
-from idemfs.node.history import Event
-from idemfs.node.http.actions import LinkFigures
-from idemfs.node.http.answers import LinkAnswer, PlanAnswer, RiskAnswer
+from idemfs.node.http.answers import PlanAnswer, RiskAnswer
 from idemfs.node.http.gate import Caller
 from idemfs.node.owner import OwnedStore
 from idemfs.node.peer import serve_peer
@@ -107,20 +105,3 @@ def _risk(risk: Risk, stage: Stage) -> RiskAnswer:
         unsaved_changes=risk.unsaved_changes,
         bytes=risk_bytes(risk, stage) if risk.is_known else None,
     )
-
-
-class ServedLists:
-    """What other parts of the process tell of a store."""
-
-    link = LinkAnswer
-    event = Event
-    link_states = ()
-
-    def links(self, store: OwnedStore) -> Sequence[LinkAnswer]:
-        return ()
-
-    def link_figures(self, store: OwnedStore) -> Sequence[LinkFigures]:
-        return ()
-
-    def history(self, store: OwnedStore) -> Sequence[Event]:
-        return history.events(store.path)

@@ -1,6 +1,6 @@
-"""What the network side has others do: the commands of users, and what other parts of the process tell.
+"""What the network side has others do: the commands of users.
 
-``cli/serve.py`` hands both in, so nothing here knows how a command is carried out.
+``cli/serve.py`` hands them in, so nothing here knows how one is carried out.
 
 Threads: everything may be called from any thread.
 """
@@ -8,7 +8,7 @@ Threads: everything may be called from any thread.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple, Protocol
+from typing import Protocol
 
 from idemfs.node.http.answers import PlanAnswer
 from idemfs.node.http.gate import Caller
@@ -37,38 +37,4 @@ class Actions(Protocol):
 
     def serve_peer(self, path: str, channel: Channel, by: Caller) -> None:
         """One session of another node with the store at ``path``, or with the place; returns when it is over."""
-        ...
-
-
-class LinkFigures(NamedTuple):
-    """What Prometheus is told of a link. What is None nobody knows now."""
-
-    to: str
-    state: str
-    lag_seconds: float | None
-    lag_bytes: int | None
-    sent_bytes: int
-    transfers: int
-    failures: int
-
-
-class Lists(Protocol):
-    """What other parts of the process tell of a store, and the types of their records: msgspec structs."""
-
-    @property
-    def link(self) -> Any: ...
-    @property
-    def event(self) -> Any: ...
-
-    @property
-    def link_states(self) -> Sequence[str]: ...
-
-    def link_figures(self, store: OwnedStore) -> Sequence[LinkFigures]: ...
-
-    def links(self, store: OwnedStore) -> Sequence[object]:
-        """One ``link`` for each link of the store."""
-        ...
-
-    def history(self, store: OwnedStore) -> Sequence[object]:
-        """One ``event`` for whatever happened, newest last."""
         ...

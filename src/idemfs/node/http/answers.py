@@ -108,12 +108,6 @@ class FilesetAnswer(msgspec.Struct, frozen=True, kw_only=True):
     origin: str | None
 
 
-class LinkAnswer(msgspec.Struct, frozen=True, kw_only=True):
-    """A link."""
-
-    to: str
-
-
 class RiskAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """What one store has that is left behind. ``bytes`` null: nobody can tell."""
 

@@ -23,9 +23,8 @@ from prometheus_client.core import (
 from prometheus_client.registry import Collector
 
 from idemfs.format.role import Role
-from idemfs.node import certificates
+from idemfs.node import certificates, progress
 from idemfs.node.http import answers
-from idemfs.node.http.actions import LinkFigures, Lists
 from idemfs.node.http.api import Api
 from idemfs.node.http.commit_times import COMMIT_TIMES, CommitTimes
 from idemfs.node.http.gate import METRICS
@@ -57,9 +56,9 @@ _GAUGES: dict[str, str] = {
 class Metrics:
     """The route, and what it answers."""
 
-    def __init__(self, node: Node, lists: Lists, keys: Keys) -> None:
+    def __init__(self, node: Node, keys: Keys) -> None:
         self._registry = CollectorRegistry()
-        self._registry.register(NodeCollector(node, lists, keys))
+        self._registry.register(NodeCollector(node, keys))
         ProcessCollector(registry=self._registry)
 
     def add_to(self, api: Api) -> None:
@@ -76,9 +75,8 @@ class Metrics:
 class NodeCollector(Collector):
     """Looks at a node when it is asked."""
 
-    def __init__(self, node: Node, lists: Lists, keys: Keys) -> None:
+    def __init__(self, node: Node, keys: Keys) -> None:
         self._node = node
-        self._lists = lists
         self._keys = keys
 
     def collect(self) -> Iterator[Metric]:
@@ -136,22 +134,20 @@ class NodeCollector(Collector):
         )
         sent = CounterMetricFamily("idemfs_link_sent_bytes", "bytes of change sets that were sent", labels=labels)
         transfers = CounterMetricFamily("idemfs_link_transfers", "change sets that were sent whole", labels=labels)
-        failures = CounterMetricFamily("idemfs_link_failures", "transfers that failed", labels=labels)
-        for store, link in self._links():
-            place = [store.name, link.to]
-            for state in self._lists.link_states:
-                states.add_metric([*place, state], float(link.state == state))
-            if link.lag_seconds is not None:
-                lag_seconds.add_metric(place, link.lag_seconds)
-            if link.lag_bytes is not None:
-                lag_bytes.add_metric(place, link.lag_bytes)
-            sent.add_metric(place, link.sent_bytes)
-            transfers.add_metric(place, link.transfers)
-            failures.add_metric(place, link.failures)
+        failures = GaugeMetricFamily("idemfs_link_failures", "failures in a row, until one works", labels=labels)
+        for store in self._node.stores():
+            for link in store.links:
+                place = [store.name, link.to]
+                for state in progress.STATES:
+                    states.add_metric([*place, state], float(link.state == state))
+                if link.lag_seconds is not None:
+                    lag_seconds.add_metric(place, link.lag_seconds)
+                if link.lag_bytes is not None:
+                    lag_bytes.add_metric(place, link.lag_bytes)
+                sent.add_metric(place, link.sent_bytes)
+                transfers.add_metric(place, link.sent_count)
+                failures.add_metric(place, link.failure_count)
         yield from [lag_seconds, lag_bytes, states, sent, transfers, failures]
-
-    def _links(self) -> list[tuple[OwnedStore, LinkFigures]]:
-        return [(store, link) for store in self._node.stores() for link in self._lists.link_figures(store)]
 
 
 def _figures(owned: OwnedStore) -> dict[str, float]:

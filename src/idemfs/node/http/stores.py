@@ -12,8 +12,9 @@ from typing import Annotated
 from fastapi import Depends, Query, Request, Response
 
 from idemfs.node import certificates
+from idemfs.node.history import Event, events
 from idemfs.node.http import answers
-from idemfs.node.http.actions import Actions, Lists
+from idemfs.node.http.actions import Actions
 from idemfs.node.http.answers import (
     FilesetAnswer,
     NewSnapshots,
@@ -26,6 +27,7 @@ from idemfs.node.http.api import Api, RequestRefused, answer, body_of, decoded
 from idemfs.node.keys import Keys
 from idemfs.node.node import Node
 from idemfs.node.owner import OwnedStore
+from idemfs.node.progress import LinkStatus
 from idemfs.node.tokens import Scope
 
 Body = Annotated[bytes, Depends(body_of)]
@@ -37,10 +39,9 @@ NAMES_COUNT_MAX = 1000
 class StoreRoutes:
     """``add_to`` makes the routes."""
 
-    def __init__(self, node: Node, actions: Actions, lists: Lists, keys: Keys) -> None:
+    def __init__(self, node: Node, actions: Actions, keys: Keys) -> None:
         self._node = node
         self._actions = actions
-        self._lists = lists
         self._keys = keys
 
     def add_to(self, api: Api) -> None:
@@ -51,8 +52,8 @@ class StoreRoutes:
             one: (self.store, StoreAnswer),
             f"{one}/snapshots": (self.snapshots, list[SnapshotAnswer]),
             f"{one}/filesets": (self.filesets, list[FilesetAnswer]),
-            f"{one}/links": (self.links, list[self._lists.link]),  # type: ignore[name-defined]
-            f"{one}/history": (self.history, list[self._lists.event]),  # type: ignore[name-defined]
+            f"{one}/links": (self.links, list[LinkStatus]),
+            f"{one}/history": (self.history, list[Event]),
         }
         for path, (endpoint, kind) in looks.items():
             refusals = (404,) if "{" in path else ()
@@ -113,11 +114,11 @@ class StoreRoutes:
 
     def links(self, name: str) -> Response:
         """The links of a store to those that follow it, with state and progress."""
-        return answer(list(self._lists.links(self._found(name))))
+        return answer(self._found(name).links)
 
     def history(self, name: str) -> Response:
         """Transfers and changes of role, with who ordered them; newest last."""
-        return answer(list(self._lists.history(self._found(name))))
+        return answer(events(self._found(name).path))
 
     # -- ordering --------------------------------------------------------------------------------------
 

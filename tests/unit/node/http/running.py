@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from idemfs.cli.served import ServedActions, ServedLists
+from idemfs.cli.served import ServedActions
 from idemfs.cli.serving import commands
 from idemfs.clock import Clock, System
 from idemfs.node import tls
@@ -105,7 +105,7 @@ def running(config: NodeConfig, clock: Clock | None = None) -> Iterator[Running]
     clock = clock or System()
 
     def make(node: Node) -> HttpPart:
-        return HttpPart(node, ServedActions(), ServedLists(), clock)
+        return HttpPart(node, ServedActions(), clock)
 
     node = Node(config, commands(), {COMMIT_TIMES: counting}, {"https": make})
     node.start()

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 from fastapi.routing import APIRoute
 
-from idemfs.cli.served import ServedActions, ServedLists
+from idemfs.cli.served import ServedActions
 from idemfs.clock import System
 from idemfs.failover.standbys import LocalPlace, add_standby
 from idemfs.node.http import health
@@ -73,7 +73,7 @@ def operations(document: Any) -> dict[str, Any]:
 
 
 def test_every_route_is_documented(a: Running, document: Any) -> None:
-    api = build(a.node, ServedActions(), ServedLists(), a.keys, System())
+    api = build(a.node, ServedActions(), a.keys, System())
     found = [route for route in api.app.routes if isinstance(route, APIRoute)]
     routes = {f"{method} {route.path}" for route in found for method in route.methods or ()}
     assert routes == set(operations(document)) == PATHS
