@@ -81,9 +81,20 @@ class PeerRoute:
         try:
             await websocket.accept()
             channel = ServerChannel(websocket, f"{caller.name}, for store {name}")
-            await channel.run(lambda channel: self._actions.serve_peer(path, channel, caller))
+            await channel.run(lambda channel: self._serve(channel, name, path, caller))
         finally:
             self._slots.release()
+
+    def _serve(self, channel: ServerChannel, name: str, path: str, caller: Caller) -> None:
+        """The store is the node's before the session begins: or it would be the session's alone while that lasts."""
+        if self._node.store(name) is None:
+            self._node.complete()
+        try:
+            self._actions.serve_peer(path, channel, caller)
+        finally:
+            if self._node.store(name) is None:
+                # It may have been made just now.
+                self._node.complete()
 
 
 def _refusal(name: str, path: str, caller: Caller) -> tuple[int, str] | None:
