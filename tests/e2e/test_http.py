@@ -124,7 +124,7 @@ def roles(node: Process) -> dict[str, tuple[str, int]]:
 
 def test_a_life_of_two_nodes(two: list[Process], tmp_path: Path) -> None:
     a, b = two
-    done("standby", "add", a.store, b.address, "--own-address", a.address)
+    done("standby", "add", a.store, b.address)
     done("replicate", a.store)
     assert roles(a) == {str(a.store): ("primary", 1), b.address: ("standby", 1)}
     assert roles(b) == {str(b.store): ("standby", 1), a.address: ("primary", 1)}

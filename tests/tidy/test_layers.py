@@ -48,7 +48,9 @@ PURE = (
     "idemfs.failover.decisions",
     "idemfs.node.link_decisions",
     "idemfs.node.link_schedule",
+    "idemfs.node.offers",
     "idemfs.node.rate",
+    "idemfs.node.tokens",
 )
 IMPURE = frozenset(
     {

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from argparse import ArgumentParser, Namespace
 
 from idemfs.cli.failures import UsageError
@@ -12,7 +13,9 @@ from idemfs.cli.parser import add_config
 def arguments(parser: ArgumentParser) -> None:
     add_config(parser)
     parser.add_argument("--offer", action="store_true", help="print a code for the other node, valid for ten minutes")
-    parser.add_argument("code", metavar="CODE", nargs="?", help="what --offer printed on the other node")
+    parser.add_argument(
+        "code", metavar="CODE", nargs="?", help="what --offer printed on the other node; - reads it from standard input"
+    )
 
 
 def run(options: Namespace) -> None:
@@ -27,5 +30,5 @@ def run(options: Namespace) -> None:
         return
     from idemfs.node.pairing import pair
 
-    peer = pair(keys, options.code)
+    peer = pair(keys, sys.stdin.readline() if options.code == "-" else options.code)
     print(show_name(f"{keys.name} and {peer.name} at {peer.url} trust each other"))

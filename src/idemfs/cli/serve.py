@@ -73,7 +73,7 @@ def _serve(path: str, config: NodeConfig) -> None:
     from idemfs.cli.serving import commands
     from idemfs.node import connecting
     from idemfs.node import log as logs
-    from idemfs.node.http.reaching import reaching
+    from idemfs.node.http.reaching import own_addresses, reaching
     from idemfs.node.node import Node
 
     logs.configure(config.log)
@@ -83,7 +83,7 @@ def _serve(path: str, config: NodeConfig) -> None:
         # A handler may come in the middle of anything; this queue bears that.
         signal.signal(number, lambda number, _frame: signals.put(number))
     node = Node(config, commands(), store_parts(config), node_parts())
-    connecting.https = reaching(node)
+    connecting.https, connecting.own_address = reaching(node), own_addresses(node)
     try:
         node.start()
         log.info("node %s is ready", config.name)

@@ -28,6 +28,8 @@ _TEXT_SIZE_MAX = 2000
 
 https: Callable[[Remote], Channel] | None = None
 """Makes connections over HTTPS; set by whoever has a node's certificate and knows its peers."""
+own_address: Callable[[str], str | None] | None = None
+"""By its path: the ``https://`` address of a store of this process. Set with ``https``."""
 
 
 def connect(address: str, readonly: bool = False) -> Channel:

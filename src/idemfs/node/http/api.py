@@ -25,6 +25,7 @@ STATUS: tuple[tuple[type[Exception], int], ...] = (
     (errors.SnapshotMissing, 404),
     (errors.FilesetMissing, 404),
     (errors.StoreMissing, 404),
+    (errors.NotPermitted, 403),
     (errors.BadSnapshotName, 400),
     (errors.BadFilesetName, 400),
     (errors.BadPolicy, 400),

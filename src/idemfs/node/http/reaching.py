@@ -7,6 +7,7 @@ Threads: any.
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 
 from idemfs.clock import System
@@ -25,3 +26,17 @@ def reaching(node: Node) -> Callable[[Remote], Channel]:
         return client.connect(Keys(node.config, System()), remote.host, remote.port, remote.path)
 
     return connect
+
+
+def own_addresses(node: Node) -> Callable[[str], str | None]:
+    """Where other nodes find the store at a path; None: nowhere, or it is none of this node's."""
+
+    def address(path: str) -> str | None:
+        from idemfs.node.keys import Keys
+
+        url = Keys(node.config, System()).url()
+        there = os.path.realpath(path)
+        names = [store.name for store in node.config.stores if os.path.realpath(store.path) == there]
+        return f"{url}/{names[0]}" if url and names else None
+
+    return address
