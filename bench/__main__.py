@@ -8,7 +8,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
-from bench import clones, differences, files, many, mounts, processes, restoring, snapshots, standby
+from bench import clones, differences, files, many, mounts, processes, restoring, roles, snapshots, standby, transfers
 from bench.measure import Figure, Skipped, workspace
 
 CASES: dict[str, Callable[[str], Iterator[Figure]]] = {
@@ -29,6 +29,12 @@ CASES: dict[str, Callable[[str], Iterator[Figure]]] = {
     "wire": standby.wire,
     "failover": standby.failover,
     "memory": standby.memory,
+    "transfer-changes": transfers.incremental,
+    "transfer-bulk": transfers.bulk,
+    "transfer-small": transfers.small,
+    "takeover": roles.takeover,
+    "failback": roles.failback,
+    "switchover": roles.switchover,
     "mount-large": mounts.sequential,
     "mount-files": mounts.small_files,
     "mount-trees": mounts.trees,

@@ -6,12 +6,14 @@ number of steps, or by a power cut at a write point, after which its stores are 
 
 from __future__ import annotations
 
+import errno
 import io
 import stat
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from copy import copy
 from random import Random
+from typing import Self
 
 from idemfs.errors import CommitFailed, RoleError, StreamInterrupted
 from idemfs.failover import records
@@ -28,13 +30,14 @@ from idemfs.replication.send import Frames
 from idemfs.snapshots import manage, received
 from idemfs.store.files import first_records, new_superblock
 from idemfs.store.store import Store
-from idemfs.testing.blocks import CrashingBlocks
+from idemfs.testing.blocks import CrashingBlocks, FaultyBlocks
 from idemfs.testing.builders import content_of
-from idemfs.testing.clock import Simulated
-from idemfs.testing.faults import Cut, PowerCut
-from idemfs.testing.kv import CrashingKV
+from idemfs.testing.clock import Simulated, Skewed
+from idemfs.testing.faults import Cut, Faults, Kind, PowerCut
+from idemfs.testing.kv import CrashingKV, FaultyKV
 from idemfs.vfs.reader import Reader
 from idemfs.vfs.tree import Tree
+from tests.sim.watch import Watch, assert_holds_have_owners
 
 Decide = Callable[[Stage], Decision]
 
@@ -44,9 +47,13 @@ class Machine:
 
     def __init__(self, name: str, clock: Simulated, fileset: Guid) -> None:
         self.name = name
-        self.clock = clock
-        self.superblock = new_superblock(clock, 4096, "none")
-        self.kv, self.blocks, self.log = CrashingKV(), CrashingBlocks(), CrashingBlocks()
+        self.clock = Skewed(clock)
+        self.power = Cut()
+        self.faults: Faults | None = None
+        """Of its disk, where something is to fail."""
+        self.superblock = new_superblock(self.clock, 4096, "none")
+        self.kv = CrashingKV(self.power)
+        self.blocks, self.log = CrashingBlocks(self.power), CrashingBlocks(self.power)
         first_records(self.kv, fileset)
 
     @property
@@ -57,12 +64,22 @@ class Machine:
         return Tree(self.store())
 
     def store(self) -> Store:
-        return Store(self.superblock, self.kv, self.blocks, self.clock, log=self.log)
+        if self.faults is None:
+            return Store(self.superblock, self.kv, self.blocks, self.clock, log=self.log)
+        kv, blocks = FaultyKV(self.kv, self.faults), FaultyBlocks(self.blocks, self.faults)
+        return Store(self.superblock, kv, blocks, self.clock, log=self.log)
+
+    def fill_disk(self) -> None:
+        """From now on nothing more fits."""
+        assert self.faults is not None
+        for kind in (Kind.RESERVE, Kind.WRITE):
+            self.faults.add(kind, errno.ENOSPC, times=None)
 
     def crash(self, rng: Random, cut: Cut | None = None) -> None:
         """The engines as they are found after a power cut; ``cut`` is the next one."""
-        self.kv, self.blocks = self.kv.crash(rng, cut), self.blocks.crash(rng, cut)
-        self.log = self.log.crash(rng, cut)
+        self.power = cut or Cut()
+        self.kv, self.blocks = self.kv.crash(rng, self.power), self.blocks.crash(rng, self.power)
+        self.log = self.log.crash(rng, self.power)
 
 
 class World:
@@ -73,7 +90,7 @@ class World:
 
     def __init__(self, names: str = "AB", seed: int = 0, *, nested: bool = False) -> None:
         self.nested = nested
-        self.filesets_made = 0
+        self.filesets_made = self.files_made = 0
         self.rng = Random(seed)
         self.clock = Simulated(seed)
         fileset = Guid(self.clock.random_bytes(16))
@@ -81,6 +98,7 @@ class World:
         self.acknowledged: dict[bytes, bytes] = {}
         """Every content that a store said was durable, by the name of its file, which is used once."""
         self.numbers: dict[tuple[Guid, int], bytes] = {}
+        self.watch = Watch()
         for name, machine in self.machines.items():
             store = machine.store()
             store.admit(2, 10_000)
@@ -93,11 +111,12 @@ class World:
             self.nest(names[0])
             self.nest(names[0])
 
-    def copy(self) -> World:
+    def copy(self) -> Self:
         """The same world once more; the two go on apart."""
-        twin = World.__new__(World)
+        twin = type(self).__new__(type(self))
         twin.rng, twin.clock, twin.nested = Random(0), self.clock, self.nested
-        twin.filesets_made = self.filesets_made
+        twin.filesets_made, twin.files_made = self.filesets_made, self.files_made
+        twin.watch = self.watch.copy()
         twin.acknowledged, twin.numbers = self.acknowledged.copy(), self.numbers.copy()
         twin.machines = {}
         for name, machine in self.machines.items():
@@ -133,16 +152,15 @@ class World:
         """
         with self.opened(name) as tree:
             fresh: dict[bytes, bytes] = {}
+            numbers: dict[tuple[Guid, int], bytes] = {}
             for _ in range(count):
-                number = len(self.acknowledged) + len(fresh)
-                file = b"w%d" % number
-                content = b"%s by %s. " % (file, name.encode())
+                file, content = self._new_content(name)
                 content *= size // len(content) if size else self.rng.choice((1, 10, 900))
                 roots = self._roots(tree)
-                ino = tree.create(roots[number % len(roots)], file, stat.S_IFREG | 0o644, 0, 0)
+                ino = tree.create(roots[self.files_made % len(roots)], file, stat.S_IFREG | 0o644, 0, 0)
                 given = tree.active.fileset(ino).guid, int(number_of(ino))
                 assert given not in self.numbers, f"number {ino} was given to {self.numbers[given]!r} before"
-                self.numbers[given] = file
+                numbers[given] = file
                 if len(fresh) < count - 1:
                     tree.write(ino, 0, content)
                 fresh[file] = content
@@ -151,7 +169,21 @@ class World:
                 tree.write(ino, start, content[start : start + 50_000])
                 tree.sync_file(ino)
             self.acknowledged |= fresh
+            self.numbers |= numbers
             tree.store.abandon()
+
+    def write_into(self, tree: Tree, name: str) -> None:
+        """A file more in a store that a process has open; acknowledged when it is durable."""
+        file, content = self._new_content(name)
+        ino = tree.create(tree.root, file, stat.S_IFREG | 0o644, 0, 0)
+        tree.write(ino, 0, content)
+        tree.store.commit()
+        self.acknowledged[file] = content
+
+    def _new_content(self, name: str) -> tuple[bytes, bytes]:
+        self.files_made += 1
+        file = b"w%d" % self.files_made
+        return file, b"%s by %s. " % (file, name.encode())
 
     def overwrite(self, name: str) -> None:
         """Change a file that is there, after a snapshot has it, so that blocks move."""
@@ -249,14 +281,17 @@ class World:
 
     def check(self) -> None:
         """What must be true at any time."""
-        sides = {name: self.side(name) for name in self.machines}
-        writable = [side for side in sides.values() if side.is_primary]
-        highest = max((side.role.epoch for side in writable), default=0)
-        assert sum(side.role.epoch == highest for side in writable) <= 1, f"two writable stores in epoch {highest}"
+        sides: dict[str, Side] = {}
         found: set[tuple[bytes, bytes]] = set()
         for name in self.machines:
             with self.opened(name) as tree:
+                sides[name] = observe(tree, name)
                 found |= contents(tree)
+                assert_holds_have_owners(name, tree, sides[name])
+        writable = [side for side in sides.values() if side.is_primary]
+        highest = max((side.role.epoch for side in writable), default=0)
+        assert sum(side.role.epoch == highest for side in writable) <= 1, f"two writable stores in epoch {highest}"
+        self.watch.look(sides)
         lost = [file for file, content in self.acknowledged.items() if (file, content) not in found]
         assert not lost, f"acknowledged, and nowhere any more: {lost}"
 

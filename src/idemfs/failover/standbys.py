@@ -103,7 +103,7 @@ def add_standby(
     with ExitStack() as stack:
         me = Tree(open_store(stack, path, readonly=dry_run, clock=clock))
         _refuse_unless_primary(me, path)
-        invitation = _invitation(me, path, compression)
+        invitation = invite(me, path, compression)
         guest = place.judge(invitation)
         arrival = guest.arrival
         if arrival is Arrival.NEW and dry_run:
@@ -139,7 +139,8 @@ def _refuse_unless_primary(me: Tree, path: str) -> None:
         raise Fenced(f"{path}: epoch {me.role.seen_epoch} has ended this store's right to write; run 'idemfs failback'")
 
 
-def _invitation(me: Tree, path: str, compression: str | None) -> Invitation:
+def invite(me: Tree, path: str, compression: str | None = None) -> Invitation:
+    """What the primary at ``path`` says to a store that is to follow it."""
     own = "zstd" if me.store.superblock.compression == COMPRESSION_ZSTD else "none"
     return Invitation(
         primary=path,

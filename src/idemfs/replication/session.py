@@ -37,6 +37,9 @@ VERSION = OLDEST = 1
 _PIECE_SIZE = MESSAGE_SIZE_MAX // 2
 _HELLO, _CALL, _REPLY, _FAILURE, _DATA, _END, _ABORT, _MORE, _ALIVE = b"HCRFDEAMK"
 
+_NO_SENSE = msgspec.DecodeError, UnicodeDecodeError, RecursionError
+"""What reading a body raises that is none."""
+
 T = TypeVar("T")
 Handler = Callable[[msgspec.Raw, "Session"], object]
 """Carries an operation out; what it returns is the answer. It may read streams from the session."""
@@ -83,6 +86,8 @@ class Session:
         self._has_spoken = False
         self._closed = threading.Event()
         self._streams_left = 0
+        self._is_midway = False
+        """A stream was begun, and has not been read to its end."""
         self._send(_HELLO, msgspec.json.encode(Hello(VERSION, OLDEST, _release(), store)))
         self.peer = self._greeted()
         if beat_seconds is not None:
@@ -120,12 +125,13 @@ class Session:
             self._break_off()
             raise
         kind, answer = early or self._await()
-        if kind == _FAILURE:
-            raise _rebuilt(msgspec.json.decode(answer, type=_Failed))
         try:
-            return msgspec.json.decode(answer, type=reply)
-        except msgspec.DecodeError as bad:
+            if kind == _REPLY:
+                return msgspec.json.decode(answer, type=reply)
+            failed = msgspec.json.decode(answer, type=_Failed)
+        except _NO_SENSE as bad:
             raise _nonsense() from bad
+        raise _rebuilt(failed)
 
     def _send_stream(self, stream: Iterable[bytes]) -> tuple[int, bytes] | None:
         """An answer that came before the end, if one did."""
@@ -177,9 +183,10 @@ class Session:
     def _answer(self, body: bytes) -> None:
         try:
             call = msgspec.json.decode(body, type=_Call)
-        except msgspec.DecodeError as bad:
+        except _NO_SENSE as bad:
             raise _nonsense() from bad
         self._streams_left = call.stream_count
+        self._is_midway = False
         try:
             handler = self.handlers.get(call.name)
             if handler is None:
@@ -187,7 +194,7 @@ class Session:
             answer = _REPLY, msgspec.json.encode(handler(call.arguments, self))
         except ConnectionLost:
             raise
-        except msgspec.DecodeError:
+        except _NO_SENSE:
             answer = (
                 _FAILURE,
                 msgspec.json.encode(_Failed("PeerError", "the other store was asked what makes no sense")),
@@ -198,30 +205,39 @@ class Session:
         self._skip_streams()
 
     def data(self) -> Iterator[bytes]:
-        """The pieces of the next stream of the question that is being answered. Raises ``StreamInterrupted``."""
-        assert self._streams_left > 0, "the question came with fewer streams"
+        """The pieces of the next stream of the question that is being answered; what its reader left of the one before
+        is skipped. Raises ``StreamInterrupted``."""
+        if self._is_midway:
+            self._skip_stream()
+        if not self._streams_left:
+            raise StreamInterrupted("the other store broke off before this stream; what came is kept")
+        self._is_midway = True
         while True:
             kind, body = self._next()
             if kind == _DATA:
                 yield body
                 continue
-            self._streams_left = 0 if kind == _ABORT else self._streams_left - 1
+            self._end_stream(kind)
             if kind == _ABORT:
                 raise StreamInterrupted("the other store broke the stream off; what came is kept")
-            if kind != _END:
-                raise _nonsense()
             return
+
+    def _end_stream(self, kind: int) -> None:
+        if kind not in (_END, _ABORT):
+            raise _nonsense()
+        self._is_midway = False
+        self._streams_left = 0 if kind == _ABORT else self._streams_left - 1
+
+    def _skip_stream(self) -> None:
+        kind = _DATA
+        while kind == _DATA:
+            kind, _ = self._next()
+        self._end_stream(kind)
 
     def _skip_streams(self) -> None:
         """What was not read of the streams of a question that is answered."""
         while self._streams_left:
-            kind, _ = self._next()
-            if kind == _ABORT:
-                self._streams_left = 0
-            elif kind == _END:
-                self._streams_left -= 1
-            elif kind != _DATA:
-                raise _nonsense()
+            self._skip_stream()
 
     # -- messages --------------------------------------------------------------------------------------
 
@@ -229,7 +245,7 @@ class Session:
         kind, body = self._next()
         try:
             hello = msgspec.json.decode(body, type=Hello) if kind == _HELLO else None
-        except msgspec.DecodeError:
+        except _NO_SENSE:
             hello = None
         if hello is None:
             raise _nonsense()

@@ -10,9 +10,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from idemfs.errors import BadSnapshotName, FilesetMissing, SnapshotExists, SnapshotHeld, SnapshotLocked
+from idemfs.errors import (
+    BadSnapshotName,
+    FilesetMissing,
+    SnapshotExists,
+    SnapshotHeld,
+    SnapshotLocked,
+    SnapshotMissing,
+)
 from idemfs.format import keys
-from idemfs.format.tables import COMPLETE, Snapshot
+from idemfs.format.tables import COMPLETE, DELETING, Snapshot
 from idemfs.ids import FilesetId, Guid
 from idemfs.limits import SCAN_COUNT, SNAPSHOT_COUNT_MAX, SNAPSHOT_NAME_SIZE_MAX
 from idemfs.snapshots.info import NEVER_NS
@@ -167,10 +174,20 @@ def unique_name(store: Store, fileset: FilesetId, wanted: str) -> str:
 
 
 def hold(store: Store, snapshot: Snapshot, owner: str, expires_ns: int = NEVER_NS) -> None:
-    """Keep a snapshot from being deleted until ``expires_ns``, or until ``release``. Part of the open group."""
+    """Keep a snapshot from being deleted until ``expires_ns``, or until ``release``. Part of the open group.
+
+    Raises ``SnapshotMissing`` for one that was deleted since the caller found it.
+    """
     with store.lock:
         store.admit(1, 300)
+        _refuse_if_gone(snapshot)
         store.small.put(keys.hold(snapshot.id, owner.encode()), expires_ns.to_bytes(8, "little"))
+
+
+def _refuse_if_gone(snapshot: Snapshot) -> None:
+    # Asked after admitting, which may have let others in: nothing would ever end what is put for it now.
+    if snapshot.state == DELETING:
+        raise SnapshotMissing(f"snapshot {snapshot.name!r} was deleted meanwhile; repeat the command")
 
 
 def release(store: Store, snapshot: Snapshot, owner: str) -> None:
@@ -193,10 +210,11 @@ def drop_holds(store: Store, snapshot: Snapshot) -> None:
 def lock(store: Store, snapshot: Snapshot, until_ns: int) -> None:
     """Nobody may delete the snapshot before ``until_ns``, and nothing takes this back. Part of the open group.
 
-    Raises ``SnapshotLocked`` for an earlier date than it is locked until already.
+    Raises ``SnapshotLocked`` for an earlier date than it is locked until already, ``SnapshotMissing`` as ``hold``.
     """
     with store.lock:
         store.admit(1, 100)
+        _refuse_if_gone(snapshot)
         until_before_ns = locked_until(store, snapshot)
         if until_ns < until_before_ns:
             raise SnapshotLocked(

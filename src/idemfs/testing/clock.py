@@ -1,4 +1,5 @@
-"""Time that a test moves, and randomness from a seed: the other ``clock.Clock``.
+"""Time that a test moves, and randomness from a seed: the other ``clock.Clock``. And clocks of several machines, which
+agree on how much time passes, and not on what time it is.
 
 Threads: any.
 """
@@ -39,3 +40,24 @@ class Simulated:
     def random_bytes(self, size: int) -> bytes:
         with self._lock:
             return self._random.randbytes(size)
+
+
+class Skewed:
+    """The clock of one machine: time passes as on ``clock``, and the time of day is what somebody set it to."""
+
+    def __init__(self, clock: Simulated) -> None:
+        self._clock = clock
+        self._ahead_ns = 0
+
+    def jump(self, seconds: float) -> None:
+        """Somebody sets the time of day of this machine; no time passes."""
+        self._ahead_ns += round(seconds * 1e9)
+
+    def now_ns(self) -> int:
+        return self._clock.now_ns() + self._ahead_ns
+
+    def monotonic_seconds(self) -> float:
+        return self._clock.monotonic_seconds()
+
+    def random_bytes(self, size: int) -> bytes:
+        return self._clock.random_bytes(size)

@@ -6,7 +6,7 @@ from random import Random
 
 import pytest
 
-from idemfs.errors import PeerError, SnapshotHeld
+from idemfs.errors import PeerError, SnapshotHeld, SnapshotMissing
 from idemfs.ids import Guid
 from idemfs.replication import codec
 from idemfs.replication.apply import is_half_received
@@ -43,6 +43,25 @@ def test_all_snapshots_in_order_and_then_none(primary: Tree) -> None:
     report = replicate_into(primary, standby)
     assert (report.transfers, report.bytes) == ((), 0)
     assert report.common is not None and report.common.name == "three"
+
+
+def test_a_snapshot_that_is_deleted_before_it_is_sent_leaves_no_hold_behind(primary: Tree) -> None:
+    """Nothing would ever end that hold, since its owner ends those of the snapshots that there are."""
+    standby = standby_of(primary)
+    one, two, three = snapshots(primary)
+
+    def delete_the_next(guid: Guid, _: int) -> None:
+        if guid == one.guid and two in snapshots(primary):
+            delete.delete(primary.active, two)
+
+    with pytest.raises(SnapshotMissing, match=r"two.*repeat"):
+        replicate_into(primary, standby, delete_the_next)
+    assert_clean(primary)
+    assert held(primary, standby) == ["one"]
+    replicate_into(primary, standby)
+    assert [each.name for each in snapshots(standby)] == ["one", "three"]
+    assert held(primary, standby) == ["three"] and three in snapshots(primary)
+    assert visible(standby) == visible(primary)
 
 
 def test_the_newest_common_snapshot_is_held_and_no_other(primary: Tree) -> None:
