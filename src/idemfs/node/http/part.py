@@ -42,10 +42,15 @@ class HttpPart:
         tls = ServerTls(self._keys, self._clock)
         api = build(self._node, self._actions, self._keys, self._clock)
         gate = Gate(api.app, self._keys, open_metrics=config.metrics == "open")
-        self._server = Server(gate, config.listen, tls)
-        self._keys.note_listening(f"{config.listen.host}:{self._server.port}")
-        self._server.start()
-        log.info("listens on port %d, fingerprint %s", self._server.port, self._keys.fingerprint())
+        server = Server(gate, config.listen, tls)
+        try:
+            self._keys.note_listening(f"{config.listen.host}:{server.port}")
+        except BaseException:
+            server.close()
+            raise
+        server.start()
+        self._server = server
+        log.info("listens on port %d, fingerprint %s", server.port, self._keys.fingerprint())
 
     def close(self) -> None:
         self._keys.note_listening(None)

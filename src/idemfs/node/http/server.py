@@ -66,7 +66,9 @@ class Server:
     def close(self) -> None:
         """Take no more connections; end those that there are."""
         self._server.should_exit = True
-        if self._thread.is_alive():
+        if self._thread.ident is None:
+            self._loop.close()
+        else:
             self._thread.join()
         self._socket.close()
 

@@ -13,11 +13,13 @@ from fastapi.routing import APIRoute
 
 from idemfs.cli.served import ServedActions
 from idemfs.clock import System
+from idemfs.failover import actions
 from idemfs.failover.standbys import LocalPlace, add_standby
 from idemfs.node.http import health
 from idemfs.node.http.part import build
 from idemfs.node.node import Node
 from idemfs.node.tokens import Scope
+from idemfs.testing.clock import Simulated
 from tests.unit.node.http.running import Running, config_of, make_store, running
 from tests.unit.node.http.schema import mistakes
 
@@ -174,8 +176,16 @@ def test_a_schema_that_is_not_kept_is_noticed() -> None:
 def test_the_check_of_lag(tmp_path: Path) -> None:
     make_store(tmp_path, "a")
     with running(config_of(tmp_path, "a")) as node:
-        checks = health.Health(node.node, System())
-        assert checks.standby(None).status_code == 503
+        tree = node.node.stores()[0].tree
+        taken = actions.take_snapshot(tree, "one")
+        assert taken is not None
+        actions.demote(tree, 1, None)
+        checks = health.Health(node.node, Simulated(start_ns=taken.created_ns + 10 * 10**9))
+        assert [checks.standby(lag).status_code for lag in (None, 11, 5)] == [200, 200, 503]
+        assert [checks.store_standby("data", lag).status_code for lag in (None, 11, 5)] == [200, 200, 503]
+        said = msgspec.json.decode(checks.standby(5).body)
+        assert said == {"ok": False, "why": "the newest snapshot of store data is 10 seconds old"}
+        assert checks.primary().status_code == 503
 
 
 def test_a_node_without_stores_is_neither_primary_nor_standby(tmp_path: Path) -> None:
