@@ -23,7 +23,6 @@ from idemfs.errors import ConnectionLost, Damaged, PeerError, SnapshotMissing, S
 from idemfs.failover import actions, addresses, records
 from idemfs.failover.observe import guid_of
 from idemfs.failover.party import LocalParty, Party
-from idemfs.failover.places import open_store
 from idemfs.failover.remote import RemoteParty
 from idemfs.failover.standbys import add_standby
 from idemfs.format import keys
@@ -38,6 +37,7 @@ from idemfs.replication.receiver import Receiver
 from idemfs.replication.session import Session
 from idemfs.snapshots import automatic, lines, manage
 from idemfs.snapshots.policy import Policy
+from idemfs.store.files import open_files
 from idemfs.store.peek import lent
 from idemfs.vfs.tree import Tree
 
@@ -89,9 +89,11 @@ class Peer:
 
     def _opened(self, stack: ExitStack) -> Party | None:
         try:
-            store = open_store(stack, self.address)
+            # Committing in the background, so that of a large change set not all is lost when the host fails.
+            store = open_files(self.address)
         except StoreMissing:
             return None
+        stack.callback(store.close)
         if store is self._tree.store:
             raise PeerError("is the store itself; a standby is another one")
         # What another part of this process has open has links of its own, which hold its claim while they send.

@@ -289,7 +289,9 @@ class Link:
         report = outcome.report
         assert report is not None
         with self._shared.taking:
-            link_round.let_go(self._tree)
+            count = link_round.let_go(self._tree)
+        if count:
+            self._owner.forget_snapshots()
         self._sent = {number: Guid(each.guid) for number, each in self._common().items()}
         self._sent_bytes += report.bytes
         self._sent_count += len(report.transfers)
@@ -298,7 +300,6 @@ class Link:
             last = report.transfers[-1]
             name = last.target if last.fileset == "root" else f"{last.fileset}@{last.target}"
             self._past.sent(name, report.bytes, seconds, self._contact_at, at_once=is_full or was_failing)
-            self._owner.forget_snapshots()
         self._doing, self._reason = progress.IDLE, None
 
     def _common(self) -> dict[FilesetId, Snapshot]:
