@@ -51,7 +51,9 @@ PURE = (
     "idemfs.failover.lease",
     "idemfs.node.link_decisions",
     "idemfs.node.link_schedule",
+    "idemfs.node.offers",
     "idemfs.node.rate",
+    "idemfs.node.tokens",
 )
 IMPURE = frozenset(
     {

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from queue import SimpleQueue
 
     from idemfs.node.config import EtcdConfig, NodeConfig
-    from idemfs.node.node import Node, NodePartFactory
+    from idemfs.node.node import Node, NodePart, NodePartFactory
     from idemfs.node.owner import PartFactory
 
 
@@ -43,15 +43,32 @@ def store_parts(config: NodeConfig, etcd: Callable[[], EtcdConfig | None]) -> Ma
     """What runs beside each store, in the order in which it begins. ``etcd``: what is configured now."""
     from idemfs.mount.owner import mounting
     from idemfs.node.guard import guarding
+    from idemfs.node.http.commit_times import COMMIT_TIMES, counting
     from idemfs.node.links import linking
 
     # The guard first: who mounts a store that requires a lease can write soon after, and to the end.
-    return {"guard": lambda owner: guarding(owner, etcd), "mount": mounting, "links": linking(config.url)}
+    return {
+        COMMIT_TIMES: counting,
+        "guard": lambda owner: guarding(owner, etcd),
+        "mount": mounting,
+        "links": linking(config.url),
+    }
 
 
 def node_parts() -> Mapping[str, NodePartFactory]:
     """What runs once, after the stores."""
-    return {}
+    return {"https": _listening}
+
+
+def _listening(node: Node) -> NodePart | None:
+    """The network side, of which a node that does not listen imports nothing."""
+    if node.config.listen is None:
+        return None
+    from idemfs.cli.served import ServedActions
+    from idemfs.clock import System
+    from idemfs.node.http.part import HttpPart
+
+    return HttpPart(node, ServedActions(), System())
 
 
 def _serve(path: str, config: NodeConfig) -> None:
@@ -61,7 +78,9 @@ def _serve(path: str, config: NodeConfig) -> None:
 
     from idemfs.cli.mounting import tell_service_manager
     from idemfs.cli.serving import commands
+    from idemfs.node import connecting
     from idemfs.node import log as logs
+    from idemfs.node.http.reaching import own_addresses, reaching
     from idemfs.node.node import Node
 
     logs.configure(config.log)
@@ -71,6 +90,7 @@ def _serve(path: str, config: NodeConfig) -> None:
         # A handler may come in the middle of anything; this queue bears that.
         signal.signal(number, lambda number, _frame: signals.put(number))
     node = Node(config, commands(), store_parts(config, lambda: node.config.etcd), node_parts())
+    connecting.https, connecting.own_address = reaching(node), own_addresses(node)
     try:
         node.start()
         log.info("node %s is ready", config.name)

@@ -24,9 +24,9 @@ def run(options: Namespace) -> None:
 
     from idemfs.failover.places import open_stage
     from idemfs.failover.status import status
-    from idemfs.node.connecting import connect
+    from idemfs.node.connecting import connecting_for
 
-    with open_stage(options.store, readonly=True, connect=connect) as stage:
+    with open_stage(options.store, readonly=True, connect=connecting_for(options.store)) as stage:
         found = status(stage)
     columns = [
         Column("path", "STORE"),

@@ -106,6 +106,11 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     url: str = ""
     """How others reach it; empty without ``listen``."""
     state: str = "/var/lib/idemfs"
+    certificate: str | None = None
+    """Of connections, with ``key``, instead of one that the node makes itself."""
+    key: str | None = None
+    ca: str | None = None
+    """Whose certificates are believed, for the names of paired nodes, besides theirs."""
     log: str = "text"
     metrics: str = "token"
     etcd: EtcdConfig | None = None
@@ -154,11 +159,16 @@ def _node(fields: Fields, etcd: EtcdConfig | None, stores: tuple[StoreConfig, ..
         listen=listen,
         url=url or (f"https://{name}:{listen.port}" if listen else ""),
         state=fields.parsed("state", _absolute, "/var/lib/idemfs"),
+        certificate=fields.parsed("certificate", _absolute, None),
+        key=fields.parsed("key", _absolute, None),
+        ca=fields.parsed("ca", _absolute, None),
         log=fields.choice("log", ("text", "json")),
         metrics=fields.choice("metrics", ("token", "open")),
         etcd=etcd,
         stores=stores,
     )
+    if (found.certificate is None) != (found.key is None):
+        raise fields.wrong("certificate", "and key go together")
     fields.end()
     return found
 
