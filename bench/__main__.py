@@ -8,7 +8,20 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 
-from bench import clones, differences, files, many, mounts, processes, restoring, roles, snapshots, standby, transfers
+from bench import (
+    clones,
+    differences,
+    files,
+    lag,
+    many,
+    mounts,
+    processes,
+    restoring,
+    roles,
+    snapshots,
+    standby,
+    transfers,
+)
 from bench.measure import Figure, Skipped, workspace
 
 CASES: dict[str, Callable[[str], Iterator[Figure]]] = {
@@ -32,6 +45,7 @@ CASES: dict[str, Callable[[str], Iterator[Figure]]] = {
     "transfer-changes": transfers.incremental,
     "transfer-bulk": transfers.bulk,
     "transfer-small": transfers.small,
+    "lag": lag.held,
     "takeover": roles.takeover,
     "failback": roles.failback,
     "switchover": roles.switchover,

@@ -16,7 +16,8 @@
     │   └── FilesetInUse · BadFilesetName
     ├── StreamError
     │   ├── StreamDamaged · StreamTooNew
-    │   └── StreamRefused · StreamInterrupted
+    │   ├── StreamRefused · StreamInterrupted
+    │   └── ArchiveError
     ├── RoleError
     │   ├── NotPrimary (also an OSError, EROFS) · NotStandby
     │   ├── Fenced (also an OSError, EROFS)
@@ -156,6 +157,10 @@ class StreamRefused(StreamError):
 
 class StreamInterrupted(StreamError):
     """The stream ended early; what came so far is kept, and the same stream goes on from there."""
+
+
+class ArchiveError(StreamError):
+    """A directory of streams is damaged, is none, or has not what is asked for; the message names the file."""
 
 
 class RoleError(IdemfsError):

@@ -163,7 +163,7 @@ def test_a_pair_of_stores_with_filesets_survives_power_cuts(seed: int) -> None:
 
 
 def test_a_link_that_completes_each_fileset_by_itself_is_noticed(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    units = link._units
-    monkeypatch.setattr(link, "_units", lambda *plans: ([step] for unit in units(*plans) for step in unit))
+    units = link.units
+    monkeypatch.setattr(link, "units", lambda *plans: ([step] for unit in units(*plans) for step in unit))
     with pytest.raises(AssertionError, match="see some of both"):
         run(seed)

@@ -42,9 +42,13 @@ PURE = (
     "idemfs.snapshots.schedule",
     "idemfs.snapshots.retention",
     "idemfs.replication.codec",
+    "idemfs.replication.collapse",
     "idemfs.replication.description",
     "idemfs.replication.plan",
     "idemfs.failover.decisions",
+    "idemfs.node.link_decisions",
+    "idemfs.node.link_schedule",
+    "idemfs.node.rate",
 )
 IMPURE = frozenset(
     {

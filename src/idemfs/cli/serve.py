@@ -39,11 +39,12 @@ def run(options: Namespace) -> None:
     _serve(path, config)
 
 
-def store_parts() -> Mapping[str, PartFactory]:
+def store_parts(config: NodeConfig) -> Mapping[str, PartFactory]:
     """What runs beside each store, in the order in which it begins."""
     from idemfs.mount.owner import mounting
+    from idemfs.node.links import linking
 
-    return {"mount": mounting}
+    return {"mount": mounting, "links": linking(config.url)}
 
 
 def node_parts() -> Mapping[str, NodePartFactory]:
@@ -67,7 +68,7 @@ def _serve(path: str, config: NodeConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         # A handler may come in the middle of anything; this queue bears that.
         signal.signal(number, lambda number, _frame: signals.put(number))
-    node = Node(config, commands(), store_parts(), node_parts())
+    node = Node(config, commands(), store_parts(config), node_parts())
     try:
         node.start()
         log.info("node %s is ready", config.name)

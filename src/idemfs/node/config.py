@@ -215,7 +215,7 @@ def _link(fields: Fields) -> LinkConfig:
         every_seconds=fields.parsed("every", _positive(parse_duration), 0),
         cron=fields.parsed("cron", lambda text: _cron(text, zone), ""),
         timezone=zone,
-        keep=fields.parsed("keep", lambda text: _keep(text, zone), None),
+        keep=fields.parsed("keep", lambda text: parse_keep(text, zone), None),
         bandwidth=fields.parsed("bandwidth", _bandwidth, 0),
         windows=fields.each("windows", _window),
     )
@@ -335,7 +335,7 @@ def _cron(text: str, zone: str) -> str:
     return text
 
 
-def _keep(text: str, zone: str) -> Policy:
+def parse_keep(text: str, zone: str) -> Policy:
     rules: dict[str, int | str] = {}
     for word in text.split():
         rule, equals, value = word.partition("=")

@@ -35,8 +35,8 @@ from idemfs.node.log import about
 from idemfs.node.members import permitted
 
 SOCKET_NAME = "socket"
-STAYS, NODE = "stays", "node"
-"""Questions: see ``stays``; and what ``Node.status`` says."""
+STAYS, NODE, LINKS = "stays", "node", "links"
+"""Questions: see ``stays``; what ``Node.status`` says; and ``OwnedStore.links``."""
 _MESSAGE_SIZE_MAX = 4 << 20
 _COMMAND_COUNT_MAX = 32
 _ENVIRONMENT = ("COLUMNS", "LINES", "TERM", "NO_COLOR", "LANG", "LC_ALL", "TZ")

@@ -17,13 +17,16 @@ import logging
 import os
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
-from typing import NamedTuple, Protocol, TypeAlias
+from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
+
+import msgspec
 
 from idemfs.errors import IdemfsError
 from idemfs.node.config import StoreConfig
-from idemfs.node.local_socket import STAYS, LocalSocket, Run
+from idemfs.node.local_socket import LINKS, STAYS, LocalSocket, Run
 from idemfs.node.log import about
 from idemfs.node.peer import end_sessions
+from idemfs.node.progress import LinkStatus
 from idemfs.node.scheduler import Scheduler
 from idemfs.vfs.lending import lending
 from idemfs.vfs.tree import Tree
@@ -49,6 +52,13 @@ class Part(Protocol):
     def configure(self, config: StoreConfig) -> bool:
         """Go on with this configuration, mostly the same one; False: it wants to be closed and made anew."""
         ...
+
+
+@runtime_checkable
+class Linking(Part, Protocol):
+    """A part that keeps other stores up to date."""
+
+    def links(self) -> list[LinkStatus]: ...
 
 
 class Cache(Protocol):
@@ -121,6 +131,11 @@ class OwnedStore:
     def path(self) -> str:
         return self.config.path
 
+    @property
+    def links(self) -> list[LinkStatus]:
+        """What each link of the store is doing."""
+        return [status for part in list(self.parts.values()) if isinstance(part, Linking) for status in part.links()]
+
     def start(self) -> None:
         """Be lent, listen, run schedules. Raises ``OSError``; then call ``close``. Parts follow with ``complete``."""
         self._running.enter_context(lending(self.path, self.tree))
@@ -129,7 +144,7 @@ class OwnedStore:
             self.path,
             self._commands.run,
             self._command_done,
-            {**self._questions, STAYS: self._settle},
+            {**self._questions, STAYS: self._settle, LINKS: lambda: msgspec.to_builtins(self.links)},
             lambda: end_sessions(self.path),
             group=self.config.socket_group,
             store=self.name,

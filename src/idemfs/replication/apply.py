@@ -120,6 +120,8 @@ def complete(tree: Tree, receptions: Sequence[Reception], also: Callable[[], Non
     """
     store = tree.store
     with store.exclusive():
+        # A command may have made it a primary since the streams began.
+        refuse_unless_standby(tree)
         # crash: the digests below are those of all that was received; and the group that makes the snapshots is empty,
         # so that the end of the receiving records is in no other one.
         store.commit()

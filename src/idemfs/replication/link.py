@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeAlias
 from idemfs.errors import PeerError, SnapshotMissing
 from idemfs.format.tables import Snapshot
 from idemfs.ids import ROOT_FILESET, FilesetId, Guid
-from idemfs.replication import follow, holds, plan, purges
+from idemfs.replication import follow, holds, lanes, plan, purges
 from idemfs.replication.describe import description_of
 from idemfs.replication.description import Description
 from idemfs.replication.plan import Held, Plan, Side
@@ -25,6 +25,8 @@ from idemfs.replication.receiver import Following, Half, Line, LocalReceiver, Ne
 from idemfs.replication.records import Cursor
 from idemfs.replication.send import Frames
 from idemfs.snapshots import clones, lines, manage, received
+from idemfs.snapshots.info import NEVER_NS
+from idemfs.snapshots.policy import Policy
 from idemfs.vfs.tree import Tree
 
 Progress: TypeAlias = Callable[[Guid, int], object]
@@ -67,9 +69,18 @@ def hold_owner(store_guid: Guid) -> str:
     return f"{manage.STANDBY_PREFIX}{store_guid.hex()}"
 
 
-def replicate_into(source: Tree, target: Tree | Receiver, progress: Progress | None = None) -> Report:
+def replicate_into(
+    source: Tree,
+    target: Tree | Receiver,
+    progress: Progress | None = None,
+    *,
+    keep: Policy | None = None,
+    holds_until_ns: int = NEVER_NS,
+) -> Report:
     """Bring ``target`` to the newest snapshots of all filesets of ``source``; durable on return, unit by unit.
 
+    ``keep``: of a backlog, send only what these rules of the other side keep, and the newest; None: each snapshot.
+    ``holds_until_ns``: when what is held on ``source`` for the other store may go all the same.
     Raises ``PeerError`` when there is no way from one to the other, and what sending and receiving raise.
     """
     receiver = LocalReceiver(target) if isinstance(target, Tree) else target
@@ -88,13 +99,28 @@ def replicate_into(source: Tree, target: Tree | Receiver, progress: Progress | N
         if number != ROOT_FILESET and guid in there:
             plans.append((number, _plan(source, number, there[guid])))
     plans = _from_origins(source, receiver, plans, there)
-    link = _Link(source, receiver, wanted, there, progress)
+    if keep is not None:
+        plans = lanes.collapsed(store, plans, _begun(source, plans, there), keep)
+    link = _Link(source, receiver, wanted, there, progress, holds_until_ns)
     for number, made in plans:
         if made.common is not None:
             link.hold_only([_snapshot(source, number, made.common)])
-    transfers = [each for unit in _units(source, plans) for each in link.bring(unit)]
+    transfers = [each for unit in units(source, plans) for each in link.bring(unit)]
     link.follow_others(gone - wanted.keys(), [number for number, _ in plans])
     return Report(root.common, tuple(transfers))
+
+
+def _begun(
+    source: Tree, plans: Sequence[tuple[FilesetId, Plan]], there: Mapping[Guid, Present]
+) -> dict[FilesetId, Guid]:
+    """Targets of which the other store has a part that begins where the plan does."""
+    found = {}
+    for number, made in plans:
+        half = there[Guid(source.store.catalog.filesets[number].guid)].half
+        base = made.steps[0].base if made.steps else made.common
+        if half is not None and half.base == (None if base is None else base.guid):
+            found[number] = half.target
+    return found
 
 
 def _line(source: Tree, numbers: Mapping[Guid, FilesetId]) -> Line:
@@ -175,25 +201,26 @@ def _make_missing(
         sent = [guid for guid, number in numbers.items() if source.store.catalog.snapshots(number)]
     missing = [guid for guid in sent if guid not in there and numbers[guid] != ROOT_FILESET]
     if missing:
-        receiver.make([NewFileset(guid, wanted[guid].name, wanted[guid].compression) for guid in missing])
+        line = Guid(source.store.catalog.filesets[ROOT_FILESET].guid)
+        receiver.make([NewFileset(guid, wanted[guid].name, wanted[guid].compression, line) for guid in missing])
         there.update((guid, Present(guid, ())) for guid in missing)
 
 
-class _Step(NamedTuple):
+class Step(NamedTuple):
     """One change set: from where to where."""
 
     base: Snapshot | None
     target: Snapshot
 
 
-def _units(source: Tree, plans: Sequence[tuple[FilesetId, Plan]]) -> Iterator[list[_Step]]:
+def units(source: Tree, plans: Sequence[tuple[FilesetId, Plan]]) -> Iterator[list[Step]]:
     """Change sets in the order in which their targets were taken; those taken at one instant together."""
     steps = []
     for number, made in plans:
         for step in made.steps:
             base = None if step.base is None else _base(source, number, step.base)
-            steps.append(_Step(base, _snapshot(source, number, step.target)))
-    unit: list[_Step] = []
+            steps.append(Step(base, _snapshot(source, number, step.target)))
+    unit: list[Step] = []
     for next_step in sorted(steps, key=lambda step: step.target.id):
         if unit and (
             unit[-1].target.created_ns != next_step.target.created_ns
@@ -218,6 +245,7 @@ class _Link:
         wanted: Mapping[Guid, Description],
         there: Mapping[Guid, Present],
         progress: Progress | None,
+        holds_until_ns: int,
     ) -> None:
         self._source = source
         self._receiver = receiver
@@ -225,14 +253,15 @@ class _Link:
         self._there = there
         self._progress = progress
         self._owner = hold_owner(receiver.guid)
+        self._holds_until_ns = holds_until_ns
 
-    def bring(self, unit: Sequence[_Step]) -> list[Transfer]:
+    def bring(self, unit: Sequence[Step]) -> list[Transfer]:
         """Transfer the change sets of one instant; the other store's readers see all of them, or none."""
         sent = []
         streams = []
         for step in unit:
             # Held while it is under way, too: who prunes meanwhile leaves it alone.
-            manage.hold(self._source.store, step.target, self._owner)
+            manage.hold(self._source.store, step.target, self._owner, self._holds_until_ns)
             guid = self._guid(step.target)
             frames = Frames(self._source, step.base, step.target, after=_cursor(self._there[guid].half, step))
             sent.append(frames)
@@ -263,15 +292,7 @@ class _Link:
 
     def hold_only(self, snapshots: Sequence[Snapshot]) -> None:
         """Each is the one of its fileset that the standby holds."""
-        store = self._source.store
-        with store.lock:
-            for snapshot in snapshots:
-                manage.hold(store, snapshot, self._owner)
-                for other in store.catalog.all_snapshots(snapshot.fileset):
-                    if other.id != snapshot.id and self._owner in manage.holders(store, other):
-                        manage.release(store, other, self._owner)
-            # crash: the next change set may be refused without these, so the holds are durable before that begins.
-            store.commit()
+        lanes.hold_only(self._source.store, self._owner, snapshots, self._holds_until_ns)
 
     def follow_others(self, gone: set[Guid], numbers: Sequence[FilesetId]) -> None:
         """What is no content: what the filesets are, which are gone, which snapshots users hold."""
@@ -284,7 +305,7 @@ class _Link:
             store.commit()
 
 
-def _cursor(half: Half | None, step: _Step) -> Cursor | None:
+def _cursor(half: Half | None, step: Step) -> Cursor | None:
     """Where this change set goes on, if the receiver has a part of it."""
     if half is None or half.target != step.target.guid:
         return None

@@ -12,16 +12,17 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, Protocol
 
 from idemfs.errors import StreamRefused
-from idemfs.format.role import Role
+from idemfs.format.role import Role, RoleRecord
 from idemfs.ids import ROOT_FILESET, FilesetId, Guid
-from idemfs.replication import follow, holds, partial, purges
-from idemfs.replication.apply import Reception, complete, find_origin
+from idemfs.replication import collapse, follow, holds, partial, purges
+from idemfs.replication.apply import Reception, complete, find_origin, refuse_unless_standby
 from idemfs.replication.codec import StreamReader
 from idemfs.replication.description import Description
 from idemfs.replication.holds import Protection
 from idemfs.replication.purges import Told
 from idemfs.replication.records import Cursor
-from idemfs.snapshots import received
+from idemfs.snapshots import automatic, lines, received
+from idemfs.snapshots.policy import Policy, zone_of
 from idemfs.vfs.tree import Tree
 
 
@@ -49,6 +50,14 @@ class Present(NamedTuple):
     half: Half | None = None
 
 
+class Standing(NamedTuple):
+    """What a store is, in short: its role, the guid of its root fileset, and those of all its filesets."""
+
+    role: RoleRecord
+    root: Guid
+    filesets: tuple[Guid, ...]
+
+
 class Line(NamedTuple):
     """What both are to agree on before it is asked what both have: filesets that rest on no other one, and purges."""
 
@@ -58,9 +67,12 @@ class Line(NamedTuple):
 
 
 class NewFileset(NamedTuple):
+    """``line``: guid of the root fileset of the store that sends."""
+
     guid: Guid
     name: str
     compression: int
+    line: Guid
 
 
 class Following(NamedTuple):
@@ -79,6 +91,8 @@ class Receiver(Protocol):
 
     def agree(self, line: Line) -> None:
         """Let go of what is not so any more on the other side. Raises ``PeerError``, ``NoSpace``, ``CommitFailed``."""
+
+    def stand(self) -> Standing: ...
 
     def look(self) -> list[Present]:
         """Its filesets, the root fileset first."""
@@ -100,6 +114,9 @@ class Receiver(Protocol):
     def follow(self, following: Following) -> dict[Guid, Protection]:
         """Durable on return; what now keeps which snapshots there."""
 
+    def prune(self, filesets: Sequence[Guid], keep: Policy) -> int:
+        """Delete of these filesets what a link took and needs no more, and what ``keep`` does not keep; how many."""
+
 
 class LocalReceiver:
     """An open store of this process."""
@@ -114,6 +131,11 @@ class LocalReceiver:
         if root == line.root and self._tree.role.role is Role.STANDBY:
             follow.promote_clones(self._tree, line.independent)
             purges.carry_out(self._tree, line.purges)
+
+    def stand(self) -> Standing:
+        with self._store.lock:
+            guids = tuple(Guid(each.guid) for each in self._store.catalog.listed_filesets())
+            return Standing(self._tree.role, Guid(self._store.catalog.filesets[ROOT_FILESET].guid), guids)
 
     def look(self) -> list[Present]:
         store = self._store
@@ -132,9 +154,10 @@ class LocalReceiver:
 
     def make(self, missing: Sequence[NewFileset]) -> None:
         with self._store.lock:
-            for guid, name, compression in missing:
+            root = self._store.catalog.filesets[ROOT_FILESET].guid
+            for guid, name, compression, line in missing:
                 if follow.find(self._store, guid) is None:
-                    follow.make(self._store, guid, name, compression, None)
+                    follow.make(self._store, guid, name, compression, None if line == root else lines.Line(line, 0))
             # crash: nothing relies on it; an empty fileset that appears nowhere is found here the next time.
             self._store.commit()
 
@@ -167,6 +190,7 @@ class LocalReceiver:
         follow.reconcile(self._tree, wanted)
 
     def follow(self, following: Following) -> dict[Guid, Protection]:
+        refuse_unless_standby(self._tree)
         store, wanted = self._store, dict(following.wanted)
         numbers = list(follow.numbers_of(store, following.filesets).values())
         with store.lock:
@@ -180,6 +204,18 @@ class LocalReceiver:
                 store.commit()
         follow.delete_gone(self._tree, following.gone)
         return told
+
+    def prune(self, filesets: Sequence[Guid], keep: Policy) -> int:
+        refuse_unless_standby(self._tree)
+        store, count = self._store, 0
+        for number in follow.numbers_of(store, filesets).values():
+            with store.lock:
+                self._tree.active.settle()
+                now_ns = store.clock.now_ns()
+                known = automatic.candidates(store, number, now_ns)
+            going = collapse.goes(keep, known, now_ns, zone_of(keep.zone), store.blocks.free_bytes())
+            count += automatic.let_go(self._tree.active, number, going)
+        return count
 
 
 class _Pipe:

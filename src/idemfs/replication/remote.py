@@ -14,10 +14,12 @@ from idemfs.ids import Guid
 from idemfs.replication.description import Description
 from idemfs.replication.holds import Protection
 from idemfs.replication.purges import Told
-from idemfs.replication.receiver import Following, Line, LocalReceiver, NewFileset, Present
+from idemfs.replication.receiver import Following, Line, LocalReceiver, NewFileset, Present, Standing
 from idemfs.replication.session import Handler, Session
 from idemfs.snapshots import audit
+from idemfs.snapshots import policy as policies
 from idemfs.snapshots.audit import Replaced
+from idemfs.snapshots.policy import Policy
 from idemfs.vfs.tree import Tree
 
 
@@ -50,6 +52,13 @@ class _Receive(NamedTuple):
     wanted: tuple[tuple[Guid, Description], ...]
 
 
+class _Prune(NamedTuple):
+    """``keep``: as in the record of a policy."""
+
+    filesets: tuple[Guid, ...]
+    keep: bytes
+
+
 class RemoteReceiver:
     """The store at the other end of ``session``."""
 
@@ -60,6 +69,9 @@ class RemoteReceiver:
     def agree(self, line: Line) -> None:
         purges = tuple(to_wire(each) for each in line.purges)
         self._session.call("agree", _WireLine(line.root, line.independent, purges), type(None))
+
+    def stand(self) -> Standing:
+        return self._session.call("stand", None, Standing)
 
     def look(self) -> list[Present]:
         return self._session.call("look", None, list[Present])
@@ -79,6 +91,9 @@ class RemoteReceiver:
     def follow(self, following: Following) -> dict[Guid, Protection]:
         return dict(self._session.call("follow", following, list[tuple[Guid, Protection]]))
 
+    def prune(self, filesets: Sequence[Guid], keep: Policy) -> int:
+        return self._session.call("prune", _Prune(tuple(filesets), policies.pack(keep)), int)
+
 
 def handlers(tree: Tree) -> dict[str, Handler]:
     """Answers for an open store that is to receive."""
@@ -88,6 +103,9 @@ def handlers(tree: Tree) -> dict[str, Handler]:
     def agree(raw: msgspec.Raw, _: Session) -> None:
         line = decode(raw, type=_WireLine)
         receiver.agree(Line(line.root, line.independent, tuple(from_wire(each) for each in line.purges)))
+
+    def stand(_raw: msgspec.Raw, _: Session) -> Standing:
+        return receiver.stand()
 
     def look(_raw: msgspec.Raw, _: Session) -> list[Present]:
         return receiver.look()
@@ -105,13 +123,19 @@ def handlers(tree: Tree) -> dict[str, Handler]:
     def follow(raw: msgspec.Raw, _: Session) -> list[tuple[Guid, Protection]]:
         return list(receiver.follow(decode(raw, type=Following)).items())
 
+    def prune(raw: msgspec.Raw, _: Session) -> int:
+        filesets, keep = decode(raw, type=_Prune)
+        return receiver.prune(filesets, policies.unpack(keep))
+
     return {
         "agree": agree,
+        "stand": stand,
         "look": look,
         "make": make,
         "origin_digest": origin_digest,
         "receive": receive,
         "follow": follow,
+        "prune": prune,
     }
 
 

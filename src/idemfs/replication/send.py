@@ -48,7 +48,8 @@ class Frames:
         self._tree = tree
         self._ends = base, target
         self._after = after
-        self._encoder = Encoder(make_header(tree, base, target, after), compress)
+        self.header = make_header(tree, base, target, after)
+        self._encoder = Encoder(self.header, compress)
         self._size = 0
 
     @property

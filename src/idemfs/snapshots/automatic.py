@@ -11,7 +11,7 @@ one step of a deletion at a time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from typing import NamedTuple
 
@@ -227,7 +227,7 @@ def plan_retention(active: Active, fileset: FilesetId, rules: Policy | None = No
         now_ns = store.clock.now_ns()
         return retention.plan(
             rules,
-            _candidates(store, fileset, now_ns),
+            candidates(store, fileset, now_ns),
             now_ns=now_ns,
             zone=policy.zone_of(rules.zone),
             free_bytes=store.blocks.free_bytes(),
@@ -283,7 +283,15 @@ def _delete(active: Active, fileset: FilesetId, verdict: Verdict) -> bool:
     return True
 
 
-def _candidates(store: Store, fileset: FilesetId, now_ns: int) -> list[Candidate]:
+def let_go(active: Active, fileset: FilesetId, going: Sequence[Candidate]) -> int:
+    """Delete these but for what is needed since they were looked at; how many went. Raises ``NoSpace``,
+    ``CommitFailed``."""
+    _drop_expired_holds(active.store, fileset)
+    return sum(_delete(active, fileset, Verdict(each, False, "")) for each in going)
+
+
+def candidates(store: Store, fileset: FilesetId, now_ns: int) -> list[Candidate]:
+    """All of a fileset, oldest first. Under the store's lock."""
     holders: dict[int, list[str]] = {}
     for key, expires_ns in _numbers(store, b"H"):
         if expires_ns > now_ns:

@@ -1,0 +1,389 @@
+"""One round of a link: take a snapshot, find out who is at the other end, bring it up to date, let go of what is old.
+
+The newest common snapshot is held on the source until some time from now, and again with each round, so that no hold
+outlives its link. Should one have lapsed, and the snapshot be gone, the other store goes back to the next newest one
+that both have; it keeps its own.
+
+Threads: one runs the rounds of a link. The store's claim is shared by the links of one store, and given up when a
+command wants it.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from typing import NamedTuple, Protocol
+
+from xxhash import xxh3_128_hexdigest
+
+from idemfs.engines import lock
+from idemfs.errors import ConnectionLost, Damaged, PeerError, SnapshotMissing, StoreMissing
+from idemfs.failover import actions, addresses, records
+from idemfs.failover.observe import guid_of
+from idemfs.failover.party import LocalParty, Party
+from idemfs.failover.remote import RemoteParty
+from idemfs.failover.standbys import add_standby
+from idemfs.format import keys
+from idemfs.format.role import Role
+from idemfs.ids import ROOT_FILESET, FilesetId, Guid
+from idemfs.node import joining, link_decisions
+from idemfs.node.connecting import connect
+from idemfs.node.link_decisions import Decision, Here, Learn, Refuse, Rest, Send, Tell, There
+from idemfs.replication import archiving, collapse, lanes, link, plan
+from idemfs.replication.archive import locked, open_archive
+from idemfs.replication.receiver import Receiver
+from idemfs.replication.session import Session
+from idemfs.snapshots import automatic, lines, manage
+from idemfs.snapshots.policy import Policy
+from idemfs.store.files import open_files
+from idemfs.store.peek import lent
+from idemfs.vfs.tree import Tree
+
+HOLD_NS = 30 * 86_400 * 1_000_000_000
+"""For how long a common snapshot is held for a peer that is not heard of any more."""
+ARCHIVE = "archive:"
+_LINGERING = (addresses.HTTPS,)
+"""Schemes of connections that stay open between rounds: whoever serves them holds no lock of the store meanwhile."""
+
+log = logging.getLogger("idemfs.link")
+
+
+class NotNow(Exception):
+    """The round ended early, and nothing is wrong: a command has the store, a window closed, the process ends."""
+
+
+class Outcome(NamedTuple):
+    """``decision`` is ``Send`` or ``Rest``; the report of what was sent, None after ``Rest``."""
+
+    decision: Decision
+    report: link.Report | None = None
+    pruned_count: int = 0
+
+
+class Peer:
+    """The other end: reached when a round begins. Any thread may ``interrupt``."""
+
+    def __init__(self, tree: Tree, address: str) -> None:
+        self._tree = tree
+        self.address = address
+        self._session: Session | None = None
+
+    @contextmanager
+    def reached(self) -> Iterator[Party | None]:
+        """None: there is no store. Raises ``PeerError``, ``OSError``, ``StoreInUse``, ``NotNow``."""
+        if not addresses.is_remote(self.address) and not _is_elsewhere(self.address):
+            with ExitStack() as stack:
+                yield self._opened(stack)
+            return
+        session = self._session or Session(connect(self.address, False), guid_of(self._tree))
+        self._session = session
+        try:
+            yield RemoteParty(session, self._tree) if session.peer.store else None
+        except BaseException:
+            self.close()
+            raise
+        if not self._lingers():
+            self.close()
+
+    def _opened(self, stack: ExitStack) -> Party | None:
+        try:
+            # Committing in the background, so that of a large change set not all is lost when the host fails.
+            store = open_files(self.address)
+        except StoreMissing:
+            return None
+        stack.callback(store.close)
+        if store is self._tree.store:
+            raise PeerError("is the store itself; a standby is another one")
+        # What another part of this process has open has links of its own, which hold its claim while they send.
+        if store.lent_by is None and not stack.enter_context(store.claim.background()):
+            raise NotNow("a command moves data or roles of the other store")
+        tree = Tree(store)
+        stack.callback(_tell_watchers, tree, (tree.moves, tree.active.rewritten_count))
+        return LocalParty(tree)
+
+    def _lingers(self) -> bool:
+        if not addresses.is_remote(self.address):
+            return True
+        return addresses.parse(self.address).scheme in _LINGERING
+
+    def interrupt(self) -> None:
+        """What waits for the other end fails at once."""
+        session = self._session
+        if session is not None:
+            session.close()
+
+    def close(self) -> None:
+        session, self._session = self._session, None
+        if session is not None:
+            session.close()
+
+
+def _tell_watchers(tree: Tree, before: tuple[int, int]) -> None:
+    """Whoever shows the tree is told when there is another state to see."""
+    if (tree.moves, tree.active.rewritten_count) != before:
+        for told in tree.watchers:
+            told()
+
+
+def _is_elsewhere(path: str) -> bool:
+    """Whether another process has the store at this path open."""
+    return os.path.realpath(path) not in lent and bool(lock.owner(path))
+
+
+# -- what this store is --------------------------------------------------------------------------------
+
+
+def here(tree: Tree) -> Here:
+    with tree.store.lock:
+        members = [each.guid for each in records.get_peers(tree.store)]
+        return Here(guid_of(tree), tree.role, Guid(tree.store.catalog.filesets[ROOT_FILESET].guid), members)
+
+
+class Filled(NamedTuple):
+    """What a link remembers of the store that it filled last: its guid, our epoch then, and the newest common snapshot
+    of the root fileset at the end of the last round."""
+
+    store: Guid
+    epoch: int
+    base: Guid
+
+
+def filled(tree: Tree, address: str) -> Filled | None:
+    """Raises ``Damaged``."""
+    with tree.store.lock:
+        value = tree.store.small.get(_key(address))
+    if value is None:
+        return None
+    if len(value) != 40:
+        raise Damaged("the record of what a link filled is damaged")
+    return Filled(Guid(value[:16]), int.from_bytes(value[16:24], "little"), Guid(value[24:]))
+
+
+def _note_filled(tree: Tree, address: str, guid: Guid) -> None:
+    store = tree.store
+    with store.lock:
+        newest = store.catalog.newest(ROOT_FILESET)
+        base = bytes(16) if newest is None else newest.guid
+        value = guid + tree.role.epoch.to_bytes(8, "little") + base
+        before = store.small.get(_key(address)) or b""
+        if before != value:
+            store.admit(1, 200)
+            store.small.put(_key(address), value)
+        if before[:16] != guid:
+            # crash: from here on another store at this address is not filled by itself.
+            store.commit()
+
+
+def _key(address: str) -> bytes:
+    return keys.replication(f"link {xxh3_128_hexdigest(address.encode(errors='surrogateescape'))}")
+
+
+def take(tree: Tree) -> None:
+    """Snapshots, at one instant, of the filesets of a primary that have changed since their newest."""
+    store = tree.store
+    # crash: nothing relies on it; most of what is open goes out while others still write.
+    store.commit()
+    with store.exclusive():
+        if tree.role.role is not Role.PRIMARY:
+            return
+        # crash: nothing relies on it; the digests are those of the active state only when all is committed.
+        store.commit()
+        name = collapse.name_of(store.clock.now_ns())
+        places: list[tuple[FilesetId, str]] = []
+        for fileset in lines.own_filesets(store):
+            newest = store.catalog.snapshots(fileset.number)[-1:]
+            if all(snapshot.digest != fileset.digest for snapshot in newest):
+                places.append((fileset.number, manage.unique_name(store, fileset.number, name)))
+        if places:
+            manage.create_all(store, places)
+
+
+def let_go(tree: Tree) -> int:
+    """Delete the snapshots of links that nobody needs any more: not the newest, not held for a peer or by a user."""
+    store, count = tree.store, 0
+    if tree.role.role is not Role.PRIMARY:
+        return 0
+    for fileset in lines.own_filesets(store):
+        with store.lock:
+            known = automatic.candidates(store, fileset.number, store.clock.now_ns())
+        own = [each for each in known[:-1] if collapse.is_own(each.name) and not each.holders]
+        count += automatic.let_go(tree.active, fileset.number, own)
+    return count
+
+
+# -- the round -----------------------------------------------------------------------------------------
+
+
+class Target(Protocol):
+    """Where a link leads. ``keep``: retention there."""
+
+    keep: Policy
+
+    def run(self, progress: link.Progress | None = None) -> Outcome:
+        """One round. Raises ``PeerError`` for what somebody has to settle, ``NotNow``, and what transfers raise."""
+
+    def interrupt(self) -> None:
+        """A round that waits fails at once. From any thread."""
+
+    def close(self) -> None:
+        """Between rounds."""
+
+
+class StoreTarget:
+    """Another store. ``own_address``: how it finds this one, if not by its path."""
+
+    def __init__(self, tree: Tree, path: str, address: str, keep: Policy, own_address: str | None = None) -> None:
+        self.tree = tree
+        self.path = path
+        self.peer = Peer(tree, address)
+        self.keep = keep
+        self.own_address = own_address
+
+    def interrupt(self) -> None:
+        self.peer.interrupt()
+
+    def close(self) -> None:
+        self.peer.close()
+
+    def run(self, progress: link.Progress | None = None) -> Outcome:
+        """Raises ``PeerError`` for what somebody has to settle, ``NotNow``, and what transfers raise."""
+        with self.peer.reached() as party:
+            decision = self._decide(party)
+            if isinstance(decision, Learn):
+                log.warning("epoch %d has begun elsewhere, and ends this store's right to write", decision.epoch)
+                actions.tell(self.tree, decision.epoch)
+                decision = self._decide(party)
+            if isinstance(decision, Tell):
+                assert party is not None
+                log.warning("tells that epoch %d has begun", decision.epoch)
+                party.tell(decision.epoch)
+                raise PeerError(decision.reason)
+            if isinstance(decision, Refuse):
+                raise PeerError(decision.reason)
+            if isinstance(decision, Rest):
+                return Outcome(decision)
+            if isinstance(decision, Send):
+                assert party is not None
+                return self._send(party, decision, progress)
+        self.peer.close()
+        self._join()
+        with self.peer.reached() as party:
+            decision = self._decide(party)
+            if party is None or not isinstance(decision, Send):
+                raise PeerError("has become a standby, and is not to be sent to: something else changed it meanwhile")
+            return self._send(party, decision, progress)
+
+    def _decide(self, party: Party | None) -> Decision:
+        found = None
+        if party is not None:
+            standing = party.receiver().stand()
+            found = There(party.guid, standing.role, standing.root, standing.filesets)
+        address = self.peer.address
+        before = filled(self.tree, address)
+        mine = here(self.tree)
+        return link_decisions.decide(address, self.path, mine, found, None if before is None else before.store)
+
+    def _join(self) -> None:
+        """The other store becomes a standby of this one. Raises ``PeerError`` for one that cannot."""
+        address = self.peer.address
+        if self.tree.role.role is Role.STANDBY:
+            raise PeerError(f"a standby fills only stores made with 'idemfs init {address} --standby-of {self.path}'")
+        with joining.place_at(self.path, address, self.own_address) as (place, own):
+            add_standby(self.path, place, own_address=own)
+        log.info("%s is a standby now", address)
+
+    def _send(self, party: Party, decision: Send, progress: link.Progress | None) -> Outcome:
+        receiver = party.receiver()
+        try:
+            report = self._replicate(receiver, progress)
+        except PeerError as error:
+            if isinstance(error, ConnectionLost) or decision.is_guest or not self._go_back(party, receiver):
+                raise
+            report = self._replicate(receiver, progress)
+        _note_filled(self.tree, self.peer.address, party.guid)
+        pruned = receiver.prune(self._filesets(), self.keep) if report.transfers else 0
+        return Outcome(decision, report, pruned)
+
+    def _filesets(self) -> list[Guid]:
+        with self.tree.store.lock:
+            return [Guid(each.guid) for each in lines.own_filesets(self.tree.store)]
+
+    def _replicate(self, receiver: Receiver, progress: link.Progress | None) -> link.Report:
+        until_ns = self.tree.store.clock.now_ns() + HOLD_NS
+        try:
+            return link.replicate_into(self.tree, receiver, progress, keep=self.keep, holds_until_ns=until_ns)
+        except SnapshotMissing as gone:
+            # Pruned between the plan and its turn: nothing was sent of it, and the next plan goes without it.
+            log.info("plans again: %s", gone)
+            return link.replicate_into(self.tree, receiver, progress, keep=self.keep, holds_until_ns=until_ns)
+
+    def _go_back(self, party: Party, receiver: Receiver) -> bool:
+        """Where the other store is at a snapshot that came from here and is gone here, let it go back to one that both
+        have; whether it did."""
+        before = filled(self.tree, self.peer.address)
+        presents = receiver.look()
+        root = self.tree.store.catalog.filesets[ROOT_FILESET].guid
+        base = next((each.base for each in presents if each.fileset == root), None)
+        if before is None or before != (party.guid, self.tree.role.epoch, base):
+            # Somebody else may have sent what is there.
+            return False
+        mine = {each.guid: each.number for each in lines.own_filesets(self.tree.store)}
+        moved = False
+        for present in presents:
+            number = mine.get(present.fileset)
+            if number is None:
+                continue
+            there = plan.Side(present.fileset, [plan.Held(*each) for each in present.snapshots], present.base)
+            found = plan.make_plan(link.side_of(self.tree, number), there)
+            if isinstance(found, plan.Ahead):
+                log.warning(
+                    "what both had since snapshot %s is gone here, as the hold on it has lapsed: the other store goes "
+                    "back to it, and keeps what it has",
+                    found.common.name,
+                )
+                party.drop_partials()
+                party.go_back(found.common.guid)
+                moved = True
+        return moved
+
+
+class ArchiveTarget:
+    """A directory of streams."""
+
+    def __init__(self, tree: Tree, address: str, keep: Policy) -> None:
+        self._tree = tree
+        self._address = address
+        self._path = address.removeprefix(ARCHIVE)
+        self.keep = keep
+
+    def run(self, progress: link.Progress | None = None) -> Outcome:
+        tree = self._tree
+        if tree.role.role is Role.FENCED:
+            return Outcome(Rest(f"epoch {tree.role.seen_epoch} has ended this store's right to write"))
+        before = filled(tree, self._address)
+        if before is None:
+            archiving.make_if_missing(tree, self._path)
+        with locked(self._path):
+            archive = open_archive(self._path)
+            if before is not None and before.store != archive.manifest.guid:
+                log.warning("%s: is not the archive that this link filled before; goes on with this one", self._path)
+            now_ns = tree.store.clock.now_ns()
+            report = archiving.archive_into(tree, archive, progress, keep=self.keep, holds_until_ns=now_ns + HOLD_NS)
+            _note_filled(tree, self._address, archive.manifest.guid)
+            pruned = archiving.prune(archive, self.keep, now_ns) if report.transfers else None
+        return Outcome(Send(), report, 0 if pruned is None else len(pruned.gone))
+
+    def interrupt(self) -> None:
+        """A file is written to its end, or the host is at fault."""
+
+    def close(self) -> None:
+        """Nothing stays open between rounds."""
+
+
+def renew(tree: Tree, address: str) -> None:
+    """What is held for the store, or archive, that the link to this address filled, is held for some more time."""
+    known = filled(tree, address)
+    if known is not None:
+        lanes.renew(tree.store, link.hold_owner(known.store), tree.store.clock.now_ns() + HOLD_NS)

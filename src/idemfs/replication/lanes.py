@@ -1,0 +1,76 @@
+"""What an open store tells ``collapse`` of the snapshots that are to be sent, and what a peer's hold keeps on it.
+
+A hold for a peer may expire: then nobody has to end it when the peer, or the link to it, is no more. As long as there
+is a link, it says again that the newest common snapshot is needed.
+
+Threads: the store's lock is taken for each part.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from idemfs.format.tables import Snapshot
+from idemfs.ids import FilesetId, Guid
+from idemfs.replication import collapse
+from idemfs.replication.collapse import Lane
+from idemfs.replication.plan import Plan
+from idemfs.snapshots import manage
+from idemfs.snapshots.info import NEVER_NS
+from idemfs.snapshots.policy import Policy, zone_of
+from idemfs.snapshots.retention import Candidate
+from idemfs.store.store import Store
+
+_SLACK_NS = 3600 * 1_000_000_000
+"""A hold that ends at almost the same time is left as it is."""
+
+
+def collapsed(
+    store: Store, plans: Sequence[tuple[FilesetId, Plan]], begun: Mapping[FilesetId, Guid], keep: Policy
+) -> list[tuple[FilesetId, Plan]]:
+    """``plans`` without the steps that the other side need not make. ``begun``: targets that it has a part of."""
+    if all(len(made.steps) <= 1 for _, made in plans):
+        return list(plans)
+    lanes = [Lane(made, _candidates(store, number, made), begun.get(number)) for number, made in plans]
+    chosen = collapse.collapse(lanes, keep, store.clock.now_ns(), zone_of(keep.zone))
+    return [(number, made) for (number, _), made in zip(plans, chosen, strict=True)]
+
+
+def _candidates(store: Store, fileset: FilesetId, made: Plan) -> list[Candidate]:
+    wanted = {step.target.guid: at for at, step in enumerate(made.steps)}
+    found: dict[int, Candidate] = {}
+    with store.lock:
+        for each in store.catalog.snapshots(fileset):
+            at = wanted.get(Guid(each.guid))
+            if at is not None:
+                owners = [name for name in manage.holders(store, each) if not name.startswith(manage.STANDBY_PREFIX)]
+                until_ns = manage.locked_until(store, each)
+                found[at] = Candidate(at, each.name, each.created_ns, 0, 0, tuple(owners), until_ns)
+    # One that was deleted meanwhile is missed when it is to be sent.
+    return [found.get(at) or Candidate(at, step.target.name, 0) for at, step in enumerate(made.steps)]
+
+
+def hold_only(store: Store, owner: str, snapshots: Sequence[Snapshot], expires_ns: int = NEVER_NS) -> None:
+    """Each is the one of its fileset that the peer whose hold this is needs; durable on return."""
+    with store.lock:
+        for snapshot in snapshots:
+            until_ns = dict(manage.keep_of(store, snapshot).holds).get(owner, 0)
+            if abs(until_ns - expires_ns) > _SLACK_NS:
+                manage.hold(store, snapshot, owner, expires_ns)
+            for other in store.catalog.all_snapshots(snapshot.fileset):
+                if other.id != snapshot.id and owner in manage.holders(store, other):
+                    manage.release(store, other, owner)
+        if store.dirty:
+            # crash: the next change set may be refused without these, so the holds are durable before that begins.
+            store.commit()
+
+
+def renew(store: Store, owner: str, expires_ns: int) -> None:
+    """What is held for this peer is held until then; durable on return."""
+    with store.lock:
+        for fileset in store.catalog.listed_filesets():
+            for snapshot in store.catalog.all_snapshots(fileset.number):
+                if owner in manage.holders(store, snapshot):
+                    manage.hold(store, snapshot, owner, expires_ns)
+        # crash: nothing relies on it; a hold that lapsed costs a longer transfer.
+        store.commit()
