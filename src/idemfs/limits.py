@@ -67,8 +67,12 @@ MESSAGE_SIZE_MAX = 4 << 20
 """Of what goes over a connection between two stores at a time."""
 SAID_SIZE_MAX = 256 << 20
 """Of one question or answer between two stores, in however many messages."""
-SILENCE_SECONDS = 60.0
-"""A connection on which nothing comes for so long is taken for lost; whoever is busy says so in between."""
+SILENCE_SECONDS = 15.0
+"""A connection on which nothing comes for so long is taken for lost; whoever is busy says so in between. Until then a
+standby whose primary vanished in the midst of a transfer cannot take over."""
+STUCK_SECONDS = 60.0
+"""The same for the first thing that comes, until which a connection is made and a store opened, and for somebody who
+takes what is sent: a busy standby with a slow disk may leave it lying for a while."""
 BEAT_SECONDS = 5.0
 """How often it does."""
 TCP_SILENCE_SECONDS = 30

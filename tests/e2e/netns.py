@@ -217,9 +217,12 @@ class Machine:
         os.makedirs("/run/sshd", mode=0o755, exist_ok=True)
         self.restart_sshd()
 
-    def restart_sshd(self) -> None:
-        """After ``power_off``."""
+    def restart_sshd(self, *, asks_clients: bool = True) -> None:
+        """After ``power_off``. ``asks_clients``: whether they are alive, and lets go of those that do not answer."""
         folder = self.folder / "ssh"
+        if not asks_clients:
+            text = (folder / "config").read_text()
+            (folder / "config").write_text(text.replace("ClientAliveInterval 1\n", ""))
         (folder / "pid").unlink(missing_ok=True)
         server = self.start_program(SSHD, "-D", "-f", str(folder / "config"), "-E", str(folder / "log"))
         wait_until(lambda: server.poll() is None and (folder / "pid").exists(), "an ssh server")

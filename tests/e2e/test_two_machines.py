@@ -13,6 +13,7 @@ import pytest
 
 import idemfs as package
 from idemfs.format import role as roles
+from idemfs.limits import SILENCE_SECONDS
 from idemfs.store.files import open_files
 from tests.conformance.disks import small_disk
 from tests.e2e.netns import Machine, two_machines, wait_until
@@ -183,6 +184,25 @@ def test_the_primary_is_gone_and_comes_back_with_one_command(a: Machine, b: Mach
     write(a, "/third", "by a again")
     a.done("replicate", a.path())
     assert_equal(a, b, "/first", "/second", "/third")
+
+
+@pytest.mark.long
+def test_the_primary_vanishes_in_the_midst_of_a_transfer_and_nobody_tells_the_standby(a: Machine, b: Machine) -> None:
+    """As an ssh server is set up that does not ask whether its clients are alive: soon b finds out by itself."""
+    b.power_off()
+    b.restart_sshd(asks_clients=False)
+    write_bulk(a)
+    a.limit(80)
+    before = b.bytes_received()
+    a.start("replicate", a.path())
+    wait_until(lambda: b.bytes_received() - before > BULK // 3, "a third of it travels")
+    cut_both(a, b)
+    said = b.refused("failover", b.path(), "--yes")
+    assert "in use by process" in said
+    seconds = SILENCE_SECONDS + 15
+    wait_until(lambda: b.idemfs("failover", b.path(), "--yes").status == 0, "b takes over", seconds)
+    assert role(b) == "primary" and read(b, "/first") == "1"
+    mend_both(a, b)
 
 
 @pytest.mark.parametrize("direction", ["both", "a to b", "b to a"])

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from typing import Protocol
 
 from idemfs.errors import ConnectionLost
-from idemfs.limits import MESSAGE_SIZE_MAX, SILENCE_SECONDS
+from idemfs.limits import MESSAGE_SIZE_MAX, SILENCE_SECONDS, STUCK_SECONDS
 
 _SIZE = 4
 _READ_SIZE = 1 << 20
@@ -42,11 +42,21 @@ class Channel(Protocol):
 class PipeChannel:
     """Messages over two file descriptors, which it closes: pipes, or a socket twice."""
 
-    def __init__(self, reading: int, writing: int, *, silence_seconds: float = SILENCE_SECONDS) -> None:
+    def __init__(
+        self,
+        reading: int,
+        writing: int,
+        *,
+        silence_seconds: float = SILENCE_SECONDS,
+        stuck_seconds: float = STUCK_SECONDS,
+    ) -> None:
         self._reading = reading
         self._writing = writing
         self._waking = os.eventfd(0, os.EFD_CLOEXEC)
         self._silence_ms = int(silence_seconds * 1000)
+        self._stuck_ms = int(stuck_seconds * 1000)
+        self._has_begun = False
+        """Something came: before, the connection is being made, and the other store opened."""
         self._came = bytearray()
         self._users = 0
         self._is_closing = False
@@ -65,7 +75,7 @@ class PipeChannel:
                 try:
                     left = left[os.write(self._writing, left) :]
                 except BlockingIOError:
-                    self._wait(self._writing, select.POLLOUT)
+                    self._wait(self._writing, select.POLLOUT, self._stuck_ms)
                 except OSError as error:
                     raise self._lost() from error
 
@@ -125,25 +135,26 @@ class PipeChannel:
             try:
                 piece = os.read(self._reading, _READ_SIZE)
             except BlockingIOError:
-                self._wait(self._reading, select.POLLIN)
+                self._wait(self._reading, select.POLLIN, self._silence_ms if self._has_begun else self._stuck_ms)
                 continue
             except OSError as error:
                 raise self._lost() from error
             if not piece:
                 raise self._lost()
             self._came += piece
+            self._has_begun = True
         taken = bytes(memoryview(self._came)[:size])
         del self._came[:size]
         return taken
 
-    def _wait(self, fd: int, event: int) -> None:
+    def _wait(self, fd: int, event: int, milliseconds: int) -> None:
         """Until it can go on. Raises ``ConnectionLost`` after a silence, or when this end is closed."""
         waiting = select.poll()
         waiting.register(fd, event)
         waiting.register(self._waking, select.POLLIN)
-        ready = waiting.poll(self._silence_ms)
+        ready = waiting.poll(milliseconds)
         if not ready:
-            raise ConnectionLost(f"the other store has been silent for {self._silence_ms / 1000:.0f} s")
+            raise ConnectionLost(f"the other store has been silent for {milliseconds / 1000:.0f} s")
         if self._is_closing:
             raise ConnectionLost("the connection to the other store was closed here")
 

@@ -236,7 +236,7 @@ def test_what_is_not_idemfs_is_told_apart() -> None:
 def test_a_silent_end_is_given_up() -> None:
     here, there = socket.socketpair()
     with there:
-        channel = PipeChannel(here.fileno(), here.detach(), silence_seconds=0.05)
+        channel = PipeChannel(here.fileno(), here.detach(), silence_seconds=0.05, stuck_seconds=0.05)
         with pytest.raises(ConnectionLost, match="silent"):
             Session(channel, ONE)
         with pytest.raises(ConnectionLost, match="silent"):
