@@ -154,10 +154,18 @@ def test_a_mounted_drill_while_its_standby_receives_takes_over_and_is_killed(pla
     idemfs("mount", "B", "drill", "--fileset", "test")
     assert (at / "log").read_bytes() == b"synced, and again"
     assert (at / "home/deep/f").read_bytes() == b"2" * 9000 and os.listdir(at / "new") == []
-    assert "has this store open" in refused("drill", "start", "B", "other", "--mount", "drill")
+    assert "mounted there already" in refused("drill", "start", "B", "other", "--mount", "drill")
     assert [row["name"] for row in rows("drill", "list", "B")] == ["test"]
-    done("drill", "start", "B", "other")
+    beside = place / "beside"
+    beside.mkdir()
+    done("drill", "start", "B", "other", "--mount", "beside")
+    assert (beside / "f").read_bytes() == b"1" * 9000
+    # The process goes on with the mount that is left.
+    idemfs("umount", "beside")
+    assert os.listdir(beside) == [] and len(rows("drill", "list", "B")) == 2
+    done("drill", "mount", "B", "other", "beside")
     done("drill", "end", "B", "other")
+    assert os.listdir(beside) == [] and (at / "new").is_dir()
     write("A", "/f", b"4" * 100)
     pass_on("third", "second")
 

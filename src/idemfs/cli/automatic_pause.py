@@ -13,6 +13,8 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     from idemfs.cli.guarded import guard_of
+    from idemfs.node.history import Event, record
 
     guard_of(options.store).pause(True)
+    record(options.store, Event(what="automatic pause"))
     print(f"{options.store}: no store of its line takes over, or comes back, by itself until 'idemfs automatic resume'")

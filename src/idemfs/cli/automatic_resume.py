@@ -13,6 +13,8 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     from idemfs.cli.guarded import guard_of
+    from idemfs.node.history import Event, record
 
     guard_of(options.store).pause(False)
+    record(options.store, Event(what="automatic resume"))
     print(f"{options.store}: stores of its line take over by themselves again, where they are configured to")

@@ -66,6 +66,7 @@ COMMANDS: dict[tuple[str, ...], str] = {
     ("links",): "show what the links of a store are doing",
     ("status",): "show role, epoch, snapshots and standbys",
     ("drill", "start"): "make a writable copy of what a standby has, to test with; replication goes on",
+    ("drill", "mount"): "show a drill as a directory of this machine",
     ("drill", "list"): "list the drills, and what each has changed",
     ("drill", "end"): "throw a drill away",
     ("diverged", "list"): "list the snapshots that only this store had when another one had taken over",

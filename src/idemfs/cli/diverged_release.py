@@ -21,6 +21,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     from idemfs import api
+    from idemfs.node.history import Event, record
 
     with api.open(options.store, readonly=options.dry_run) as fs:
         fs.diverged.check_releasable(options.name, delete=options.delete)
@@ -31,3 +32,4 @@ def run(options: Namespace) -> None:
         if options.delete:
             confirm(f"Delete {name}? What only it has is gone from every store.", yes=options.yes)
         fs.diverged.release(options.name, delete=options.delete)
+    record(options.store, Event(what=f"diverged release{' --delete' if options.delete else ''}", snapshot=options.name))

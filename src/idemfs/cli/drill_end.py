@@ -19,6 +19,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     from idemfs import api
+    from idemfs.node.history import Event, record
 
     with api.open(options.store, readonly=options.dry_run) as fs:
         fs.drills.check_endable(options.name)
@@ -30,3 +31,4 @@ def run(options: Namespace) -> None:
             )
             return
         fs.drills.end(options.name)
+    record(options.store, Event(what="drill end", target=info.name, bytes=info.active_bytes))

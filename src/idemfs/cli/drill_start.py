@@ -24,9 +24,10 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> int:
     from idemfs import api
+    from idemfs.node.history import Event, record
 
     if options.mount is not None and not options.dry_run:
-        _refuse_mounting(options.store, options.mount)
+        _require_directory(options.mount)
     with api.open(options.store, readonly=options.dry_run) as fs:
         plan = fs.drills.plan(options.name, snapshot=options.snapshot)
         if options.dry_run:
@@ -34,35 +35,33 @@ def run(options: Namespace) -> int:
             return 0
         fileset = fs.drills.start(plan.name, snapshot=options.snapshot).fileset
     of = ", ".join(show_name(snapshot) for snapshot, _ in plan.pieces)
+    if options.mount is not None:
+        status = _mounted(options, plan.name, fileset)
+        if status:
+            return status
+    record(options.store, Event(what="drill start", snapshot=of, target=plan.name))
     print(f"{show_name(plan.name)}  of {of}", flush=True)
-    if options.mount is None:
-        return 0
+    return 0
+
+
+def _mounted(options: Namespace, name: str, fileset: str) -> int:
+    """Whoever asked for a mounted drill is not left with one that is not."""
+    from idemfs import api
     from idemfs.cli.main import main
 
     status = main(["mount", options.store, options.mount, "--fileset", fileset])
     if status:
-        # Whoever asked for a mounted drill is not left with one that is not.
         with api.open(options.store) as fs:
-            fs.drills.end(plan.name)
+            fs.drills.end(name)
     return status
 
 
-def _refuse_mounting(store: str, directory: str) -> None:
-    """A process mounts one thing. Raises ``Refused``, ``OSError``."""
+def _require_directory(directory: str) -> None:
+    """Before anything is begun. Raises ``OSError``."""
     import os
-
-    from idemfs.cli.failures import Refused
-    from idemfs.engines.lock import owner
-    from idemfs.store.peek import lent
 
     if not os.path.isdir(directory):
         raise NotADirectoryError(20, "Not a directory", directory)
-    pid = os.getpid() if os.path.realpath(store) in lent else owner(store)
-    if pid is not None:
-        raise Refused(
-            f"{store}: process {pid} has this store open: begin the drill without --mount; when that process has "
-            "ended, 'idemfs mount STORE DIR --fileset NAME' shows it"
-        )
 
 
 def _show(plan: DrillPlan, options: Namespace) -> None:

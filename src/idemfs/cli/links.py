@@ -54,10 +54,14 @@ def _show(links: list[LinkStatus]) -> None:
 
 
 def _asked(path: str) -> list[LinkStatus]:
-    """Raises ``Refused``, ``StoreMissing``."""
+    """Raises ``Refused``, ``StoreMissing``, and ``StoreInUse`` where a command may ask its owner and a question not."""
+    from os import getpid
+
     from msgspec import ValidationError, convert
 
     from idemfs.cli.failures import Refused
+    from idemfs.engines.lock import owner
+    from idemfs.errors import StoreInUse
     from idemfs.node.local_socket import LINKS, inquire
     from idemfs.node.progress import LinkStatus
     from idemfs.store.peek import read_superblock
@@ -66,6 +70,9 @@ def _asked(path: str) -> list[LinkStatus]:
     try:
         return convert(inquire(path, LINKS), list[LinkStatus])
     except ValidationError:
+        pid = owner(path)
+        if pid is not None and pid != getpid():
+            raise StoreInUse(path, pid) from None
         raise Refused(f"{path}: no process answers that runs its links; 'idemfs serve' does") from None
 
 

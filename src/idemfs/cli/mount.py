@@ -37,6 +37,10 @@ def run(options: Namespace) -> int:
 
     store, directory = os.path.realpath(options.store), os.path.realpath(options.directory)
     wanted = _options(options)
+    if wanted.snapshot is not None or wanted.fileset is not None:
+        status = _besides(store, directory, wanted, foreground=options.foreground)
+        if status is not None:
+            return status
 
     def serve(ready: Callable[[], None]) -> None:
         from idemfs.cli.serving import commands
@@ -64,6 +68,30 @@ def run(options: Namespace) -> int:
     return detached(serve, log_path=os.path.join(store, "mount.log"))
 
 
+def _besides(store: str, directory: str, wanted: _Wanted, *, foreground: bool) -> int | None:
+    """Have the process mount it that has the store open, which may be this one; None: there is none."""
+    from idemfs.node.local_socket import TAKES_MOUNTS, forward, inquire
+    from idemfs.node.owner import owned_here
+
+    owner = owned_here.get(store)
+    if owner is not None:
+        from idemfs.mount.owner import mount_besides
+
+        mount_besides(
+            owner,
+            directory,
+            wanted.options,
+            snapshot=wanted.snapshot,
+            writable=wanted.writable,
+            fileset=wanted.fileset,
+        )
+        return 0
+    # One that is just ending lets go of the store soon.
+    if foreground or inquire(store, TAKES_MOUNTS) is not True:
+        return None
+    return forward(store, ["mount", *wanted.words(), store, directory])
+
+
 class _Wanted(NamedTuple):
     """What the mount is to show, and its options."""
 
@@ -71,6 +99,13 @@ class _Wanted(NamedTuple):
     snapshot: str | None
     fileset: str | None
     writable: bool
+
+    def words(self) -> list[str]:
+        """Options of ``idemfs mount`` that say the same."""
+        named = {"snapshot": self.snapshot, "fileset": self.fileset}
+        words = [f"--{name}={value}" for name, value in named.items() if value is not None]
+        words += ["--writable"] if self.writable else []
+        return [*words, *(["-o", ",".join(self.options)] if self.options else [])]
 
 
 def _options(options: Namespace) -> _Wanted:

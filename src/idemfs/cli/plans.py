@@ -45,7 +45,7 @@ def perform(
         # A plan that is going to fail does nothing that needs consent: it only remembers that a right has ended.
         if question is not None and decision.then is None:
             _ask(decision, stage, question(decision), yes=options.yes)
-        with recorded(decision, stage.paths) as recording:
+        with recorded(decision, stage) as recording:
             for done in carry_out(decision, stage):
                 recording.note(done)
                 line = _told(done, stage, decision.command)

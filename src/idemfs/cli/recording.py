@@ -9,11 +9,13 @@ from typing import TYPE_CHECKING
 from idemfs.cli.failures import message
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterator
 
     from idemfs.failover.driver import Done
     from idemfs.failover.facts import Plan
+    from idemfs.failover.stage import Stage
     from idemfs.ids import Guid
+    from idemfs.vfs.tree import Tree
 
 _REPLICATE = "replicate"
 
@@ -21,10 +23,11 @@ _REPLICATE = "replicate"
 class Recording:
     """One command while it is carried out."""
 
-    def __init__(self, plan: Plan, paths: Mapping[Guid, str]) -> None:
-        """``paths``: of the stores that take part."""
+    def __init__(self, plan: Plan, stage: Stage) -> None:
         self._plan = plan
-        self._paths = paths
+        self._paths = paths = stage.paths
+        self._trees = trees_of(stage)
+        self._roles = {guid: tree.role for guid, tree in self._trees.items()}
         self._recorders = [
             path for path in dict.fromkeys(paths.values()) if os.path.exists(os.path.join(path, "superblock"))
         ]
@@ -47,6 +50,14 @@ class Recording:
             self._record("transfer", source, target, self._sent, done.report.bytes, done.seconds)
 
     def end(self, outcome: str) -> None:
+        from idemfs.node.history import record_fence
+
+        for guid, tree in self._trees.items():
+            path = self._paths[guid]
+            source = next(
+                (each for each in (self._plan.source, self._plan.target) if each not in (path, "-", "")), None
+            )
+            record_fence(path, self._roles[guid], tree.role, source=_absolute(source) if source else None)
         if self._plan.command != _REPLICATE or outcome != "done":
             plan = self._plan
             snapshot = self._sent or (plan.common.name if plan.common else None)
@@ -84,10 +95,20 @@ def _absolute(address: str) -> str:
     return address if "://" in address else os.path.abspath(address)
 
 
+def trees_of(stage: Stage) -> dict[Guid, Tree]:
+    """Of the stores that this process has open."""
+    from idemfs.failover.observe import guid_of
+    from idemfs.vfs.tree import Tree
+
+    found = {guid_of(stage.me): stage.me}
+    found.update((guid, peer) for guid, peer in stage.peers.items() if isinstance(peer, Tree))
+    return found
+
+
 @contextmanager
-def recorded(plan: Plan, paths: Mapping[Guid, str]) -> Iterator[Recording]:
-    """Inside, ``plan`` is carried out, and each step noted, on stores at these paths. A failure is recorded too."""
-    recording = Recording(plan, paths)
+def recorded(plan: Plan, stage: Stage) -> Iterator[Recording]:
+    """Inside, ``plan`` is carried out, and each step noted. A failure is recorded too."""
+    recording = Recording(plan, stage)
     try:
         yield recording
     except BaseException as error:

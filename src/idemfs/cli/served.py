@@ -66,7 +66,7 @@ class ServedActions:
             if dry_run:
                 return shown
             try:
-                with recorded(plan, stage.paths) as recording:
+                with recorded(plan, stage) as recording:
                     for done in carry_out(plan, stage):
                         recording.note(done)
             finally:

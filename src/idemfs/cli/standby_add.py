@@ -29,7 +29,9 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> None:
+    from idemfs.failover.addresses import absolute
     from idemfs.failover.standbys import add_standby
+    from idemfs.node.history import Event, record
     from idemfs.node.joining import place_at
 
     with place_at(options.store, options.peer, options.own_address) as (place, own_address):
@@ -37,6 +39,7 @@ def run(options: Namespace) -> None:
     if options.dry_run:
         _show(options.store, joined)
         return
+    record(options.store, Event(what="standby add", source=absolute(options.store), target=absolute(joined.path)))
     store, path, name = show_name(options.store), show_name(joined.path), show_name(joined.name)
     print(f"{path} is a standby of {store}, by the name of {name}")
 

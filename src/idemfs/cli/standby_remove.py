@@ -9,6 +9,7 @@ from idemfs.cli.parser import add_dry_run, add_store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from idemfs.failover.addresses import absolute
     from idemfs.failover.standbys import Left
 
 
@@ -21,11 +22,13 @@ def arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     from idemfs.failover.standbys import remove_standby
     from idemfs.node.connecting import connecting_for
+    from idemfs.node.history import Event, record
 
     left = remove_standby(options.store, options.peer, dry_run=options.dry_run, connect=connecting_for(options.store))
     if options.dry_run:
         _show(options.store, left)
         return
+    record(options.store, Event(what="standby remove", source=absolute(options.store), target=absolute(left.path)))
     print(f"{show_name(options.store)} has forgotten {show_name(left.path)}")
 
 

@@ -71,57 +71,57 @@ class LocalParty:
     """An open store of this process."""
 
     def __init__(self, tree: Tree) -> None:
-        self._tree = tree
+        self.tree = tree
         self.guid = Guid(tree.store.superblock.guid)
 
     def observe(self, path: str) -> Side:
-        return observe(self._tree, path)
+        return observe(self.tree, path)
 
     def tell(self, epoch: int) -> None:
-        actions.tell(self._tree, epoch)
+        actions.tell(self.tree, epoch)
 
     def commit_members(self, members: list[PeerRecord]) -> None:
-        records.commit_members(self._tree.store, members)
+        records.commit_members(self.tree.store, members)
 
     def take_snapshot(self, name: str | None) -> str | None:
-        taken = actions.take_snapshot(self._tree, name)
+        taken = actions.take_snapshot(self.tree, name)
         return None if taken is None else taken.name
 
     def drop_partials(self) -> None:
-        drop_partials(self._tree)
+        drop_partials(self.tree)
 
     def go_back(self, snapshot: Guid) -> None:
-        actions.go_back(self._tree, snapshot)
+        actions.go_back(self.tree, snapshot)
 
     def refuse_without_room(self) -> None:
-        actions.refuse_without_room(self._tree)
+        actions.refuse_without_room(self.tree)
 
     def freeze(self, frozen: Frozen) -> None:
-        actions.freeze(self._tree, frozen)
+        actions.freeze(self.tree, frozen)
 
     def next_numbers(self) -> dict[Guid, int]:
-        return actions.next_numbers(self._tree)
+        return actions.next_numbers(self.tree)
 
     def promote(self, epoch: int, after: Mapping[Guid, int] | None) -> None:
-        actions.promote(self._tree, epoch, after)
+        actions.promote(self.tree, epoch, after)
 
     def demote(self, epoch: int, base: Guid | None, others: tuple[Guid, ...]) -> None:
-        actions.demote(self._tree, epoch, base, others)
+        actions.demote(self.tree, epoch, base, others)
 
     def release_holds(self, peer: Guid) -> None:
-        actions.release_holds(self._tree, peer)
+        actions.release_holds(self.tree, peer)
 
     def purges(self) -> list[Told]:
-        return purges.told_by(self._tree.store)
+        return purges.told_by(self.tree.store)
 
     def purge(self, told: Sequence[Told]) -> None:
-        purges.carry_out(self._tree, told)
+        purges.carry_out(self.tree, told)
 
     def bytes_since(self, snapshot: Guid | None, fileset: Guid | None) -> int:
-        return bytes_since(self._tree, snapshot, fileset)
+        return bytes_since(self.tree, snapshot, fileset)
 
     def receiver(self) -> Receiver:
-        return LocalReceiver(self._tree)
+        return LocalReceiver(self.tree)
 
     def send_to(self, other: Party, progress: link.Progress | None = None) -> link.Report:
-        return link.replicate_into(self._tree, other.receiver(), progress)
+        return link.replicate_into(self.tree, other.receiver(), progress)

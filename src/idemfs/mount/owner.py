@@ -1,10 +1,14 @@
-"""A mount as a part of an owned store; and the process that has one store mounted, which ends with its mount.
+"""A mount as a part of an owned store; and the process that has one store mounted, which ends with its last mount.
+
+A store may be mounted several times by its process, each time showing something else: what two mounts show of the same
+active files, the kernel would keep twice, and one of them would be old.
 
 Threads: see ``session`` and ``node.owner``; and one for each mount that waits for its end.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import signal
@@ -15,14 +19,15 @@ from contextlib import ExitStack
 from types import FrameType
 
 from idemfs.engines import lock
-from idemfs.errors import IdemfsError, StoreInUse
+from idemfs.errors import IdemfsError, NotPermitted, StoreInUse
+from idemfs.ids import ROOT_FILESET, FilesetId, fileset_of
 from idemfs.mount import channel
 from idemfs.mount.channel import mounts
 from idemfs.mount.session import Session, make_mount_point_usable
 from idemfs.node import local_socket
 from idemfs.node.config import StoreConfig
 from idemfs.node.log import about
-from idemfs.node.owner import Commands, OwnedStore
+from idemfs.node.owner import Commands, OwnedStore, Shown
 from idemfs.store.files import open_files
 from idemfs.store.store import Store
 from idemfs.vfs.fileset_tree import FilesetTree
@@ -48,16 +53,25 @@ class Mount:
 
     ``snapshot``: show this one alone, to be read, or if ``writable``, to be changed in place. ``fileset``: show this
     one and what appears in it. A mount of a fileset ends when that is deleted, as when a drill ends.
+    ``more``: one besides, on this directory with these options; it is dropped at its end.
     """
 
     def __init__(
-        self, owner: OwnedStore, *, snapshot: str | None = None, writable: bool = False, fileset: str | None = None
+        self,
+        owner: OwnedStore,
+        *,
+        snapshot: str | None = None,
+        writable: bool = False,
+        fileset: str | None = None,
+        more: tuple[str, Sequence[str]] | None = None,
     ) -> None:
-        assert owner.config.mount is not None
+        directory, options = more or (owner.config.mount, owner.config.mount_options)
+        assert directory is not None
         self.unmounted = threading.Event()
         self._owner = owner
-        self._directory = os.path.realpath(owner.config.mount)
-        self._options = kernel_options(owner.config.mount_options)
+        self._is_more = more is not None
+        self._directory = os.path.realpath(directory)
+        self._options = kernel_options(options)
         self._snapshot = snapshot
         self._writable = writable
         self._fileset = fileset
@@ -70,14 +84,16 @@ class Mount:
         """Raises ``SnapshotMissing``, ``FilesetMissing``, ``OSError``, and if ``writable`` as ``SnapshotTree``."""
         make_mount_point_usable(self._directory)
         owner, tree = self._owner, self._owner.tree
-        for source, where in mounts():
-            if (source, where) == (owner.path, self._directory):
-                # The store is ours, so whoever mounted it there is gone; the kernel may still answer from its cache.
-                channel.unmount(where, detach=True)
         catalog = tree.store.catalog
         shown = None if self._snapshot is None else catalog.by_name(*catalog.snapshot_place(self._snapshot))
         if self._fileset is not None:
             tree = FilesetTree(tree, catalog.fileset_named(self._fileset).number)
+        if self._is_more:
+            self._refuse_twice(None if shown is not None else tree.fileset)
+        for source, where in mounts():
+            if (source, where) == (owner.path, self._directory):
+                # The store is ours, so whoever mounted it there is gone; the kernel may still answer from its cache.
+                channel.unmount(where, detach=True)
         with ExitStack() as failing:
             if shown is not None and self._writable:
                 changing = SnapshotTree(tree, shown)
@@ -88,18 +104,66 @@ class Mount:
             failing.pop_all()
         self._session.start()
         owner.caches.append(self._session)
-        owner.mount = self._directory
+        if not self._is_more:
+            owner.mount = self._directory
         with about(store=owner.name):
-            log.info("mounted on %s", self._directory)
+            log.info("mounted %son %s", f"{self._what} " if self._what else "", self._directory)
         self._watcher.start()
 
+    @property
+    def _what(self) -> str:
+        if self._snapshot is not None:
+            return f"snapshot {self._snapshot}"
+        return "" if self._fileset is None else f"fileset {self._fileset}"
+
+    def shown(self) -> Shown | None:
+        is_there = not self.unmounted.is_set() and (self._owner.path, self._directory) in mounts()
+        return Shown(self._directory, self._what) if is_there else None
+
+    @property
+    def active_fileset(self) -> FilesetId | None:
+        """The fileset whose active files are shown at the root; None: a snapshot is, or nothing any more."""
+        if self._session is None or self._snapshot is not None or self.shown() is None:
+            return None
+        return self._session.tree.fileset
+
+    def _refuse_twice(self, fileset: FilesetId | None) -> None:
+        """Raises ``OSError`` where something is mounted already, and for a fileset that is shown elsewhere."""
+        other = self._others_with(fileset)
+        if other is not None:
+            raise OSError(
+                errno.EBUSY,
+                f"the fileset is in the mount on {other} already; 'mount --bind' shows a directory of that elsewhere",
+                self._directory,
+            )
+        if any(each.shown() and each._directory == self._directory for each in _mounts_of(self._owner)):
+            raise OSError(errno.EBUSY, "something of this store is mounted there already", self._directory)
+
+    def _others_with(self, fileset: FilesetId | None) -> str | None:
+        """Where another mount shows active files of ``fileset``, or is of a fileset that is shown here."""
+        if fileset is None:
+            return None
+        store = self._owner.tree.store
+        for other in _mounts_of(self._owner):
+            number = other.active_fileset if other is not self else None
+            if number is not None and (_appears_in(store, fileset, number) or _appears_in(store, number, fileset)):
+                return other._directory
+        return None
+
     def wake(self) -> None:
-        """What others change is told by ``Cache``; all but that what is shown is gone."""
-        if self._session is not None and not self._session.is_there():
+        """What others change is told by ``Cache``; all but that what is shown is gone, or is shown elsewhere, too."""
+        if self._session is None:
+            return
+        other = self._others_with(self.active_fileset) if self._is_more else None
+        if other is not None:
+            log.warning("%s is unmounted, since the mount on %s shows the same from now on", self._directory, other)
+        if other is not None or not self._session.is_there():
             self.end()
 
     def configure(self, config: StoreConfig) -> bool:
-        """One that was unmounted by somebody is to be mounted again."""
+        """One that was unmounted by somebody is to be mounted again, but for one besides."""
+        if self._is_more:
+            return True
         if config.mount is None or self.unmounted.is_set():
             return False
         return (os.path.realpath(config.mount), kernel_options(config.mount_options)) == (
@@ -124,15 +188,70 @@ class Mount:
         session.ended.wait()
         with about(store=self._owner.name):
             self._owner.caches.remove(session)
-            self._owner.mount = None
+            if not self._is_more:
+                self._owner.mount = None
             session.close()
-            if self._owner.outlives_mount and not self._is_closing:
-                log.warning("%s was unmounted by somebody; the store is served on", self._directory)
-                try:
-                    self._owner.tree.store.commit()
-                except (IdemfsError, OSError) as error:
-                    log.error("what was written cannot be made durable: %s", error)
+            if (self._owner.outlives_mount or self._is_more) and not self._is_closing:
+                self._tell_end()
+            if self._is_more:
+                self._shown.close()
             self.unmounted.set()
+            if self._is_more:
+                self._owner.drop(self)
+
+    def _tell_end(self) -> None:
+        if self._is_more:
+            log.info("%s is unmounted, which showed %s", self._directory, self._what)
+        else:
+            log.warning("%s was unmounted by somebody; the store is served on", self._directory)
+        try:
+            self._owner.tree.store.commit()
+        except (IdemfsError, OSError) as error:
+            log.error("what was written cannot be made durable: %s", error)
+
+
+def _mounts_of(owner: OwnedStore) -> list[Mount]:
+    return [part for part in list(owner.parts.values()) if isinstance(part, Mount)]
+
+
+def _appears_in(store: Store, fileset: FilesetId, root: FilesetId) -> bool:
+    """Whether a path leads from the root directory of ``root`` to ``fileset``."""
+    with store.lock:
+        while fileset != root:
+            found = store.catalog.filesets.get(fileset)
+            if found is None or fileset == ROOT_FILESET or not found.junction:
+                return False
+            fileset = fileset_of(found.junction)
+    return True
+
+
+def mount_besides(
+    owner: OwnedStore,
+    directory: str,
+    options: Sequence[str],
+    *,
+    snapshot: str | None = None,
+    writable: bool = False,
+    fileset: str | None = None,
+) -> None:
+    """Mount one thing more of a store that this process has open, with this process's rights.
+
+    Raises as ``Mount.start``, ``NotPermitted``, and ``OSError`` where that is mounted already, or the store is being
+    closed. A restart does not bring it back.
+    """
+    who = local_socket.caller()
+    if who is not None and who.uid not in (0, os.geteuid()):
+        # The kernel asks for this process's rights to the directory, not for theirs.
+        raise NotPermitted("only root, and the user whose process has the store open, may have it mount something")
+    # Not under the owner's lock: a host that does not answer may be below this path.
+    make_mount_point_usable(directory)
+    name = f"mount on {directory}"
+    ended = owner.parts.get(name)
+    if isinstance(ended, Mount) and ended.shown() is None:
+        # Unmounted just now.
+        ended.close()
+    more = directory, options
+    owner.add(name, Mount(owner, snapshot=snapshot, writable=writable, fileset=fileset, more=more))
 
 
 def mounting(owner: OwnedStore) -> Mount | None:
@@ -151,8 +270,8 @@ def serve_store(
     writable: bool = False,
     fileset: str | None = None,
 ) -> None:
-    """Mount the store at ``path`` on ``directory``, and serve until it is unmounted. ``ready`` is called as soon as
-    requests are taken.
+    """Mount the store at ``path`` on ``directory``, and serve until nothing of it is mounted any more. ``ready`` is
+    called as soon as requests are taken.
 
     ``snapshot``, ``writable``, ``fileset``: as for ``Mount``.
     Raises as ``open_files``, ``Mount.start``, ``CommitFailed``. Its caller's thread is the main one.
@@ -178,12 +297,16 @@ def serve_store(
         owner.complete(strict=True)
 
         def end(_number: int, _frame: FrameType | None) -> None:
-            made[0].end()
+            owner.refuse_more()
+            for mount in _mounts_of(owner):
+                mount.end()
 
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
             signal.signal(number, end)
         ready()
-        made[0].unmounted.wait()
+        while not made[0].unmounted.is_set() or not owner.retire():
+            for mount in _mounts_of(owner):
+                mount.unmounted.wait()
     finally:
         owner.close()
 

@@ -262,7 +262,7 @@ class Guard:
         actions.tell(self.tree, epoch)
         if was.role is Role.PRIMARY and self.tree.role.role is not Role.PRIMARY:
             log.error("epoch %d has ended this store's right to write, which it had in epoch %d", epoch, was.epoch)
-            self._note(Event(what="fenced", target=self._path, outcome=f"epoch {epoch} has ended epoch {was.epoch}"))
+            history.record_fence(self._path, was, self.tree.role, by=BY)
             self._changed()
 
     def _take_over(self, epoch: int) -> bool:

@@ -20,6 +20,7 @@ import msgspec
 
 from idemfs.clock import Clock, System
 from idemfs.engines.host import sync_directory
+from idemfs.format.role import Role, RoleRecord
 from idemfs.limits import HISTORY_BYTES_MAX
 from idemfs.node.local_socket import caller
 
@@ -44,8 +45,9 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, renam
 
     time: str = ""
     what: str
-    """``transfer``, ``failover``, ``failback``, ``switchover``, ``drill``; and ``primary``, ``standby`` or ``fenced``:
-    what somebody at the end of a connection made of the store."""
+    """``transfer``, or the words of the command: ``failover``, ``failback``, ``switchover``, ``drill start``,
+    ``drill end``, ``diverged release``, ``standby add``, ``standby remove``, ``automatic pause``, ``automatic resume``;
+    and ``primary`` or ``standby``: what somebody at the end of a connection made of the store; and ``fenced``."""
     source: str | None = None
     target: str | None = None
     snapshot: str | None = None
@@ -81,6 +83,13 @@ def record(path: str, event: Event, clock: Clock | None = None) -> None:
             _append(path, line)
     except OSError as error:
         log.error("the history of %s cannot be written: %s: %s", path, error.strerror, line.decode().rstrip())
+
+
+def record_fence(path: str, before: RoleRecord, after: RoleRecord, *, source: str | None = None, by: str = "") -> None:
+    """If a primary has lost its right to write between these two, append that. ``source``: who has told it."""
+    if before.role is Role.PRIMARY and after.role is Role.FENCED:
+        outcome = f"epoch {after.seen_epoch} has ended epoch {before.epoch}"
+        record(path, Event(what="fenced", source=source, target=os.path.abspath(path), outcome=outcome, by=by))
 
 
 def events(path: str) -> list[Event]:

@@ -28,7 +28,7 @@ from idemfs.failover.standbys import add_standby
 from idemfs.format import keys
 from idemfs.format.role import Role
 from idemfs.ids import ROOT_FILESET, FilesetId, Guid
-from idemfs.node import joining, link_decisions
+from idemfs.node import history, joining, link_decisions
 from idemfs.node.connecting import connect
 from idemfs.node.link_decisions import Decision, Here, Learn, Refuse, Rest, Send, Tell, There
 from idemfs.replication import archiving, collapse, lanes, link, plan
@@ -45,6 +45,8 @@ from idemfs.vfs.tree import Tree
 HOLD_NS = 30 * 86_400 * 1_000_000_000
 """For how long a common snapshot is held for a peer that is not heard of any more."""
 ARCHIVE = "archive:"
+BY = "link"
+"""Who ordered what links do."""
 _LINGERING = (addresses.HTTPS,)
 """Schemes of connections that stay open between rounds: whoever serves them holds no lock of the store meanwhile."""
 
@@ -267,12 +269,14 @@ class StoreTarget:
             decision = self._decide(party)
             if isinstance(decision, Learn):
                 log.warning("epoch %d has begun elsewhere, and ends this store's right to write", decision.epoch)
+                before = self.tree.role
                 actions.tell(self.tree, decision.epoch)
+                history.record_fence(self.path, before, self.tree.role, source=self.peer.address, by=BY)
                 decision = self._decide(party)
             if isinstance(decision, Tell):
                 assert party is not None
                 log.warning("tells that epoch %d has begun", decision.epoch)
-                party.tell(decision.epoch)
+                self._tell(party, decision.epoch)
                 raise PeerError(decision.reason)
             if isinstance(decision, Refuse):
                 raise PeerError(decision.reason)
@@ -288,6 +292,12 @@ class StoreTarget:
             if party is None or not isinstance(decision, Send):
                 raise PeerError("has become a standby, and is not to be sent to: something else changed it meanwhile")
             return self._send(party, decision, progress)
+
+    def _tell(self, party: Party, epoch: int) -> None:
+        before = party.tree.role if isinstance(party, LocalParty) else None
+        party.tell(epoch)
+        if isinstance(party, LocalParty) and before is not None:
+            history.record_fence(self.peer.address, before, party.tree.role, source=self.path, by=BY)
 
     def _decide(self, party: Party | None) -> Decision:
         found = None

@@ -35,8 +35,9 @@ from idemfs.node.log import about
 from idemfs.node.members import permitted
 
 SOCKET_NAME = "socket"
-STAYS, NODE, LINKS = "stays", "node", "links"
-"""Questions: see ``stays``; what ``Node.status`` says; and ``OwnedStore.links``."""
+STAYS, TAKES_MOUNTS, NODE, LINKS = "stays", "takes_mounts", "node", "links"
+"""Questions: see ``stays``; whether the owner mounts something more; what ``Node.status`` says; and
+``OwnedStore.links``."""
 _MESSAGE_SIZE_MAX = 4 << 20
 _COMMAND_COUNT_MAX = 32
 _ENVIRONMENT = ("COLUMNS", "LINES", "TERM", "NO_COLOR", "LANG", "LC_ALL", "TZ")
@@ -142,7 +143,8 @@ def inquire(path: str, question: str) -> object | None:
 
 
 def stays(path: str) -> bool | None:
-    """Have the owner of the store at ``path`` make all durable; whether it keeps the store when it is not mounted.
+    """Have the owner of the store at ``path`` make all durable; whether it keeps the store: another mount shows
+    something of it, or it needs none.
 
     None: nobody answers.
     """

@@ -6,15 +6,17 @@ process hands in, so this module knows none of them. A part that cannot start is
 and tried again by ``complete``; it keeps neither the store nor other parts from being served.
 
 Order: the local socket and the scheduler begin first and end last; parts begin in the order of their factories, and
-end in the reverse one.
+end in the reverse one. What a command asks for besides (``add``) begins later, and ends by itself or with the store.
 
 Threads: ``start``, ``complete``, ``configure`` and ``close`` are called by one at a time; all else by any.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import ExitStack
 from typing import NamedTuple, Protocol, TypeAlias, runtime_checkable
@@ -23,7 +25,7 @@ import msgspec
 
 from idemfs.errors import IdemfsError
 from idemfs.node.config import StoreConfig
-from idemfs.node.local_socket import LINKS, STAYS, LocalSocket, Run
+from idemfs.node.local_socket import LINKS, STAYS, TAKES_MOUNTS, LocalSocket, Run
 from idemfs.node.log import about
 from idemfs.node.peer import end_sessions
 from idemfs.node.progress import LinkStatus
@@ -61,6 +63,22 @@ class Linking(Part, Protocol):
     def links(self) -> list[LinkStatus]: ...
 
 
+class Shown(NamedTuple):
+    """A mount. ``what`` it shows, in words: ``fileset drill``, ``snapshot home@monday``; empty for all of the store."""
+
+    directory: str
+    what: str
+
+
+@runtime_checkable
+class Showing(Part, Protocol):
+    """A part that is a mount."""
+
+    def shown(self) -> Shown | None:
+        """None: it is not mounted any more."""
+        ...
+
+
 class Cache(Protocol):
     """Who keeps what the store's files are, outside of the store, and must be told to forget it."""
 
@@ -86,6 +104,10 @@ class Commands(NamedTuple):
     """Whether files of the active file system may be others after such a command, whatever came of it."""
     stales_others: Callable[[list[str]], bool]
     """The same of the other stores of this process, which exchange roles with the one that is named."""
+
+
+owned_here: dict[str, OwnedStore] = {}
+"""The open stores of this process by their real paths, for the commands that it carries out."""
 
 
 class OwnedStore:
@@ -117,6 +139,8 @@ class OwnedStore:
         self._questions = questions or {}
         self.outlives_mount = outlives_mount
         self._running = ExitStack()
+        self._adding = threading.Lock()
+        self._is_ending = False
         self.tree = tree
         self._told_count = tree.active.rewritten_count
         self.scheduler = Scheduler(tree, self.forget_snapshots, config.name)
@@ -136,15 +160,31 @@ class OwnedStore:
         """What each link of the store is doing."""
         return [status for part in list(self.parts.values()) if isinstance(part, Linking) for status in part.links()]
 
+    @property
+    def more_mounts(self) -> dict[str, str]:
+        """What a command had this process mount besides: what it shows, by its directory."""
+        return {shown.directory: shown.what for shown in self._shown() if shown.directory != self.mount}
+
+    def _shown(self) -> list[Shown]:
+        mounts = [part.shown() for part in list(self.parts.values()) if isinstance(part, Showing)]
+        return [shown for shown in mounts if shown is not None]
+
     def start(self) -> None:
         """Be lent, listen, run schedules. Raises ``OSError``; then call ``close``. Parts follow with ``complete``."""
         self._running.enter_context(lending(self.path, self.tree))
+        owned_here[os.path.realpath(self.path)] = self
+        self._running.callback(owned_here.pop, os.path.realpath(self.path))
         self.tree.watchers.append(self._changed_elsewhere)
         self._socket = LocalSocket(
             self.path,
             self._commands.run,
             self.command_done,
-            {**self._questions, STAYS: self._settle, LINKS: lambda: msgspec.to_builtins(self.links)},
+            {
+                **self._questions,
+                STAYS: self._settle,
+                TAKES_MOUNTS: lambda: not self._is_ending and self._is_kept(),
+                LINKS: lambda: msgspec.to_builtins(self.links),
+            },
             lambda: end_sessions(self.path),
             group=self.config.socket_group,
             store=self.name,
@@ -191,12 +231,14 @@ class OwnedStore:
                 self.report("socket", None)
             except OSError as error:
                 self.report("socket", describe(error))
-        for name in reversed(list(self.parts)):
-            if not self.parts[name].configure(config):
+        for name, part in reversed(list(self.parts.items())):
+            if not part.configure(config):
                 self._close_part(name)
 
     def close(self) -> None:
         """End all parts, make everything durable, and unlock the store. Raises ``CommitFailed``."""
+        with self._adding:
+            self._is_ending = True
         for name in reversed(list(self.parts)):
             self._close_part(name)
         try:
@@ -206,11 +248,47 @@ class OwnedStore:
             self._running.close()
 
     def _close_part(self, name: str) -> None:
+        part = self.parts.pop(name, None)
+        if part is None:
+            # One of ``add``, which has ended by itself just now.
+            return
         try:
-            self.parts.pop(name).close()
+            part.close()
         except Exception as error:
             with about(store=self.name):
                 log.error("%s: %s", name, describe(error), exc_info=unexpected(error))
+
+    # -- what commands ask for besides -------------------------------------------------------------
+
+    def add(self, name: str, part: Part) -> None:
+        """Start a part that no factory makes; it ends by itself, and says so by ``drop``, or with the store.
+
+        Raises what its ``start`` raises, and ``OSError`` when the store is being closed, or has a part of this name.
+        """
+        with self._adding:
+            if self._is_ending:
+                raise OSError(errno.ESHUTDOWN, "the process that has the store open is ending; try again", self.path)
+            if name in self.parts:
+                raise OSError(errno.EBUSY, f"has a {name} already", self.path)
+            part.start()
+            self.parts[name] = part
+
+    def drop(self, part: Part) -> None:
+        """It has ended, and needs no closing."""
+        with self._adding:
+            for name, each in list(self.parts.items()):
+                if each is part:
+                    del self.parts[name]
+
+    def retire(self) -> bool:
+        """From now on nothing is added, unless something is mounted; whether that is so."""
+        with self._adding:
+            self._is_ending = self._is_ending or not self._shown()
+            return self._is_ending
+
+    def refuse_more(self) -> None:
+        """From now on nothing is added. Takes no lock: also for the handler of a signal."""
+        self._is_ending = True
 
     # -- what others did ---------------------------------------------------------------------------
 
@@ -254,7 +332,10 @@ class OwnedStore:
     def _settle(self) -> bool:
         # crash: whoever unmounted is told next that all is durable.
         self.tree.store.commit()
-        return self.outlives_mount
+        return self._is_kept()
+
+    def _is_kept(self) -> bool:
+        return self.outlives_mount or bool(self._shown())
 
 
 def unexpected(error: Exception | None) -> Exception | None:

@@ -17,8 +17,9 @@ from idemfs.errors import StoreMissing
 from idemfs.failover import remote
 from idemfs.failover.records import unpack_members
 from idemfs.failover.standbys import Guest, Invitation, LocalPlace
+from idemfs.format.role import Role, RoleRecord
 from idemfs.ids import Guid
-from idemfs.node.history import Event, record
+from idemfs.node.history import Event, record, record_fence
 from idemfs.node.joining import TakeIn
 from idemfs.replication.channel import Channel
 from idemfs.replication.session import Handler, Session
@@ -85,13 +86,19 @@ def _watched(tree: Tree, handler: Handler) -> Handler:
             return handler(raw, session)
         finally:
             if (tree.role.role, tree.role.epoch) != (role.role, role.epoch) and tree.store.path:
-                what = tree.role.role.name.lower()
-                record(tree.store.path, Event(what=what, target=tree.store.path, epoch=tree.role.epoch))
+                _record(tree.store.path, role, tree.role)
             if (tree.moves, tree.active.rewritten_count) != before:
                 for told in tree.watchers:
                     told()
 
     return answer
+
+
+def _record(path: str, before: RoleRecord, after: RoleRecord) -> None:
+    if after.role is Role.FENCED:
+        record_fence(path, before, after)
+    else:
+        record(path, Event(what=after.role.name.lower(), target=path, epoch=after.epoch))
 
 
 def place_handlers(path: str) -> dict[str, Handler]:
