@@ -13,7 +13,8 @@ if TYPE_CHECKING:
     from idemfs.cli.render import Json
     from idemfs.node.progress import LinkStatus, TransferStatus
 
-_COLUMNS = ("to", "state", "lag", "behind", "common", "now")
+COLUMNS = ("to", "state", "lag", "behind", "common", "now")
+"""Of a table of links, whose rows ``row`` makes."""
 _CLEAR = "\x1b[H\x1b[J"
 
 
@@ -48,8 +49,8 @@ def _show(links: list[LinkStatus]) -> None:
     if not links:
         print("no links")
         return
-    columns = [Column(each) for each in _COLUMNS]
-    for line in table([_row(each) for each in links], columns, terminal=sys.stdout.isatty()):
+    columns = [Column(each) for each in COLUMNS]
+    for line in table([row(each) for each in links], columns, terminal=sys.stdout.isatty()):
         print(line)
 
 
@@ -76,7 +77,7 @@ def _asked(path: str) -> list[LinkStatus]:
         raise Refused(f"{path}: no process answers that runs its links; 'idemfs serve' does") from None
 
 
-def _row(link: LinkStatus) -> dict[str, Json]:
+def row(link: LinkStatus) -> dict[str, Json]:
     return {
         "to": link.to,
         "state": link.state,

@@ -1,17 +1,21 @@
-"""``idemfs node status --config FILE``: what the process that serves this configuration says of its stores."""
+"""``idemfs node status --config FILE``: what the process that serves this configuration says of its stores, their
+links and mounts, and what keeps any of it from its work."""
 
 from __future__ import annotations
 
 import os
 from argparse import ArgumentParser, Namespace
 
+from idemfs.cli.links import COLUMNS, row
 from idemfs.cli.parser import add_config
 from idemfs.cli.render import Column, listing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from idemfs.cli.render import Json
-    from idemfs.node.node import NodeStatus
+    from idemfs.node.node import NodeStatus, StoreStatus
+
+_LINK_COLUMNS = [Column("store"), Column("to", "LINK"), *(Column(each) for each in COLUMNS[1:])]
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -34,10 +38,7 @@ def run(options: Namespace) -> None:
 
         print(dumps(to_builtins(status), indent=2))
         return
-    rows: list[dict[str, Json]] = [
-        {**to_builtins(store), "remarks": "; ".join(f"{name}: {text}" for name, text in store.problems.items())}
-        for store in status.stores
-    ]
+    rows: list[dict[str, Json]] = [{**to_builtins(store), "remarks": _remarks(store)} for store in status.stores]
     columns = [
         Column("name"),
         Column("path"),
@@ -48,8 +49,20 @@ def run(options: Namespace) -> None:
         Column("remarks"),
     ]
     listing(rows, columns, json=False)
+    for store in status.stores:
+        if store.links:
+            print()
+            listing([{"store": store.name, **row(link)} for link in store.links], _LINK_COLUMNS, json=False)
     for name, text in status.problems.items():
         print(f"{name}: {text}")
+
+
+def _remarks(store: StoreStatus) -> str:
+    """Problems; but those of links stand with these."""
+    links = {f"link {link.to}" for link in store.links}
+    remarks = [f"{name}: {text}" for name, text in store.problems.items() if name not in links]
+    remarks += [f"{what} on {directory}" for directory, what in store.more_mounts.items()]
+    return "; ".join(remarks)
 
 
 def _asked(path: str) -> NodeStatus | None:

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
+from idemfs.api.diverged import DivergedInfo
+from idemfs.api.drills import DrillInfo
 from idemfs.api.filesystem import FileSystem
 from idemfs.cli.plans import describe, risk_bytes, show_held
 from idemfs.cli.recording import recorded
@@ -16,6 +18,7 @@ from idemfs.failover.facts import Decision, Plan, Refusal, Risk
 from idemfs.failover.places import open_stage
 from idemfs.failover.stage import Stage
 from idemfs.node import connecting, history
+from idemfs.node.history import Event
 from idemfs.node.http.answers import PlanAnswer, RiskAnswer
 from idemfs.node.http.gate import Caller
 from idemfs.node.owner import OwnedStore
@@ -24,10 +27,10 @@ from idemfs.replication.channel import Channel
 from idemfs.snapshots.info import SnapshotInfo
 from idemfs.snapshots.usage import FilesetInfo
 
-_DECIDE: dict[str, Callable[[Stage], Decision]] = {
-    "switchover": lambda stage: decisions.switchover(*stage.facts()),
-    "failover": lambda stage: decisions.failover(*stage.facts()),
-    "failback": lambda stage: decisions.failback(*stage.facts()),
+_DECIDE: dict[str, Callable[[Stage, str | None], Decision]] = {
+    "switchover": lambda stage, to: decisions.switchover(*stage.facts(), to=stage.find(to) if to else None),
+    "failover": lambda stage, _: decisions.failover(*stage.facts()),
+    "failback": lambda stage, _: decisions.failback(*stage.facts()),
 }
 
 
@@ -54,12 +57,50 @@ class ServedActions:
         finally:
             store.command_done(["snapshot", "delete"])
 
-    def change_roles(self, store: OwnedStore, command: str, by: Caller, *, dry_run: bool) -> PlanAnswer:
+    def drills(self, store: OwnedStore) -> list[DrillInfo]:
+        return FileSystem(store.tree).drills.list()
+
+    def start_drill(self, store: OwnedStore, name: str | None, snapshot: str | None, by: Caller) -> DrillInfo:
+        drills = FileSystem(store.tree).drills
+        try:
+            info = drills.start(name, snapshot=snapshot).info()
+            self._record(store, Event(what="drill start", snapshot=info.snapshot, target=info.name), by)
+            return info
+        finally:
+            store.command_done(["drill", "start"])
+
+    def end_drill(self, store: OwnedStore, name: str, by: Caller) -> None:
+        drills = FileSystem(store.tree).drills
+        try:
+            info = drills[name].info()
+            drills.end(name)
+            self._record(store, Event(what="drill end", target=name, bytes=info.active_bytes), by)
+        finally:
+            store.command_done(["drill", "end"])
+
+    def diverged(self, store: OwnedStore) -> list[DivergedInfo]:
+        return FileSystem(store.tree).diverged.list()
+
+    def release_diverged(self, store: OwnedStore, name: str, by: Caller, *, delete: bool) -> None:
+        try:
+            FileSystem(store.tree).diverged.release(name, delete=delete)
+            what = f"diverged release{' --delete' if delete else ''}"
+            self._record(store, Event(what=what, snapshot=name), by)
+        finally:
+            store.command_done(["diverged", "release"])
+
+    def _record(self, store: OwnedStore, event: Event, by: Caller) -> None:
+        with history.acting(_name(by)):
+            history.record(store.path, event)
+
+    def change_roles(
+        self, store: OwnedStore, command: str, by: Caller, *, dry_run: bool, to: str | None = None
+    ) -> PlanAnswer:
         with (
             history.acting(_name(by)),
             open_stage(store.path, readonly=dry_run, connect=connecting.connect) as stage,
         ):
-            plan = _DECIDE[command](stage)
+            plan = _DECIDE[command](stage, to)
             if isinstance(plan, Refusal):
                 raise plan.error
             shown = _shown(plan, stage, done=not dry_run)

@@ -30,7 +30,7 @@ from idemfs.failover.facts import (
 )
 from idemfs.failover.observe import guid_of
 from idemfs.failover.stage import Stage
-from idemfs.ids import Guid
+from idemfs.ids import ROOT_FILESET, Guid
 from idemfs.replication import link
 
 
@@ -48,10 +48,19 @@ def carry_out(plan: Plan, stage: Stage, progress: link.Progress | None = None) -
     """Do the steps of ``plan``, each when its result is asked for. At the end raises ``plan.then``, if there is one."""
     clock = stage.me.store.clock
     was_taking_over = stage.me.is_taking_over
+    taken: dict[Guid, float] = {}
     try:
         for step in plan.steps:
             start = clock.monotonic_seconds()
             snapshot, report = _do(step, stage, progress)
+            if isinstance(step, TakeSnapshot) and step.name is None:
+                taken[step.store] = start
+            if isinstance(step, Send) and step.source in taken and plan.command == "replicate":
+                # What follows gives no roles away, so the other store goes on as the standby that it is told it is.
+                age = clock.monotonic_seconds() - taken[step.source]
+                stage.party(step.target).receiver().note_current(
+                    Guid(stage.me.store.catalog.filesets[ROOT_FILESET].guid), age
+                )
             yield Done(step=step, seconds=clock.monotonic_seconds() - start, snapshot=snapshot, report=report)
     finally:
         stage.me.is_taking_over = was_taking_over

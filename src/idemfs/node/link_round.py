@@ -237,8 +237,8 @@ class Target(Protocol):
 
     keep: Policy
 
-    def run(self, progress: link.Progress | None = None) -> Outcome:
-        """One round. Raises ``PeerError`` for what somebody has to settle, ``NotNow``, and what transfers raise."""
+    def run(self, progress: link.Progress | None = None, *, as_of: float | None = None) -> Outcome:
+        """One round. ``as_of``: when, by the store's clock, its snapshots had everything; None: nobody knows. Raises ``PeerError`` for what somebody has to settle, ``NotNow``, and what transfers raise."""
 
     def interrupt(self) -> None:
         """A round that waits fails at once. From any thread."""
@@ -263,7 +263,7 @@ class StoreTarget:
     def close(self) -> None:
         self.peer.close()
 
-    def run(self, progress: link.Progress | None = None) -> Outcome:
+    def run(self, progress: link.Progress | None = None, *, as_of: float | None = None) -> Outcome:
         """Raises ``PeerError`` for what somebody has to settle, ``NotNow``, and what transfers raise."""
         with self.peer.reached() as party:
             decision = self._decide(party)
@@ -284,14 +284,14 @@ class StoreTarget:
                 return Outcome(decision)
             if isinstance(decision, Send):
                 assert party is not None
-                return self._send(party, decision, progress)
+                return self._send(party, decision, progress, as_of)
         self.peer.close()
         self._join()
         with self.peer.reached() as party:
             decision = self._decide(party)
             if party is None or not isinstance(decision, Send):
                 raise PeerError("has become a standby, and is not to be sent to: something else changed it meanwhile")
-            return self._send(party, decision, progress)
+            return self._send(party, decision, progress, as_of)
 
     def _tell(self, party: Party, epoch: int) -> None:
         before = party.tree.role if isinstance(party, LocalParty) else None
@@ -318,7 +318,7 @@ class StoreTarget:
             add_standby(self.path, place, own_address=own)
         log.info("%s is a standby now", address)
 
-    def _send(self, party: Party, decision: Send, progress: link.Progress | None) -> Outcome:
+    def _send(self, party: Party, decision: Send, progress: link.Progress | None, as_of: float | None) -> Outcome:
         receiver = party.receiver()
         try:
             report = self._replicate(receiver, progress)
@@ -327,6 +327,9 @@ class StoreTarget:
                 raise
             report = self._replicate(receiver, progress)
         _note_filled(self.tree, self.peer.address, party.guid)
+        if as_of is not None:
+            age = self.tree.store.clock.monotonic_seconds() - as_of
+            receiver.note_current(Guid(self.tree.store.catalog.filesets[ROOT_FILESET].guid), age)
         pruned = receiver.prune(self._filesets(), self.keep) if report.transfers else 0
         return Outcome(decision, report, pruned)
 
@@ -382,7 +385,7 @@ class ArchiveTarget:
         self._path = address.removeprefix(ARCHIVE)
         self.keep = keep
 
-    def run(self, progress: link.Progress | None = None) -> Outcome:
+    def run(self, progress: link.Progress | None = None, *, as_of: float | None = None) -> Outcome:
         tree = self._tree
         if tree.role.role is Role.FENCED:
             return Outcome(Rest(f"epoch {tree.role.seen_epoch} has ended this store's right to write"))

@@ -18,6 +18,7 @@ from contextlib import ExitStack, contextmanager
 from datetime import tzinfo
 
 from idemfs.errors import IdemfsError
+from idemfs.format.role import Role
 from idemfs.format.tables import Snapshot
 from idemfs.ids import FilesetId, Guid
 from idemfs.node import link_round, link_schedule, link_status, progress
@@ -249,6 +250,7 @@ class Link:
         self._round_count += 1
         self._next_ns = None
         try:
+            as_of = self._as_of(began)
             with self._shared.taking:
                 link_round.take(self._tree)
             if self._is_current() and began - self._contact_at < CONTACT_SECONDS:
@@ -256,7 +258,7 @@ class Link:
                 return 0.0
             if self._doing != progress.RESTING:
                 self._doing = progress.CONNECTING
-            outcome = self._target.run(self._progress)
+            outcome = self._target.run(self._progress, as_of=as_of)
             self._done(outcome, self._clock.monotonic_seconds() - began)
         except NotNow as early:
             self._paused(str(early))
@@ -270,6 +272,13 @@ class Link:
         finally:
             self._meter.ended()
         return 0.0
+
+    def _as_of(self, now: float) -> float | None:
+        """Until when the snapshots have everything that are sent in a round that begins now; None: nobody knows."""
+        if self._tree.role.role is Role.PRIMARY:
+            return now
+        age = self._tree.current_age()
+        return None if age is None else now - age
 
     def _is_current(self) -> bool:
         newest = {number: Guid(each.guid) for number, each in link_status.newest_of_all(self._tree).items()}

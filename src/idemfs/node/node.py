@@ -22,6 +22,7 @@ from idemfs.node.config import NodeConfig, StoreConfig
 from idemfs.node.local_socket import NODE
 from idemfs.node.log import about
 from idemfs.node.owner import Commands, OwnedStore, PartFactory, describe, unexpected
+from idemfs.node.progress import LinkStatus
 from idemfs.store.files import open_files
 from idemfs.store.peek import lent
 from idemfs.vfs.tree import Tree
@@ -64,6 +65,10 @@ class StoreStatus(msgspec.Struct, frozen=True, kw_only=True):
     seen_epoch: int | None = None
     mount: str | None = None
     """Where it is mounted now."""
+    more_mounts: dict[str, str] = {}
+    """What commands had it mount besides: ``fileset drill``, ``snapshot monday``, by the directory."""
+    links: list[LinkStatus] = []
+    """Where they were asked for: it takes time to measure how far they are behind."""
     problems: dict[str, str] = {}
     """In words, by what they keep from working: ``store``, ``socket``, ``mount`` or another part."""
 
@@ -96,7 +101,7 @@ class Node:
         self._commands = commands
         self._factories = parts
         self._node_factories = node_parts or {}
-        self._questions = {NODE: lambda: msgspec.to_builtins(self.status())}
+        self._questions = {NODE: lambda: msgspec.to_builtins(self.status(with_links=True))}
         self._owned: dict[str, OwnedStore] = {}
         self._failures: dict[str, str] = {}
         self._turn = threading.Lock()
@@ -165,16 +170,16 @@ class Node:
         """The open store that the configuration gives this name."""
         return next((owned for owned in self.stores() if owned.name == name), None)
 
-    def status(self) -> NodeStatus:
+    def status(self, *, with_links: bool = False) -> NodeStatus:
         config, owned = self.config, dict(self._owned)
         return NodeStatus(
             name=config.name,
             url=config.url,
-            stores=[self._status_of(store, owned.get(store.path)) for store in config.stores],
+            stores=[self._status_of(store, owned.get(store.path), with_links) for store in config.stores],
             problems=dict(self.problems),
         )
 
-    def _status_of(self, config: StoreConfig, owned: OwnedStore | None) -> StoreStatus:
+    def _status_of(self, config: StoreConfig, owned: OwnedStore | None, with_links: bool) -> StoreStatus:
         if owned is None:
             failure = self._failures.get(config.path, "is being opened")
             return StoreStatus(name=config.name, path=config.path, is_served=False, problems={"store": failure})
@@ -190,6 +195,8 @@ class Node:
             epoch=role.epoch,
             seen_epoch=role.seen_epoch,
             mount=owned.mount,
+            more_mounts=owned.more_mounts,
+            links=owned.links if with_links else [],
             problems=problems,
         )
 

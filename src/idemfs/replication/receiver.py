@@ -100,6 +100,9 @@ class Receiver(Protocol):
     def make(self, missing: Sequence[NewFileset]) -> None:
         """Empty filesets that appear nowhere. Raises ``StreamRefused``, ``StreamDamaged``."""
 
+    def note_current(self, root: Guid, age_seconds: float) -> None:
+        """The store of which ``root`` is the root fileset had nothing newer so many seconds ago."""
+
     def origin_digest(self, fileset: Guid, snapshot: Guid) -> int | None:
         """Of a snapshot that a clone may begin from there; None: there is none."""
 
@@ -179,6 +182,11 @@ class LocalReceiver:
             is_several = len(wanted) > 1 or len(self._store.catalog.filesets) > 1
             complete(self._tree, fresh, (lambda: self._reconcile(wanted)) if is_several else None)
         return [reception.is_resumed for reception in receptions]
+
+    def note_current(self, root: Guid, age_seconds: float) -> None:
+        # A guest's line says nothing of what this store shows.
+        if self._tree.role.role is Role.STANDBY and root == self._store.catalog.filesets[ROOT_FILESET].guid:
+            self._tree.note_current(age_seconds)
 
     def _number(self, guid: Guid) -> FilesetId:
         fileset = follow.find(self._store, guid)

@@ -47,6 +47,11 @@ class _Digest(NamedTuple):
     digest: int | None
 
 
+class _Current(NamedTuple):
+    root: Guid
+    age_seconds: float
+
+
 class _Receive(NamedTuple):
     filesets: tuple[Guid, ...]
     wanted: tuple[tuple[Guid, Description], ...]
@@ -91,6 +96,9 @@ class RemoteReceiver:
     def follow(self, following: Following) -> dict[Guid, Protection]:
         return dict(self._session.call("follow", following, list[tuple[Guid, Protection]]))
 
+    def note_current(self, root: Guid, age_seconds: float) -> None:
+        self._session.call("note_current", _Current(root, age_seconds), type(None))
+
     def prune(self, filesets: Sequence[Guid], keep: Policy) -> int:
         return self._session.call("prune", _Prune(tuple(filesets), policies.pack(keep)), int)
 
@@ -127,7 +135,11 @@ def handlers(tree: Tree) -> dict[str, Handler]:
         filesets, keep = decode(raw, type=_Prune)
         return receiver.prune(filesets, policies.unpack(keep))
 
+    def note_current(raw: msgspec.Raw, _: Session) -> None:
+        receiver.note_current(*decode(raw, type=_Current))
+
     return {
+        "note_current": note_current,
         "agree": agree,
         "stand": stand,
         "look": look,

@@ -93,6 +93,8 @@ class FilesetState:
         self._clones = store.catalog.clones
         self._open_counts: dict[Ino, int] = {}
         self.moves = 0
+        self._current: tuple[RoleRecord, float] | None = None
+        """As a standby: in which role, and at what time of the clock, it had all that its primary had."""
         self.watchers: list[Callable[[], None]] = []
         """Called, without a lock, when another store has had it changed: what was shown of it before may be old."""
         """Grows when a directory is renamed, removed or restored, or the role is: paths may lead elsewhere then."""
@@ -139,6 +141,20 @@ class FilesetState:
             node.parent = ROOT_NUMBER
             self.active.insert_inode(ino, node)
             self.store.commit()
+
+    # -- how far a standby is behind ------------------------------------------------------------------
+
+    def note_current(self, age_seconds: float) -> None:
+        """Its primary says that so many seconds ago this standby lacked nothing."""
+        self._current = self.role, self.store.clock.monotonic_seconds() - max(0.0, age_seconds)
+
+    def current_age(self) -> float | None:
+        """How many seconds ago a standby lacked nothing; None: nobody has said so since this process opened it, or
+        since its role, or its primary's, became another one."""
+        noted = self._current
+        if noted is None or noted[0] != self.role:
+            return None
+        return max(0.0, self.store.clock.monotonic_seconds() - noted[1])
 
     # -- roles and readers ---------------------------------------------------------------------------
 

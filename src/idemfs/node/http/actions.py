@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Protocol
 
+from idemfs.api.diverged import DivergedInfo
+from idemfs.api.drills import DrillInfo
 from idemfs.node.http.answers import PlanAnswer
 from idemfs.node.http.gate import Caller
 from idemfs.node.owner import OwnedStore
@@ -31,9 +33,22 @@ class Actions(Protocol):
 
     def filesets(self, store: OwnedStore) -> list[FilesetInfo]: ...
 
-    def change_roles(self, store: OwnedStore, command: str, by: Caller, *, dry_run: bool) -> PlanAnswer:
-        """``command``: ``switchover``, ``failover`` or ``failback``."""
+    def change_roles(
+        self, store: OwnedStore, command: str, by: Caller, *, dry_run: bool, to: str | None = None
+    ) -> PlanAnswer:
+        """``command``: ``switchover``, ``failover`` or ``failback``. ``to``: of a switchover, where there are several
+        standbys."""
         ...
+
+    def drills(self, store: OwnedStore) -> list[DrillInfo]: ...
+
+    def start_drill(self, store: OwnedStore, name: str | None, snapshot: str | None, by: Caller) -> DrillInfo: ...
+
+    def end_drill(self, store: OwnedStore, name: str, by: Caller) -> None: ...
+
+    def diverged(self, store: OwnedStore) -> list[DivergedInfo]: ...
+
+    def release_diverged(self, store: OwnedStore, name: str, by: Caller, *, delete: bool) -> None: ...
 
     def serve_peer(self, path: str, channel: Channel, by: Caller) -> None:
         """One session of another node with the store at ``path``, or with the place; returns when it is over."""

@@ -11,6 +11,8 @@ from time import gmtime, strftime
 
 import msgspec
 
+from idemfs.api.diverged import DivergedInfo
+from idemfs.api.drills import DrillInfo
 from idemfs.format.role import Role
 from idemfs.format.tables import Snapshot
 from idemfs.snapshots import received
@@ -133,6 +135,39 @@ class PlanAnswer(msgspec.Struct, frozen=True, kw_only=True):
     steps: list[str]
 
 
+class NewDrill(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """A drill. ``name`` null: the first free one of drill, drill-2 …; ``snapshot``: NAME, or FILESET@NAME, null for
+    what was received last."""
+
+    name: str | None = None
+    snapshot: str | None = None
+
+
+class DrillAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A drill. ``filesets``: that of its root first; ``snapshot`` null: it has become independent of what it was made
+    of; ``active_bytes``: what it has changed."""
+
+    name: str
+    started: str
+    snapshot: str | None
+    snapshot_deleted: bool
+    filesets: list[str]
+    active_bytes: int
+
+
+class DivergedAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """A snapshot that only this store had when another one had taken over. ``since``: the common one. ``files`` and
+    ``changed_bytes`` null: nobody can tell."""
+
+    name: str
+    epoch: int
+    since: str | None
+    created: str
+    files: int | None
+    changed_bytes: int | None
+    owned_bytes: int
+
+
 def format_time(time_ns: int) -> str:
     return strftime("%Y-%m-%dT%H:%M:%SZ", gmtime(time_ns // 1_000_000_000))
 
@@ -152,6 +187,16 @@ def newest(tree: Tree) -> Snapshot | None:
         if tree.role.role is Role.STANDBY:
             return received.base(tree.store, tree.fileset)
         return tree.store.catalog.newest(tree.fileset)
+
+
+def lag_seconds(tree: Tree, now_ns: int) -> float | None:
+    """How much of its primary's time a standby may lack: since it was told that there is nothing newer, or else since
+    its newest snapshot was taken. None: it has no complete snapshot."""
+    found = newest(tree)
+    if found is None:
+        return None
+    age, told = max(0.0, (now_ns - found.created_ns) / 1e9), tree.current_age()
+    return age if told is None else min(age, told)
 
 
 def store_answer(name: str, path: str, mount: str | None, tree: Tree, problems: dict[str, str]) -> StoreAnswer:
@@ -193,6 +238,29 @@ def snapshot_answer(info: SnapshotInfo) -> SnapshotAnswer:
         digest=info.digest,
         locked_until=format_time(info.locked_until_ns) if info.locked_until_ns else None,
         holds=[HoldAnswer(owner, None if end >= NEVER_NS else format_time(end)) for owner, end in info.holds],
+    )
+
+
+def drill_answer(info: DrillInfo) -> DrillAnswer:
+    return DrillAnswer(
+        name=info.name,
+        started=format_time(info.started_ns),
+        snapshot=info.snapshot,
+        snapshot_deleted=info.snapshot_deleted,
+        filesets=list(info.filesets),
+        active_bytes=info.active_bytes,
+    )
+
+
+def diverged_answer(info: DivergedInfo) -> DivergedAnswer:
+    return DivergedAnswer(
+        name=info.name,
+        epoch=info.epoch,
+        since=info.since,
+        created=format_time(info.created_ns),
+        files=info.files,
+        changed_bytes=info.changed_bytes,
+        owned_bytes=info.owned_bytes,
     )
 
 

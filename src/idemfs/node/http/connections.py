@@ -1,7 +1,7 @@
 """One connection to the server: what uvicorn's protocol lacks.
 
-It hands on which certificate the other end showed, bounds the head of a request, and ends connections on which none
-comes.
+It hands on which certificate the other end showed, bounds the head of a request and how many there are at once, and
+ends connections on which none comes.
 
 Threads: the server's.
 """
@@ -12,12 +12,13 @@ import asyncio
 from typing import Any
 
 from httptools import HttpParserError
+from starlette.types import Receive, Scope, Send
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 from uvicorn.server import ServerState
 
-from idemfs.limits import REQUEST_HEAD_SIZE_MAX
+from idemfs.limits import CONNECTION_COUNT_MAX, REQUEST_HEAD_SIZE_MAX
 
 IDLE_SECONDS = 20.0
 """How long a new connection may take to say what it wants."""
@@ -64,7 +65,11 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         self._not_idle()
+        served = self.app
+        if max(len(self.connections), len(self.tasks)) > CONNECTION_COUNT_MAX:
+            self.app = _too_many
         super().on_headers_complete()
+        self.app = served
 
     def shutdown(self) -> None:
         """The server ends: so does a connection on which nothing is under way, without the other end's consent."""
@@ -82,6 +87,14 @@ class Connection(HttpToolsProtocol):
         if self._idle is not None:
             self._idle.cancel()
             self._idle = None
+
+
+async def _too_many(_scope: Scope, _receive: Receive, send: Send) -> None:
+    """As every failure of the API is answered."""
+    body = b'{"error":"too many connections, or requests, at once; try again"}'
+    headers = [(b"content-type", b"application/json"), (b"connection", b"close"), (b"retry-after", b"1")]
+    await send({"type": "http.response.start", "status": 503, "headers": headers})
+    await send({"type": "http.response.body", "body": body})
 
 
 class Socket(WebSocketsSansIOProtocol):

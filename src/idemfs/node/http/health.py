@@ -21,7 +21,7 @@ from idemfs.node.http.answers import HealthAnswer
 from idemfs.node.http.api import Api, RequestRefused, answer
 from idemfs.node.node import Node, StoreStatus
 
-Lag = Annotated[float | None, Query(gt=0, description="seconds that the newest complete snapshot may be old")]
+Lag = Annotated[float | None, Query(gt=0, description="seconds of its primary's time that it may lack")]
 
 
 class Health:
@@ -62,7 +62,7 @@ class Health:
     def standby(self, lag: Lag = None) -> Response:
         """Whether all stores of the node are standbys.
 
-        With `lag`: whose newest complete snapshots are not older than so many seconds.
+        With `lag`: that lack the last so many seconds at most.
         """
         return _said([why for name in self._names() for why in self._not_standby(name, lag)])
 
@@ -87,7 +87,8 @@ class Health:
     def store_standby(self, name: str, lag: Lag = None) -> Response:
         """Whether the store is a standby.
 
-        With `lag`: whose newest complete snapshot is not older than so many seconds.
+        With `lag`: that lacks the last so many seconds at most. They are counted from when its primary said last that
+        there is nothing newer, which links do at least every 30 seconds, or else from its newest complete snapshot.
         """
         self._require(name)
         return _said(self._not_standby(name, lag))
@@ -111,12 +112,11 @@ class Health:
             return [f"store {name} is not open"]
         if store.tree.role.role is not Role.STANDBY:
             return [f"store {name} is {answers.role_of(store.tree)}"]
-        newest = answers.newest(store.tree)
-        if newest is None:
+        seconds = answers.lag_seconds(store.tree, self._clock.now_ns())
+        if seconds is None:
             return [f"store {name} has no complete snapshot"]
-        seconds = (self._clock.now_ns() - newest.created_ns) / 1e9
         if lag is not None and seconds > lag:
-            return [f"the newest snapshot of store {name} is {seconds:.0f} seconds old"]
+            return [f"store {name} may lack the last {seconds:.0f} seconds"]
         return []
 
 

@@ -50,6 +50,7 @@ _GAUGES: dict[str, str] = {
     "diverged_snapshots": "snapshots that keep what only an old primary had, until somebody deletes them",
     "newest_snapshot_timestamp_seconds": "when the newest snapshot of the root fileset was taken; "
     "on a standby the one that it shows",
+    "current_timestamp_seconds": "of a standby: until when it has everything that its primary had",
 }
 
 
@@ -171,6 +172,10 @@ def _figures(owned: OwnedStore) -> dict[str, float]:
         "snapshots": len(snapshots),
         "diverged_snapshots": sum(each.name.startswith(answers.DIVERGED) for each in snapshots),
     }
+    now_ns = store.clock.now_ns()
+    lag = answers.lag_seconds(tree, now_ns) if tree.role.role is Role.STANDBY else None
+    if lag is not None:
+        figures["current_timestamp_seconds"] = now_ns / 1e9 - lag
     if newest is not None:
         figures["newest_snapshot_timestamp_seconds"] = newest.created_ns / 1e9
     return figures

@@ -17,7 +17,7 @@ import uvicorn
 import uvloop
 from starlette.types import ASGIApp
 
-from idemfs.limits import CONNECTION_COUNT_MAX, MESSAGE_SIZE_MAX
+from idemfs.limits import MESSAGE_SIZE_MAX
 from idemfs.node.config import Address
 from idemfs.node.http.client import make_lively
 from idemfs.node.http.connections import Connection, Socket
@@ -51,7 +51,6 @@ class Server:
             access_log=False,
             server_header=False,
             proxy_headers=False,
-            limit_concurrency=CONNECTION_COUNT_MAX,
             timeout_graceful_shutdown=CLOSING_SECONDS,
             ssl_context_factory=lambda _config, _default: tls.context,
         )

@@ -16,7 +16,10 @@ from idemfs.node.history import Event, events
 from idemfs.node.http import answers
 from idemfs.node.http.actions import Actions
 from idemfs.node.http.answers import (
+    DivergedAnswer,
+    DrillAnswer,
     FilesetAnswer,
+    NewDrill,
     NewSnapshots,
     NodeAnswer,
     PlanAnswer,
@@ -31,6 +34,8 @@ from idemfs.node.progress import LinkStatus
 from idemfs.node.tokens import Scope
 
 Body = Annotated[bytes, Depends(body_of)]
+To = Annotated[str | None, Query(description="name or path of the standby, where there are several")]
+Deleting = Annotated[bool, Query(description="delete it: what only it has is gone from every store")]
 DryRun = Annotated[bool, Query(description="answer with the plan, and change nothing")]
 
 NAMES_COUNT_MAX = 1000
@@ -54,6 +59,8 @@ class StoreRoutes:
             f"{one}/filesets": (self.filesets, list[FilesetAnswer]),
             f"{one}/links": (self.links, list[LinkStatus]),
             f"{one}/history": (self.history, list[Event]),
+            f"{one}/drills": (self.drills, list[DrillAnswer]),
+            f"{one}/diverged": (self.diverged, list[DivergedAnswer]),
         }
         for path, (endpoint, kind) in looks.items():
             refusals = (404,) if "{" in path else ()
@@ -76,9 +83,28 @@ class StoreRoutes:
             answers=dict[str, str],
             refusals=(404, 409),
         )
+        self._add_drills(api, one)
         for command in (self.switchover, self.failover, self.failback):
             path = f"{one}/{command.__name__}"
             api.add("POST", path, command, scope=Scope.ADMIN, answers=PlanAnswer, refusals=(404, 409, 502))
+
+    def _add_drills(self, api: Api, one: str) -> None:
+        api.add(
+            "POST",
+            f"{one}/drills",
+            self.start_drill,
+            scope=Scope.ADMIN,
+            takes=NewDrill,
+            answers=DrillAnswer,
+            status=201,
+            refusals=(404, 409),
+        )
+        ends: dict[str, Callable[..., Response]] = {
+            f"{one}/drills/{{drill}}": self.end_drill,
+            f"{one}/diverged/{{snapshot}}": self.release_diverged,
+        }
+        for path, endpoint in ends.items():
+            api.add("DELETE", path, endpoint, scope=Scope.ADMIN, answers=dict[str, str], refusals=(404, 409))
 
     # -- looking ---------------------------------------------------------------------------------------
 
@@ -120,6 +146,17 @@ class StoreRoutes:
         """Transfers and changes of role, with who ordered them; newest last."""
         return answer(events(self._found(name).path))
 
+    def drills(self, name: str) -> Response:
+        """The drills of a store, and what each has changed."""
+        return answer([answers.drill_answer(info) for info in self._actions.drills(self._found(name))])
+
+    def diverged(self, name: str) -> Response:
+        """The snapshots that only this store had when another one had taken over, until they are released.
+
+        To say what was changed in each takes as long as that is much.
+        """
+        return answer([answers.diverged_answer(info) for info in self._actions.diverged(self._found(name))])
+
     # -- ordering --------------------------------------------------------------------------------------
 
     def create(self, name: str, body: Body, request: Request) -> Response:
@@ -139,12 +176,37 @@ class StoreRoutes:
         self._actions.delete_snapshot(self._found(name), snapshot, request.state.caller)
         return answer({})
 
-    def switchover(self, name: str, request: Request, dry_run: DryRun = False) -> Response:
+    def start_drill(self, name: str, body: Body, request: Request) -> Response:
+        """Make a writable copy of what a standby has, to test with; replication goes on.
+
+        It is mounted with `idemfs drill mount`, on the machine.
+        """
+        wanted: NewDrill = decoded(body, NewDrill)
+        info = self._actions.start_drill(self._found(name), wanted.name, wanted.snapshot, request.state.caller)
+        return answer(answers.drill_answer(info), 201)
+
+    def end_drill(self, name: str, drill: str, request: Request) -> Response:
+        """Throw a drill away, with what was written there; its mount ends with it."""
+        store = self._found(name)
+        if all(info.name != drill for info in self._actions.drills(store)):
+            raise RequestRefused(404, f"store {name} has no drill {drill}")
+        self._actions.end_drill(store, drill, request.state.caller)
+        return answer({})
+
+    def release_diverged(self, name: str, snapshot: str, request: Request, delete: Deleting = False) -> Response:
+        """Report a snapshot that diverged no more, or delete it.
+
+        `snapshot`: NAME, or FILESET@NAME. Unless `delete` is set it stays, like any other snapshot.
+        """
+        self._actions.release_diverged(self._found(name), snapshot, request.state.caller, delete=delete)
+        return answer({})
+
+    def switchover(self, name: str, request: Request, dry_run: DryRun = False, to: To = None) -> Response:
         """Exchange primary and standby as planned, losing nothing.
 
-        As `idemfs switchover --yes`: name a store that is to become standby, or the one that is to take over.
+        As `idemfs switchover --yes`: ask the store that is to become standby, or the one that is to take over.
         """
-        return self._change_roles(name, "switchover", request, dry_run)
+        return self._change_roles(name, "switchover", request, dry_run, to)
 
     def failover(self, name: str, request: Request, dry_run: DryRun = False) -> Response:
         """Make this standby the primary, without the old primary's consent.
@@ -160,9 +222,11 @@ class StoreRoutes:
         """
         return self._change_roles(name, "failback", request, dry_run)
 
-    def _change_roles(self, name: str, command: str, request: Request, dry_run: bool) -> Response:
+    def _change_roles(
+        self, name: str, command: str, request: Request, dry_run: bool, to: str | None = None
+    ) -> Response:
         store = self._found(name)
-        return answer(self._actions.change_roles(store, command, request.state.caller, dry_run=dry_run))
+        return answer(self._actions.change_roles(store, command, request.state.caller, dry_run=dry_run, to=to))
 
     def _found(self, name: str) -> OwnedStore:
         """Raises ``RequestRefused``."""
