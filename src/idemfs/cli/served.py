@@ -19,7 +19,7 @@ from idemfs.failover.places import open_stage
 from idemfs.failover.stage import Stage
 from idemfs.node import connecting, history
 from idemfs.node.history import Event
-from idemfs.node.http.answers import PlanAnswer, RiskAnswer
+from idemfs.node.http.answers import DivergedAnswer, DrillAnswer, PlanAnswer, RiskAnswer, format_time
 from idemfs.node.http.gate import Caller
 from idemfs.node.owner import OwnedStore
 from idemfs.node.peer import serve_peer
@@ -57,15 +57,15 @@ class ServedActions:
         finally:
             store.command_done(["snapshot", "delete"])
 
-    def drills(self, store: OwnedStore) -> list[DrillInfo]:
-        return FileSystem(store.tree).drills.list()
+    def drills(self, store: OwnedStore) -> list[DrillAnswer]:
+        return [_drill(info) for info in FileSystem(store.tree).drills]
 
-    def start_drill(self, store: OwnedStore, name: str | None, snapshot: str | None, by: Caller) -> DrillInfo:
+    def start_drill(self, store: OwnedStore, name: str | None, snapshot: str | None, by: Caller) -> DrillAnswer:
         drills = FileSystem(store.tree).drills
         try:
             info = drills.start(name, snapshot=snapshot).info()
             self._record(store, Event(what="drill start", snapshot=info.snapshot, target=info.name), by)
-            return info
+            return _drill(info)
         finally:
             store.command_done(["drill", "start"])
 
@@ -78,8 +78,8 @@ class ServedActions:
         finally:
             store.command_done(["drill", "end"])
 
-    def diverged(self, store: OwnedStore) -> list[DivergedInfo]:
-        return FileSystem(store.tree).diverged.list()
+    def diverged(self, store: OwnedStore) -> list[DivergedAnswer]:
+        return [_diverged(info) for info in FileSystem(store.tree).diverged]
 
     def release_diverged(self, store: OwnedStore, name: str, by: Caller, *, delete: bool) -> None:
         try:
@@ -145,4 +145,27 @@ def _risk(risk: Risk, stage: Stage) -> RiskAnswer:
         snapshots=[held.name for held in risk.snapshots],
         unsaved_changes=risk.unsaved_changes,
         bytes=risk_bytes(risk, stage) if risk.is_known else None,
+    )
+
+
+def _drill(info: DrillInfo) -> DrillAnswer:
+    return DrillAnswer(
+        name=info.name,
+        started=format_time(info.started_ns),
+        snapshot=info.snapshot,
+        snapshot_deleted=info.snapshot_deleted,
+        filesets=list(info.filesets),
+        active_bytes=info.active_bytes,
+    )
+
+
+def _diverged(info: DivergedInfo) -> DivergedAnswer:
+    return DivergedAnswer(
+        name=info.name,
+        epoch=info.epoch,
+        since=info.since,
+        created=format_time(info.created_ns),
+        files=info.files,
+        changed_bytes=info.changed_bytes,
+        owned_bytes=info.owned_bytes,
     )

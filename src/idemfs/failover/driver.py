@@ -56,16 +56,18 @@ def carry_out(plan: Plan, stage: Stage, progress: link.Progress | None = None) -
             if isinstance(step, TakeSnapshot) and step.name is None:
                 taken[step.store] = start
             if isinstance(step, Send) and step.source in taken and plan.command == "replicate":
-                # What follows gives no roles away, so the other store goes on as the standby that it is told it is.
-                age = clock.monotonic_seconds() - taken[step.source]
-                stage.party(step.target).receiver().note_current(
-                    Guid(stage.me.store.catalog.filesets[ROOT_FILESET].guid), age
-                )
+                _tell_current(stage, step.target, clock.monotonic_seconds() - taken[step.source])
             yield Done(step=step, seconds=clock.monotonic_seconds() - start, snapshot=snapshot, report=report)
     finally:
         stage.me.is_taking_over = was_taking_over
     if plan.then is not None:
         raise plan.then
+
+
+def _tell_current(stage: Stage, target: Guid, age_seconds: float) -> None:
+    """The standby lacked nothing when the snapshot was taken that it has now."""
+    root = Guid(stage.me.store.catalog.filesets[ROOT_FILESET].guid)
+    stage.party(target).receiver().note_current(root, age_seconds)
 
 
 def _do(step: Step, stage: Stage, progress: link.Progress | None) -> tuple[str | None, link.Report | None]:

@@ -238,7 +238,10 @@ class Target(Protocol):
     keep: Policy
 
     def run(self, progress: link.Progress | None = None, *, as_of: float | None = None) -> Outcome:
-        """One round. ``as_of``: when, by the store's clock, its snapshots had everything; None: nobody knows. Raises ``PeerError`` for what somebody has to settle, ``NotNow``, and what transfers raise."""
+        """One round. ``as_of``: when, by the store's clock, its snapshots had everything; None: nobody knows.
+
+        Raises ``PeerError`` for what somebody has to settle, ``NotNow``, and what transfers raise.
+        """
 
     def interrupt(self) -> None:
         """A round that waits fails at once. From any thread."""

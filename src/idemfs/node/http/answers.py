@@ -11,8 +11,6 @@ from time import gmtime, strftime
 
 import msgspec
 
-from idemfs.api.diverged import DivergedInfo
-from idemfs.api.drills import DrillInfo
 from idemfs.format.role import Role
 from idemfs.format.tables import Snapshot
 from idemfs.snapshots import received
@@ -238,29 +236,6 @@ def snapshot_answer(info: SnapshotInfo) -> SnapshotAnswer:
         digest=info.digest,
         locked_until=format_time(info.locked_until_ns) if info.locked_until_ns else None,
         holds=[HoldAnswer(owner, None if end >= NEVER_NS else format_time(end)) for owner, end in info.holds],
-    )
-
-
-def drill_answer(info: DrillInfo) -> DrillAnswer:
-    return DrillAnswer(
-        name=info.name,
-        started=format_time(info.started_ns),
-        snapshot=info.snapshot,
-        snapshot_deleted=info.snapshot_deleted,
-        filesets=list(info.filesets),
-        active_bytes=info.active_bytes,
-    )
-
-
-def diverged_answer(info: DivergedInfo) -> DivergedAnswer:
-    return DivergedAnswer(
-        name=info.name,
-        epoch=info.epoch,
-        since=info.since,
-        created=format_time(info.created_ns),
-        files=info.files,
-        changed_bytes=info.changed_bytes,
-        owned_bytes=info.owned_bytes,
     )
 
 

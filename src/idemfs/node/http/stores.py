@@ -148,14 +148,14 @@ class StoreRoutes:
 
     def drills(self, name: str) -> Response:
         """The drills of a store, and what each has changed."""
-        return answer([answers.drill_answer(info) for info in self._actions.drills(self._found(name))])
+        return answer(self._actions.drills(self._found(name)))
 
     def diverged(self, name: str) -> Response:
         """The snapshots that only this store had when another one had taken over, until they are released.
 
         To say what was changed in each takes as long as that is much.
         """
-        return answer([answers.diverged_answer(info) for info in self._actions.diverged(self._found(name))])
+        return answer(self._actions.diverged(self._found(name)))
 
     # -- ordering --------------------------------------------------------------------------------------
 
@@ -182,13 +182,13 @@ class StoreRoutes:
         It is mounted with `idemfs drill mount`, on the machine.
         """
         wanted: NewDrill = decoded(body, NewDrill)
-        info = self._actions.start_drill(self._found(name), wanted.name, wanted.snapshot, request.state.caller)
-        return answer(answers.drill_answer(info), 201)
+        store = self._found(name)
+        return answer(self._actions.start_drill(store, wanted.name, wanted.snapshot, request.state.caller), 201)
 
     def end_drill(self, name: str, drill: str, request: Request) -> Response:
         """Throw a drill away, with what was written there; its mount ends with it."""
         store = self._found(name)
-        if all(info.name != drill for info in self._actions.drills(store)):
+        if all(each.name != drill for each in self._actions.drills(store)):
             raise RequestRefused(404, f"store {name} has no drill {drill}")
         self._actions.end_drill(store, drill, request.state.caller)
         return answer({})
