@@ -16,6 +16,7 @@ from idemfs.engines.lock import owner
 from tests.conformance.mounted import idemfs, missing, mounted
 from tests.e2e.ending import kill, wait_for_end
 from tests.e2e.program import done, refused, rows
+from tests.e2e.serving import is_mounted, served, table
 from tests.e2e.test_handles import handle_of, opened
 
 needs_mount = pytest.mark.skipif(missing() is not None, reason=missing() or "")
@@ -242,3 +243,44 @@ def test_the_process_of_a_drill_ends_with_it_also_when_files_are_open(place: Pat
         wait_for_end(pid)
         denied(errno.ENOTCONN, lambda: os.fstat(file.fileno()).st_size and file.read(1))
     assert os.listdir(at) == [] and rows("drill", "list", "B") == []
+
+
+@needs_mount
+def test_a_served_standby_shows_drills_and_snapshots_besides(place: Path) -> None:
+    """Its own mount and its replication go on; a restart leaves the drill, and not its mount."""
+    own, at, old = place / "own", place / "drill", place / "old"
+    for directory in (own, at, old):
+        directory.mkdir()
+    config = place / "n.toml"
+    config.write_text('[node]\nname = "n"\n' + table(place / "B", own))
+    first = rows("snapshot", "list", "B")[0]["name"]
+    with served(config):
+        done("drill", "start", "B", "test", "--mount", "drill")
+        idemfs("mount", "B", "old", "--snapshot", first)
+        (at / "f").write_text("tried")
+        pass_on("second", first)
+        write("A", "/f", b"3" * 100)
+        pass_on("third", "second")
+        assert (own / "f").read_bytes() == b"3" * 100 and (old / "f").read_bytes() == b"1" * 9000
+        assert (at / "f").read_text() == "tried"
+        assert "mount --bind" in refused("mount", "B", str(place), "--fileset", "home")
+        assert "in use by process" in refused("mount", "B", str(place))
+        remarks = done("node", "status", "--config", str(config))
+        assert f"fileset test on {at}" in remarks and f"snapshot {first} on {old}" in remarks
+        idemfs("umount", "old")
+        assert os.listdir(old) == [] and is_mounted(own) and is_mounted(at)
+        done("drill", "start", "B", "other")
+        done("drill", "mount", "B", "other", "old")
+        with open(old / "f", "rb", buffering=0) as file:
+            done("drill", "end", "B", "other")
+            denied(errno.ENOTCONN, lambda: file.read(1))
+        assert os.listdir(old) == [] and is_mounted(at)
+    assert not is_mounted(at) and not is_mounted(own)
+    with served(config):
+        assert os.listdir(at) == [] and [row["name"] for row in rows("drill", "list", "B")] == ["test"]
+        done("drill", "mount", "B", "test", "drill")
+        assert (at / "f").read_text() == "tried"
+        done("drill", "end", "B", "test")
+        assert not is_mounted(at) and is_mounted(own)
+    told = [row["what"] for row in rows("history", "B") if row["what"].startswith("drill")]
+    assert told == ["drill start", "drill start", "drill end", "drill end"]

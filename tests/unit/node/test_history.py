@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+from idemfs.cli.main import main
 from idemfs.limits import HISTORY_BYTES_MAX
 from idemfs.node.history import Event, events, record
 from idemfs.testing.clock import Simulated
@@ -60,3 +61,47 @@ def test_what_cannot_be_written_is_logged(tmp_path: Path, caplog: pytest.LogCapt
 def test_paths_that_are_not_utf8(tmp_path: Path) -> None:
     record(str(tmp_path), Event(what="transfer", source=os.fsdecode(b"/a\xff")))
     assert events(str(tmp_path))[0].source == "/a\\xff"
+
+
+def test_what_commands_leave_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    a, b = str(tmp_path / "A"), str(tmp_path / "B")
+
+    def run(*words: str) -> None:
+        assert main(list(words)) == 0
+
+    def new(store: str) -> list[Event]:
+        """Since the last time, but transfers."""
+        found = [each for each in events(store) if each.what != "transfer"]
+        since[store] = len(found)
+        return found[before.get(store, 0) :]
+
+    before: dict[str, int] = {}
+    since: dict[str, int] = {}
+    run("init", a)
+    run("standby", "add", "A", "B")
+    run("replicate", a)
+    run("drill", "start", b, "try", "--dry-run")
+    run("drill", "start", b, "try")
+    run("drill", "end", b, "try")
+    assert [(each.what, each.source, each.target) for each in new(a)] == [("standby add", a, b)]
+    started, ended = new(b)
+    assert (started.what, started.target, ended.what, ended.target) == ("drill start", "try", "drill end", "try")
+    assert (started.snapshot or "").startswith("auto-") and ended.bytes == 0
+    assert started.by.endswith(f"({os.getuid()})")
+
+    before |= since
+    run("put", a, str(tmp_path / "A/superblock"), "/unsent")
+    run("failover", b, "--yes")
+    fenced, failover = new(a)
+    assert (fenced.what, fenced.source, fenced.target) == ("fenced", b, a)
+    assert fenced.outcome == "epoch 2 has ended epoch 1" and failover.what == "failover"
+    assert [each.what for each in new(b)] == ["failover"]
+    run("failback", a, "--yes")
+
+    before |= since
+    run("diverged", "release", a, "diverged-1", "--dry-run")
+    run("diverged", "release", a, "diverged-1")
+    run("standby", "remove", b, a)
+    assert [(each.what, each.snapshot) for each in new(a)][-1] == ("diverged release", "diverged-1")
+    assert [(each.what, each.target) for each in new(b)][-1] == ("standby remove", a)

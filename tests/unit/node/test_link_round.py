@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,14 +13,18 @@ import pytest
 
 from idemfs.errors import PeerError
 from idemfs.failover import actions
+from idemfs.failover.observe import guid_of
 from idemfs.failover.standbys import LocalPlace, add_standby
 from idemfs.format.role import Role, RoleRecord
-from idemfs.ids import Guid
-from idemfs.node import link_round
+from idemfs.ids import ROOT_FILESET, Guid
+from idemfs.node import history, link_round
 from idemfs.node.link_decisions import Rest, Send
 from idemfs.node.link_round import ArchiveTarget, NotNow, Outcome, StoreTarget
 from idemfs.node.link_status import held_for, lag, lag_bytes
-from idemfs.replication import collapse, link
+from idemfs.replication import collapse, link, remote
+from idemfs.replication.channel import PipeChannel
+from idemfs.replication.receiver import LocalReceiver
+from idemfs.replication.session import Session
 from idemfs.snapshots import delete, manage
 from idemfs.snapshots.policy import Policy
 from idemfs.store.files import create_files, open_files
@@ -67,6 +72,9 @@ class Place:
         outcome = self.target(source, to, keep).run()
         link_round.let_go(self.trees[source])
         return outcome
+
+    def root(self, name: str) -> Guid:
+        return Guid(self.trees[name].store.catalog.filesets[ROOT_FILESET].guid)
 
     def names(self, name: str) -> list[str]:
         """Snapshots, of a store that may not be open here."""
@@ -382,3 +390,60 @@ def test_an_archive_is_a_target_too(place: Place) -> None:
     assert len(place.names("A")) == 1
     actions.tell(tree, 9)
     assert isinstance(target.run().decision, Rest)
+
+
+# -- how far the standby is behind -------------------------------------------------------------------
+
+
+def test_a_standby_remembers_when_nothing_newer_was_there(place: Place) -> None:
+    place.round("A", "B")
+    other = place.open("B")
+    assert other.current_age() is None, "nobody has said so to this process"
+    as_of = place.clock.monotonic_seconds()
+    place.clock.advance(5)
+    place.target("A", "B").run(as_of=as_of)
+    assert other.current_age() == pytest.approx(5)
+    place.clock.advance(40)
+    assert other.current_age() == pytest.approx(45)
+    place.target("A", "B").run(as_of=place.clock.monotonic_seconds())
+    assert other.current_age() == pytest.approx(0), "a round in which nothing was sent counts as well"
+    place.target("A", "B").run()
+    place.clock.advance(2)
+    assert other.current_age() == pytest.approx(2), "a round that does not know says nothing"
+    actions.tell(other, 7)
+    assert other.current_age() is None, "of the primary of this epoch nobody has said so"
+
+
+def test_a_guest_says_nothing_of_what_a_standby_shows(place: Place) -> None:
+    place.round("A", "B")
+    LocalReceiver(place.open("B")).note_current(Guid(bytes(16)), 0.0)
+    LocalReceiver(place.trees["A"]).note_current(place.root("A"), 0.0)
+    assert place.trees["B"].current_age() is place.trees["A"].current_age() is None
+
+
+def test_it_is_told_over_a_connection(place: Place) -> None:
+    place.round("A", "B")
+    other = place.open("B")
+    (here_in, there_out), (there_in, here_out) = os.pipe(), os.pipe()
+
+    def serve() -> None:
+        with Session(PipeChannel(there_in, there_out), guid_of(other), remote.handlers(other)) as there:
+            there.serve()
+
+    serving = threading.Thread(target=serve)
+    serving.start()
+    with Session(PipeChannel(here_in, here_out), guid_of(place.trees["A"])) as here:
+        remote.RemoteReceiver(here).note_current(place.root("A"), 3.0)
+    serving.join()
+    assert other.current_age() == pytest.approx(3)
+
+
+def test_a_primary_that_is_fenced_by_its_link_has_it_in_its_history(place: Place) -> None:
+    place.round("A", "B")
+    place.open("B")
+    set_role(place.trees["B"].store, RoleRecord(Role.PRIMARY, 2, 2))
+    place.trees["B"].reload_role()
+    assert isinstance(place.target("A", "B").run().decision, Rest)
+    (event,) = [each for each in history.events(place.path("A")) if each.what == "fenced"]
+    assert (event.source, event.target, event.by) == (place.path("B"), place.path("A"), "link")
+    assert event.outcome == "epoch 2 has ended epoch 1"

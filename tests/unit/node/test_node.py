@@ -11,10 +11,13 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from idemfs.cli.main import main
 from idemfs.engines.lock import owner
 from idemfs.node.config import LinkConfig, NodeConfig, StoreConfig
+from idemfs.node.local_socket import TAKES_MOUNTS, inquire, stays
 from idemfs.node.node import Node
-from idemfs.node.owner import Commands, OwnedStore
+from idemfs.node.owner import Commands, OwnedStore, Shown, owned_here
+from idemfs.node.progress import LinkStatus
 from idemfs.store.files import create_files
 
 NO_COMMANDS = Commands(lambda _arguments: 1, lambda _arguments: False, lambda _arguments: False)
@@ -209,3 +212,85 @@ def test_a_part_of_the_node(world: World) -> None:
     assert world.taken() == ["listen n ['a']"] and node.status().problems == {}
     node.close()
     assert world.taken() == ["stop n", "close a /m"]
+
+
+class MountPart(Recorder):
+    """A part that somebody asked for besides."""
+
+    is_there = True
+
+    def shown(self) -> Shown | None:
+        return Shown("/besides", "fileset try") if self.is_there else None
+
+
+def besides(owned: OwnedStore, notes: list[str]) -> MountPart:
+    part = MountPart(owned, notes)
+    part.config = msgspec.structs.replace(owned.config, mount="/besides")
+    return part
+
+
+def test_a_part_besides_lives_as_long_as_it_likes(world: World) -> None:
+    with world.node(world.store("a", "/m")) as node:
+        owned = node.store("a")
+        assert owned is not None and owned_here[str(world.path / "a")] is owned
+        part = besides(owned, world.notes)
+        owned.add("mount on /besides", part)
+        with pytest.raises(OSError, match="already"):
+            owned.add("mount on /besides", part)
+        assert node.status().stores[0].more_mounts == {"/besides": "fileset try"}
+        owned.wake()
+        assert world.taken() == ["start a /m", "start a /besides", "wake a /m", "wake a /besides"]
+        owned.drop(part)
+        owned.drop(part)
+        assert node.status().stores[0].more_mounts == {}
+        owned.add("mount on /besides", part)
+        world.taken()
+    assert world.taken() == ["close a /besides", "close a /m"]
+    assert str(world.path / "a") not in owned_here
+    with pytest.raises(OSError, match="is ending"):
+        owned.add("mount on /besides", part)
+    assert world.taken() == []
+
+
+def test_who_only_mounts_retires_when_nothing_is_mounted(world: World) -> None:
+    with world.node(world.store("a")) as node:
+        owned = node.store("a")
+        assert owned is not None
+        owned.outlives_mount = False
+        part = besides(owned, world.notes)
+        owned.add("mount on /besides", part)
+        assert stays(owned.path) is True and inquire(owned.path, TAKES_MOUNTS) is True
+        assert not owned.retire()
+        part.is_there = False
+        assert stays(owned.path) is False and inquire(owned.path, TAKES_MOUNTS) is False
+        assert owned.retire()
+        with pytest.raises(OSError, match="is ending"):
+            owned.add("mount on /other", besides(owned, world.notes))
+
+
+class LinksPart(Recorder):
+    def links(self) -> list[LinkStatus]:
+        return [LinkStatus(to="/far", state="failed", reason="is gone", lag_seconds=2.0)]
+
+
+def test_status_has_links_and_problems(world: World, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    config = tmp_path / "n.toml"
+    config.write_text(f'[node]\nname = "n"\n[[store]]\nname = "a"\npath = "{tmp_path}/a"\n')
+    with world.node(world.store("a")) as node:
+        owned = node.store("a")
+        assert owned is not None
+        owned.add("links", LinksPart(owned, world.notes))
+        owned.add("mount on /besides", besides(owned, world.notes))
+        owned.report("link /far", "is gone")
+        owned.report("guard", "has no lease")
+        assert node.status().stores[0].links == [] and len(node.status(with_links=True).stores[0].links) == 1
+        capsys.readouterr()
+        assert main(["node", "status", "--config", str(config)]) == 0
+        text = capsys.readouterr().out
+        assert "guard: has no lease; fileset try on /besides" in text
+        store, empty, head, link = text.splitlines()[1:]
+        assert store.startswith("a ") and empty == "" and head.split()[:3] == ["STORE", "LINK", "STATE"]
+        assert link.split()[:5] == ["a", "/far", "failed", "2.0", "s"] and link.endswith("is gone")
+        assert main(["node", "status", "--config", str(config), "--json"]) == 0
+        (shown,) = msgspec.json.decode(capsys.readouterr().out)["stores"]
+        assert shown["links"][0]["reason"] == "is gone" and shown["problems"]["link /far"] == "is gone"

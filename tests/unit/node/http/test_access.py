@@ -13,7 +13,7 @@ from idemfs.clock import System
 from idemfs.errors import ConnectionLost
 from idemfs.limits import REQUEST_HEAD_SIZE_MAX, REQUEST_SIZE_MAX
 from idemfs.node import tls
-from idemfs.node.http import client
+from idemfs.node.http import client, connections
 from idemfs.node.keys import Keys
 from idemfs.node.tokens import Scope
 from tests.unit.node.http.running import Running, config_of, long_ago, make_store, pair, running
@@ -211,3 +211,20 @@ def test_a_node_that_this_one_is_not_paired_with_is_not_asked(tmp_path: Path) ->
         port = node.port
     with pytest.raises(ConnectionLost, match=f"a at https://127.0.0.1:{port} cannot be reached: Connection refused"):
         client.connect(b, "127.0.0.1", port, "data")
+
+
+def test_more_connections_than_there_may_be(a: Running, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(connections, "CONNECTION_COUNT_MAX", 2)
+    kept = [http.client.HTTPSConnection("127.0.0.1", a.port, timeout=30, context=tls.unverified()) for _ in range(2)]
+    try:
+        for each in kept:
+            each.request("GET", "/live")
+            assert each.getresponse().read() == b'{"ok":true,"why":""}'
+        refused = a.ask("/live")
+        assert (refused.status, refused.headers["content-type"]) == (503, "application/json")
+        assert "too many connections" in refused.said["error"] and refused.headers["connection"] == "close"
+        kept[0].request("GET", "/live")
+        assert kept[0].getresponse().status == 200, "those that are there are served on"
+    finally:
+        for each in kept:
+            each.close()

@@ -11,6 +11,8 @@ import msgspec
 import pytest
 from fastapi.routing import APIRoute
 
+import idemfs
+from idemfs.cli.main import main
 from idemfs.cli.served import ServedActions
 from idemfs.clock import System
 from idemfs.failover import actions
@@ -41,6 +43,11 @@ PATHS = {
     "GET /v1/stores/{name}/filesets",
     "GET /v1/stores/{name}/history",
     "GET /v1/stores/{name}/links",
+    "GET /v1/stores/{name}/drills",
+    "POST /v1/stores/{name}/drills",
+    "DELETE /v1/stores/{name}/drills/{drill}",
+    "GET /v1/stores/{name}/diverged",
+    "DELETE /v1/stores/{name}/diverged/{snapshot}",
     "GET /v1/stores/{name}/snapshots",
     "POST /v1/stores/{name}/snapshots",
     "DELETE /v1/stores/{name}/snapshots/{snapshot}",
@@ -94,7 +101,7 @@ def test_every_reference_leads_somewhere(document: Any) -> None:
 def test_what_is_open_is_said_to_be_and_nothing_else(a: Running, document: Any) -> None:
     for name, operation in operations(document).items():
         method, path = name.split()
-        path = path.replace("{name}", "data").replace("{snapshot}", "none")
+        path = path.replace("{name}", "data").replace("{snapshot}", "none").replace("{drill}", "none")
         assert (operation["security"] == []) == (name in OPEN), name
         assert (a.ask(path, method).status == 401) == (name not in OPEN), name
         if name not in OPEN:
@@ -105,7 +112,7 @@ def test_each_scope_is_what_is_needed(a: Running, document: Any) -> None:
     read, admin = a.token(Scope.READ), a.token(Scope.ADMIN)
     for name, operation in operations(document).items():
         method, path = name.split()
-        path = path.replace("{name}", "nowhere").replace("{snapshot}", "none")
+        path = path.replace("{name}", "nowhere").replace("{snapshot}", "none").replace("{drill}", "none")
         wanted = operation.get("x-scope")
         if wanted is not None:
             assert (a.ask(path, method, token=read).status == 403) == (wanted == "admin"), name
@@ -136,9 +143,21 @@ STEPS: list[tuple[str, str, bytes | None, int]] = [
     ("GET /v1/stores/{name}/links", "/v1/stores/data/links", None, 200),
     ("POST /v1/stores/{name}/failover", "/v1/stores/data/failover?dry_run=true", None, 409),
     ("POST /v1/stores/{name}/failback", "/v1/stores/data/failback", None, 409),
+    ("POST /v1/stores/{name}/drills", "/v1/stores/data/drills", b"{}", 409),
     ("POST /v1/stores/{name}/switchover", "/v1/stores/data/switchover?dry_run=true", None, 200),
+    ("POST /v1/stores/{name}/switchover", "/v1/stores/data/switchover?dry_run=true&to=nobody", None, 409),
+    ("POST /v1/stores/{name}/switchover", "/v1/stores/data/switchover?dry_run=true&to=standby", None, 200),
     ("POST /v1/stores/{name}/switchover", "/v1/stores/data/switchover", None, 200),
     ("GET /v1/stores/{name}/standby", "/v1/stores/data/standby?lag=3600", None, 200),
+    ("POST /v1/stores/{name}/drills", "/v1/stores/data/drills", b'{"name":"try","snapshot":"one"}', 201),
+    ("POST /v1/stores/{name}/drills", "/v1/stores/data/drills", b'{"name":"try"}', 409),
+    ("POST /v1/stores/{name}/drills", "/v1/stores/data/drills", b'{"mount":"/etc"}', 400),
+    ("POST /v1/stores/{name}/drills", "/v1/stores/data/drills", b'{"snapshot":"none"}', 404),
+    ("GET /v1/stores/{name}/drills", "/v1/stores/data/drills", None, 200),
+    ("DELETE /v1/stores/{name}/drills/{drill}", "/v1/stores/data/drills/none", None, 404),
+    ("DELETE /v1/stores/{name}/drills/{drill}", "/v1/stores/data/drills/try", None, 200),
+    ("GET /v1/stores/{name}/diverged", "/v1/stores/data/diverged", None, 200),
+    ("DELETE /v1/stores/{name}/diverged/{snapshot}", "/v1/stores/data/diverged/one", None, 404),
     ("POST /v1/stores/{name}/failover", "/v1/stores/data/failover?dry_run=true", None, 200),
     ("GET /v1/stores/{name}/history", "/v1/stores/data/history", None, 200),
     ("DELETE /v1/stores/{name}/snapshots/{snapshot}", "/v1/stores/data/snapshots/one", None, 409),
@@ -159,7 +178,9 @@ def test_answers_are_as_their_schemas_say(a: Running, document: Any) -> None:
     assert {name for name, *_ in STEPS} == PATHS - {"GET /metrics"}
     events = a.ask("/v1/stores/data/history", token=token).said
     assert [(event["what"], event["outcome"]) for event in events if event["what"] != "transfer"] == [
-        ("switchover", "done")
+        ("switchover", "done"),
+        ("drill start", "done"),
+        ("drill end", "done"),
     ]
     assert {event["by"] for event in events} == {"token orders"}
 
@@ -184,7 +205,12 @@ def test_the_check_of_lag(tmp_path: Path) -> None:
         assert [checks.standby(lag).status_code for lag in (None, 11, 5)] == [200, 200, 503]
         assert [checks.store_standby("data", lag).status_code for lag in (None, 11, 5)] == [200, 200, 503]
         said = msgspec.json.decode(checks.standby(5).body)
-        assert said == {"ok": False, "why": "the newest snapshot of store data is 10 seconds old"}
+        assert said == {"ok": False, "why": "store data may lack the last 10 seconds"}
+        tree.note_current(1)
+        assert [checks.standby(lag).status_code for lag in (11, 5)] == [200, 200], "its primary has nothing newer"
+        scraped = node.ask("/metrics", token=node.token(Scope.READ)).body.decode()
+        (line,) = [each for each in scraped.splitlines() if each.startswith("idemfs_store_current_timestamp_seconds{")]
+        assert float(line.split()[-1]) > taken.created_ns / 1e9 - 2
         assert checks.primary().status_code == 503
 
 
@@ -193,3 +219,23 @@ def test_a_node_without_stores_is_neither_primary_nor_standby(tmp_path: Path) ->
         assert isinstance(node.node, Node)
         assert [node.ask(path).status for path in ("/live", "/ready", "/primary", "/standby")] == [200, 200, 503, 503]
         assert msgspec.json.decode(node.ask("/primary").body) == {"error": "this node has no store"}
+
+
+def test_what_diverged_is_listed_and_released(tmp_path: Path) -> None:
+    store = make_store(tmp_path, "a")
+    other = str(tmp_path / "standby")
+    add_standby(str(store), LocalPlace(other))
+    assert main(["replicate", str(store)]) == 0
+    with idemfs.open(str(store)) as fs:
+        fs.write_bytes("/unsent", b"1" * 5000)
+    assert main(["failover", other, "--yes"]) == main(["failback", str(store), "--yes"]) == 0
+    with running(config_of(tmp_path, "a")) as node:
+        token = node.token(Scope.ADMIN)
+        (found,) = node.ask("/v1/stores/data/diverged", token=token).said
+        assert (found["name"], found["epoch"], found["files"], found["changed_bytes"]) == ("diverged-1", 1, 1, 5000)
+        assert node.ask("/v1/stores/data/diverged/diverged-1", "DELETE", token=token).status == 200
+        assert node.ask("/v1/stores/data/diverged", token=token).said == []
+        assert node.ask("/v1/stores/data/diverged/diverged-1?delete=true", "DELETE", token=token).status == 404
+        events = node.ask("/v1/stores/data/history", token=token).said
+    assert (events[-1]["what"], events[-1]["snapshot"]) == ("diverged release", "diverged-1")
+    assert events[-1]["by"].startswith("token ")
