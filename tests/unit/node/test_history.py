@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import idemfs
 from idemfs.cli.main import main
 from idemfs.limits import HISTORY_BYTES_MAX
 from idemfs.node.history import Event, events, record
@@ -91,7 +92,8 @@ def test_what_commands_leave_in_it(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     assert started.by.endswith(f"({os.getuid()})")
 
     before |= since
-    run("put", a, str(tmp_path / "A/superblock"), "/unsent")
+    with idemfs.open(a) as fs:
+        fs.write_bytes("/unsent", b"1")
     run("failover", b, "--yes")
     fenced, failover = new(a)
     assert (fenced.what, fenced.source, fenced.target) == ("fenced", b, a)
