@@ -9,7 +9,6 @@ from idemfs.cli.parser import add_dry_run, add_store
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from idemfs.failover.addresses import absolute
     from idemfs.failover.standbys import Left
 
 
@@ -20,6 +19,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> None:
+    from idemfs.failover.addresses import absolute
     from idemfs.failover.standbys import remove_standby
     from idemfs.node.connecting import connecting_for
     from idemfs.node.history import Event, record
