@@ -22,6 +22,10 @@ class Clock(Protocol):
         """Seconds on a clock that never goes back."""
         ...
 
+    def since_boot_ns(self) -> int:
+        """Nanoseconds on a clock that never goes back, and goes on while the machine is suspended."""
+        ...
+
     def random_bytes(self, size: int) -> bytes:
         """``size`` unpredictable bytes, for guids."""
         ...
@@ -35,6 +39,9 @@ class System:
 
     def monotonic_seconds(self) -> float:
         return time.monotonic()
+
+    def since_boot_ns(self) -> int:
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME)
 
     def random_bytes(self, size: int) -> bytes:
         return os.urandom(size)

@@ -13,14 +13,15 @@
     │   └── BadSnapshotName · BadPolicy · HookFailed
     ├── FilesetError
     │   ├── FilesetExists · FilesetMissing
-    │   └── FilesetInUse · BadFilesetName
+    │   └── FilesetInUse · BadFilesetName · DrillError
     ├── StreamError
     │   ├── StreamDamaged · StreamTooNew
     │   ├── StreamRefused · StreamInterrupted
     │   └── ArchiveError
     ├── RoleError
     │   ├── NotPrimary (also an OSError, EROFS) · NotStandby
-    │   ├── Fenced (also an OSError, EROFS)
+    │   ├── Fenced (also an OSError, EROFS): LeaseOver
+    │   ├── EtcdLost · EtcdRefused
     │   └── PeerError: ConnectionLost
     ├── DamagedBlock (also an OSError, EIO) · NoSpace (also an OSError, ENOSPC)
     └── QuotaExceeded (also an OSError, EDQUOT)
@@ -139,6 +140,10 @@ class BadFilesetName(FilesetError):
     """The name is empty, too long, or has a character that names cannot have."""
 
 
+class DrillError(FilesetError):
+    """No drill has this name, or none can be begun; the message says why."""
+
+
 class StreamError(IdemfsError):
     """About a change set's bytes or their use."""
 
@@ -183,6 +188,18 @@ class Fenced(RoleError, OSError):
 
     def __init__(self, message: str) -> None:
         OSError.__init__(self, errno.EROFS, message)
+
+
+class LeaseOver(Fenced):
+    """The store takes changes only with a live write lease, and has none now. It may have one again."""
+
+
+class EtcdLost(RoleError):
+    """No endpoint of etcd answers, or none has a majority behind it. What was asked may have been done."""
+
+
+class EtcdRefused(RoleError):
+    """etcd answers that it does not do this; or what stands there has no meaning here."""
 
 
 class PeerError(RoleError):

@@ -75,6 +75,8 @@ STUCK_SECONDS = 60.0
 takes what is sent: a busy standby with a slow disk may leave it lying for a while."""
 BEAT_SECONDS = 5.0
 """How often it does."""
+TCP_SILENCE_SECONDS = 30
+"""How long another host may leave what was sent to it, or TCP's own questions, without an answer."""
 SCAN_COUNT = 1000
 """Records fetched from an engine in one range call."""
 SCHEDULE_SECONDS_MAX = 4_000_000_000
@@ -84,5 +86,15 @@ HOOK_COUNT_MAX, HOOK_SIZE_MAX, HOOK_SECONDS_MAX = 16, 4096, 3600
 """Commands before, and after, a snapshot that a schedule takes; bytes of each; how long one may be let run."""
 CONFIG_SIZE_MAX = 1 << 20
 """A configuration file of ``idemfs serve``."""
+
+STATE_FILE_SIZE_MAX = 8 << 20
+TRUSTED_PEER_COUNT_MAX, TOKEN_COUNT_MAX, OFFER_COUNT_MAX = 1000, 1000, 100
+"""What the state directory of a node holds."""
+REQUEST_SIZE_MAX, REQUEST_HEAD_SIZE_MAX = 64 << 10, 32 << 10
+"""Of an HTTPS request: its body, and its first line with its headers."""
+CONNECTION_COUNT_MAX, PEER_CHANNEL_COUNT_MAX = 512, 64
+"""To the network side of a node: all, and those of other nodes that each have a thread."""
+PEER_QUEUE_COUNT = 4
+"""Messages of a channel that wait at one end; more wait at the other."""
 HISTORY_BYTES_MAX = 1 << 20
 """Of what happened to a store; as much again is kept of what is older."""

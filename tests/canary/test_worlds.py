@@ -13,12 +13,13 @@ from idemfs.format.inode import Inode
 from idemfs.format.tables import Fileset, Snapshot
 from idemfs.ids import FilesetId, Ino
 from idemfs.replication import follow, holds
-from idemfs.snapshots import clones, purge, refresh, write
+from idemfs.snapshots import clones, delete, lines, purge, refresh, write
 from idemfs.snapshots.subtree import Fate, Plan
 from idemfs.versions import origin, through
 from idemfs.versions.active import Active
 from idemfs.vfs import tree
 from tests.property.world import World
+from tests.property.world_drills import WorldDrills
 from tests.property.world_pair import WorldPair
 
 RUNS, STEP_COUNT = 60, 120
@@ -109,6 +110,16 @@ def a_quota_forgets_what_is_shared(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(through, "own_block", broken)
 
 
+def drills_are_of_the_line(patch: pytest.MonkeyPatch) -> None:
+    """Filesets of a standby's own are compared, named and sent like its primary's."""
+    patch.setattr(lines, "is_own", lambda store, fileset: lines.line_of(store, fileset) is None)
+
+
+def snapshots_go_from_under_drills(patch: pytest.MonkeyPatch) -> None:
+    """What a drill rests on is deleted as if nobody did."""
+    patch.setattr(delete, "clones_of", lambda store, snapshot: [])
+
+
 CANARIES: dict[Callable[[pytest.MonkeyPatch], None], Look] = {
     origins_are_written_to: Look(World, ("clone", "write_inside")),
     origins_are_written_to_unasked: Look(World, ("clone", "write_inside")),
@@ -119,6 +130,8 @@ CANARIES: dict[Callable[[pytest.MonkeyPatch], None], Look] = {
     a_standby_leaves_names_and_places: Look(WorldPair, ("rename", "replicate")),
     a_standby_does_not_hold: Look(WorldPair, ("hold", "replicate")),
     a_quota_forgets_what_is_shared: Look(World, ("clone", "edit")),
+    drills_are_of_the_line: Look(WorldDrills, ("drill", "fail_over")),
+    snapshots_go_from_under_drills: Look(WorldDrills, ("drill", "drop_there")),
 }
 """What is broken, and who looks for it."""
 

@@ -58,9 +58,9 @@ def same(shown: list[str], printed: list[str]) -> bool:
     return fnmatchcase("\n".join(line.rstrip() for line in printed), pattern)
 
 
-def end_process(pid: Path) -> None:
-    """A session may leave a process, whose number is in this file, only if a line of it failed."""
-    if pid.exists():
+def end_processes(place: Path) -> None:
+    """A session may leave processes, whose numbers are in such files, only if a line of it failed."""
+    for pid in place.glob("*pid"):
         with suppress(ProcessLookupError):
             os.kill(int(pid.read_text()), signal.SIGTERM)
 
@@ -69,7 +69,7 @@ def end_process(pid: Path) -> None:
 def test_every_line_of_a_session_does_what_it_shows(
     document: str, tmp_path: Path, request: pytest.FixtureRequest
 ) -> None:
-    request.addfinalizer(lambda: end_process(tmp_path / "pid"))
+    request.addfinalizer(lambda: end_processes(tmp_path))
     not_run = None
     for language, block in blocks((ROOT / document).read_text()):
         if re.search(r"idemfs (mount|serve) ", block) and (reason := missing()) is not None:

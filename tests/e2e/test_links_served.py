@@ -86,6 +86,23 @@ def test_a_standby_that_another_process_serves(place: Place) -> None:
         until(lambda: idemfs("cat", place.path / "A", "/f").stdout == "three")
 
 
+def test_the_process_that_serves_the_standby_comes_and_goes(place: Place) -> None:
+    with served(place.config("A", place.link("B"))):
+        place.put(b"0")
+        until(place.is_current)
+        config = place.config("B")
+        for content in (b"1", b"22"):
+            with served(config) as other:
+                until(lambda: idemfs("node", "status", "--config", config).stdout.count(" yes ") == 1)
+                place.put(content)
+                until(place.is_current)
+                assert idemfs("cat", place.path / "B", "/f").stdout == content.decode()
+                assert not any("error" in line for line in other.log)
+        place.put(b"333")
+        until(place.is_current)
+    assert idemfs("cat", place.path / "B", "/f").stdout == "333"
+
+
 def test_killed_in_the_midst_of_a_transfer_it_goes_on(place: Place) -> None:
     config = place.config("A", place.link("B", 'every = "1s"\nbandwidth = "2MB/s"'))
     with served(config):

@@ -313,7 +313,11 @@ def test_roles_change_through_the_socket_and_history_says_who_did_it(place: Plac
         with pytest.raises(OSError, match="Read-only"):
             (place.at / "g").write_text("1")
         rows = json.loads(idemfs("history", place.a, "--json").stdout)
-    assert [row["what"] for row in rows] == ["transfer", "transfer", "switchover"]
+    assert [(row["what"], row["epoch"]) for row in rows] == [
+        ("transfer", None),
+        ("transfer", None),
+        ("switchover", 2),
+    ]
     assert {(row["from"], row["to"]) for row in rows} == {(str(place.a), str(standby))}
     assert all(row["by"].endswith(f"({os.getuid()})") and row["outcome"] == "done" for row in rows)
     there = json.loads(idemfs("history", standby, "--json").stdout)

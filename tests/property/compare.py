@@ -13,6 +13,7 @@ from idemfs.format import indirect, keys
 from idemfs.format.address import sector_count_of
 from idemfs.ids import ROOT_FILESET, Ino, Number, make_ino, number_of
 from idemfs.limits import SECTOR_SIZE
+from idemfs.replication.apply import is_half_received
 from idemfs.store.store import Store
 from idemfs.versions.resolve import View
 from idemfs.versions.state import ActiveView, digest_of
@@ -126,7 +127,9 @@ def check_store(tree: Tree) -> None:
     findings = list(find(tree, read_data=True))
     assert not findings, "check: " + "; ".join(map(str, findings))
     _check_ownership(tree.store)
-    compare_digest(tree)
+    if not is_half_received(tree.store):
+        # The last block of a file that became shorter may be still to come, so that of before holds more than the file.
+        compare_digest(tree)
 
 
 def _check_ownership(store: Store) -> None:

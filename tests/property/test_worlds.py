@@ -7,6 +7,7 @@ import pytest
 from idemfs.store import store as store_module
 from tests.property import soak
 from tests.property.world import World
+from tests.property.world_drills import WorldDrills
 from tests.property.world_pair import WorldPair
 
 RUNS, STEP_COUNT = 8, 120
@@ -20,6 +21,12 @@ def test_random_lives(kind: type[World], compression: str, seed: int, monkeypatc
         if number == RUNS // 2:
             monkeypatch.setattr(store_module, "GROUP_RECORD_COUNT_MAX", soak.SMALL_GROUP)
         kind(seed * 1_000_000 + number, compression).live(STEP_COUNT)
+
+
+@pytest.mark.parametrize("compression", ["none", "zstd"])
+def test_random_lives_with_drills(compression: str, seed: int) -> None:
+    for number in range(RUNS // 2):
+        WorldDrills(seed * 2_000_000 + number, compression).live(STEP_COUNT)
 
 
 @pytest.mark.long

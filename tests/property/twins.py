@@ -15,6 +15,7 @@ from idemfs.format.role import Role
 from idemfs.format.tables import PINNED, Snapshot
 from idemfs.ids import Guid
 from idemfs.snapshots import clones, manage
+from idemfs.snapshots.usage import FilesetInfo
 from idemfs.testing.builders import assert_clean
 from idemfs.testing.clock import Simulated
 from idemfs.vfs.tree import Tree
@@ -138,7 +139,7 @@ class Twins:
         catalog = self.fs.tree.store.catalog
         self.twins = []
         records = {}
-        for info in self.fs.filesets:
+        for info in self.listed():
             twin = Twin(info.name, None if info.path is None else info.path.rstrip("/"))
             record = records[catalog.fileset_named(info.name).number] = catalog.fileset_named(info.name), twin
             if twin.path is not None:
@@ -160,12 +161,17 @@ class Twins:
 
     # -- what is -------------------------------------------------------------------------------------
 
+    def listed(self) -> list[FilesetInfo]:
+        """The filesets of the store, but for those of drills."""
+        drilled = {name for each in self.fs.drills for name in each.filesets}
+        return [info for info in self.fs.filesets if info.name not in drilled]
+
     def compare_state(self, found: State, wanted: State, where: str) -> None:
         assert found == wanted, f"{where}: {differences(found, wanted)}"
 
     def compare(self) -> None:
         fs = self.fs
-        assert {info.name: info.path for info in fs.filesets} == {
+        assert {info.name: info.path for info in self.listed()} == {
             twin.name: twin.path if twin.path is None else twin.path or "/" for twin in self.twins
         }
         for twin in self.twins:

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from idemfs import FileSystem
-from idemfs.errors import CommitFailed
+from idemfs.errors import CommitFailed, PeerError
 from idemfs.failover import decisions, records
 from idemfs.failover.driver import carry_out
 from idemfs.failover.facts import Decision, Refusal
@@ -73,10 +73,36 @@ class WorldPair(World):
         for _ in carry_out(decision, stage):
             """Each step."""
 
+    def obey(self, command: Callable[[], object]) -> None:
+        """Run a command; what a refusal says is done, and then it runs again.
+
+        What one store alone holds, or has made clones of, is in the way of what the other one has purged.
+        """
+        try:
+            command()
+            return
+        except PeerError as refusal:
+            assert "cannot be purged from those of the other store" in str(refusal)
+        for machine in (self.machine, self.standby):
+            snapshots = FileSystem(machine.tree).snapshots
+            for fileset in machine.store.catalog.listed_filesets():
+                for snapshot in machine.store.catalog.snapshots(fileset.number):
+                    if USER in manage.holders(machine.store, snapshot):
+                        snapshots.release(f"{fileset.name}@{snapshot.name}", USER)
+        for twin in self.twins:
+            if twin.origin is not None:
+                self.fs.filesets[twin.name].promote()
+                twin.origin = None
+        command()
+
+    def transfer(self, progress: Callable[[Guid, int], None] | None = None) -> None:
+        """What snapshots there are."""
+        self.obey(lambda: replicate_into(self.machine.tree, self.standby.tree, progress))
+
     def replicate(self) -> None:
         """As the command does: with a snapshot of what changed."""
         self.note()
-        self.run(decisions.replicate, self.machine.tree)
+        self.obey(lambda: self.run(decisions.replicate, self.machine.tree))
         self.note_taken()
         self.compare_standby()
         self.compare_followed(everywhere=True)
@@ -85,7 +111,7 @@ class WorldPair(World):
         """What snapshots there are."""
         self.note()
         if self.twins[0].snapshots:
-            replicate_into(self.machine.tree, self.standby.tree)
+            self.transfer()
             self.compare_standby()
             self.compare_followed(everywhere=False)
 
@@ -115,7 +141,7 @@ class WorldPair(World):
         if not self.twins[0].snapshots:
             return
         try:
-            replicate_into(self.machine.tree, self.standby.tree, progress)
+            self.transfer(progress)
         except Stopped:
             if self.rng.random() < 0.3:
                 self.standby.reopen()
@@ -130,7 +156,7 @@ class WorldPair(World):
         machine = self.rng.choice((self.machine, self.standby))
         try:
             with machine.cut(self.rng.randint(1, 40)):
-                replicate_into(self.machine.tree, self.standby.tree)
+                self.transfer()
         except CommitFailed:
             assert machine.is_down
         if machine.is_down:
@@ -154,7 +180,7 @@ class WorldPair(World):
             return
         self.note()
         before = {guid: state for guid, (state, path) in self.actives().items() if path is not None}
-        self.run(decisions.switchover, self.machine.tree)
+        self.obey(lambda: self.run(decisions.switchover, self.machine.tree))
         self.exchange(before)
         # Whoever has the role now has what the other one had.
         assert {guid: state for guid, (state, path) in self.actives().items() if path is not None} == before
@@ -172,7 +198,7 @@ class WorldPair(World):
         for _ in range(self.rng.choice((0, 3))):
             self.edit()
         guids = self.guids()
-        self.run(decisions.failback, self.standby.tree)
+        self.obey(lambda: self.run(decisions.failback, self.standby.tree))
         self.note_told(guids)
         self.note_taken()
         self.note_kept(before)
@@ -181,12 +207,14 @@ class WorldPair(World):
 
     def exchange(self, before: dict[Guid, State]) -> None:
         self.machine, self.standby = self.standby, self.machine
-        for fileset in self.machine.store.catalog.listed_filesets():
-            for snapshot in self.machine.store.catalog.snapshots(fileset.number):
-                if fileset.guid in before:
-                    self.known.setdefault(snapshot.guid, before[fileset.guid])
+        store = self.machine.store
+        for fileset in store.catalog.listed_filesets():
+            for snapshot in store.catalog.snapshots(fileset.number):
+                if fileset.guid in before and self.known_of(store, snapshot.guid) is None:
+                    self.known[snapshot.guid] = before[fileset.guid]
         self.fs = FileSystem(self.machine.tree)
         self.learn()
+        self.note()
         self.compare()
         self.compare_standby()
 
@@ -232,17 +260,20 @@ class WorldPair(World):
                 twin.snapshots[name] = dict(self.had(self.machine.store, guid))
 
     def had(self, store: Store, guid: Guid) -> State:
-        """What the snapshot of this guid has. One that was purged because another store had may have its own guid."""
+        """What the snapshot of this guid has."""
+        known = self.known_of(store, guid)
+        assert known is not None, f"nobody knows a snapshot with the guid {guid.hex()}"
+        return known
+
+    def known_of(self, store: Store, guid: Guid) -> State | None:
+        """As ``had``, if it is known. One that was purged because another store had may have a guid of its own."""
         if guid not in self.known:
-            purges = audit.purges(store)
-            old, path = next(
-                (Guid(bytes.fromhex(each.old_guid)), purge.path)
-                for purge in reversed(purges)
-                for each in purge.replaced
-                if each.new_guid == guid.hex()
-            )
-            self.known[guid] = without(self.had(store, old), path.removeprefix("/"))
-        return self.known[guid]
+            for purge in reversed(audit.purges(store)):
+                for each in purge.replaced:
+                    if each.new_guid == guid.hex():
+                        had = self.had(store, Guid(bytes.fromhex(each.old_guid)))
+                        self.known[guid] = without(had, purge.path.removeprefix("/"))
+        return self.known.get(guid)
 
     def compare_followed(self, *, everywhere: bool) -> None:
         """Each fileset of the primary is there, as its newest snapshot has it, with its name and holds.

@@ -45,10 +45,15 @@ PURE = (
     "idemfs.replication.collapse",
     "idemfs.replication.description",
     "idemfs.replication.plan",
+    "idemfs.failover.automatic",
     "idemfs.failover.decisions",
+    "idemfs.failover.keeper",
+    "idemfs.failover.lease",
     "idemfs.node.link_decisions",
     "idemfs.node.link_schedule",
+    "idemfs.node.offers",
     "idemfs.node.rate",
+    "idemfs.node.tokens",
 )
 IMPURE = frozenset(
     {

@@ -96,7 +96,7 @@ class Fileset:
 
         ``held``: also when somebody holds a snapshot of it. Raises ``FilesetInUse``, ``NoSpace``, ``CommitFailed``.
         """
-        self._tree.refuse_unless_primary()
+        self._tree.refuse_changing(self._record.number)
         self._tree.delete_fileset(self._record, held=held)
 
     def check_deletable(self, *, held: bool = False) -> None:

@@ -19,6 +19,9 @@ if TYPE_CHECKING:
     from types import TracebackType
     from typing import Self
 
+    from idemfs.api.diverged import DivergedSnapshots
+    from idemfs.api.drills import Drills
+
 _STANDBY = Role.STANDBY
 
 
@@ -50,6 +53,18 @@ class FileSystem(Writable):
     @cached_property
     def filesets(self) -> Filesets:
         return Filesets(self.tree, self._paths)
+
+    @cached_property
+    def drills(self) -> Drills:
+        from idemfs.api.drills import Drills
+
+        return Drills(self.tree)
+
+    @cached_property
+    def diverged(self) -> DivergedSnapshots:
+        from idemfs.api.diverged import DivergedSnapshots
+
+        return DivergedSnapshots(self.tree)
 
     def sync(self) -> None:
         """Everything that was changed before is durable on return. Raises ``CommitFailed``."""

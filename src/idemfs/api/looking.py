@@ -17,6 +17,7 @@ from idemfs.format.tables import Snapshot
 from idemfs.ids import ROOT_FILESET, ROOT_NUMBER, FilesetId, SnapshotId, make_ino
 from idemfs.snapshots import diff, freed, history, received
 from idemfs.snapshots.diff import Change
+from idemfs.snapshots.drills import is_drill
 from idemfs.snapshots.history import Version
 from idemfs.vfs.tree import Tree
 
@@ -95,7 +96,7 @@ class Looking:
 
     def _shown(self, fileset: FilesetId) -> Snapshot | None:
         """What stands for the active state: on a standby, what it received last."""
-        is_received = self._tree.role.role is Role.STANDBY
+        is_received = self._tree.role.role is Role.STANDBY and not is_drill(self._store, fileset)
         return received.base(self._store, fileset) if is_received else None
 
     def _find(self, name: str) -> Snapshot:

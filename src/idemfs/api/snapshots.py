@@ -20,6 +20,7 @@ from idemfs.format.role import Role
 from idemfs.format.tables import Snapshot
 from idemfs.limits import SCHEDULE_SECONDS_MAX, SNAPSHOT_NAME_SIZE_MAX
 from idemfs.snapshots import bring_back, choose, delete, manage, received
+from idemfs.snapshots.drills import is_drill
 from idemfs.snapshots.info import NEVER_NS, SnapshotInfo
 from idemfs.store.keeps import read_keeps
 from idemfs.vfs.paths import Paths
@@ -50,7 +51,7 @@ class Snapshots(Purging, SnapshotWriting):
 
     A name is that of a snapshot of this fileset, or ``FILESET@NAME`` for any fileset of the store; ``@NAME`` is of the
     root fileset. What raises ``SnapshotMissing`` does so for a name that no snapshot has. A standby takes no changes
-    here but deletions, holds and releases: it gets its snapshots from the primary.
+    here but deletions, holds and releases, and in drills: it gets its snapshots from the primary.
     """
 
     def create(self, name: str) -> SnapshotInfo:
@@ -59,8 +60,9 @@ class Snapshots(Purging, SnapshotWriting):
         Raises ``BadSnapshotName``, ``SnapshotExists``, ``NotPrimary``, ``NoSpace``, ``CommitFailed``.
         """
         with self._store.lock:
-            self._tree.refuse_unless_primary()
-            return self._new_info(manage.create(self._store, *self._place(name)))
+            fileset, name = self._place(name)
+            self._tree.refuse_changing(fileset)
+            return self._new_info(manage.create(self._store, fileset, name))
 
     def create_all(
         self, *names: str, exclude: Iterable[str] = (), quiesce: AbstractContextManager[object] | None = None
@@ -71,8 +73,10 @@ class Snapshots(Purging, SnapshotWriting):
         ``quiesce`` is entered before the instant and left after it, whatever happens; the store is not locked then.
         """
         with quiesce or nullcontext(), self._store.lock:
-            self._tree.refuse_unless_primary()
             places = choose.places(self._store.catalog, names, exclude, self._fileset)
+            if self._tree.role.role is not Role.PRIMARY:
+                for fileset, _ in places:
+                    self._tree.refuse_changing(fileset)
             made, filesets = manage.create_all(self._store, places), self._store.catalog.filesets
             return [SnapshotInfo(each, filesets[each.fileset]) for each in made]
 
@@ -130,14 +134,14 @@ class Snapshots(Purging, SnapshotWriting):
         with self._store.lock:
             snapshots = [self._find(name) for name in dict.fromkeys(names)]
             for snapshot in snapshots:
-                _refuse_if_needed(self._tree, snapshot)
+                refuse_deleting(self._tree, snapshot)
             return snapshots
 
     def rename(self, name: str, new_name: str) -> SnapshotInfo:
         """Give a snapshot another name; its guid stays. Raises ``BadSnapshotName``, ``SnapshotExists``."""
         with self._store.lock:
-            self._tree.refuse_unless_primary()
             snapshot = self._find(name)
+            self._tree.refuse_changing(snapshot.fileset)
             fileset, new_name = self._store.catalog.snapshot_place(new_name, snapshot.fileset)
             if fileset != snapshot.fileset:
                 raise SnapshotError(
@@ -275,7 +279,11 @@ class Snapshots(Purging, SnapshotWriting):
         return SnapshotInfo(snapshot, store.catalog.filesets[snapshot.fileset], keep, store.clock.now_ns())
 
 
-def _refuse_if_needed(tree: Tree, snapshot: Snapshot) -> None:
+def refuse_deleting(tree: Tree, snapshot: Snapshot) -> None:
+    """Raises ``SnapshotHeld``, ``Fenced``."""
+    if is_drill(tree.store, snapshot.fileset):
+        manage.refuse_if_held(tree.store, snapshot)
+        return
     if tree.role.role is Role.FENCED:
         tree.refuse_unless_primary()
     if tree.role.role is Role.STANDBY and received.base(tree.store, snapshot.fileset) is snapshot:

@@ -70,6 +70,8 @@ class Context:
         self.timelines: dict[FilesetId, Timeline] = {}
         self.unreadable: set[FilesetId] = set()
         """Filesets with a snapshot whose record is damaged: what it owns cannot be judged."""
+        self.drills: set[FilesetId] = set()
+        """Those of drills, of which the root appears nowhere."""
 
     @property
     def active(self) -> Active:

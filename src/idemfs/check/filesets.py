@@ -49,6 +49,8 @@ def check(context: Context, between: Collection[FilesetId], is_standby: bool) ->
             continue
         if (is_standby and not fileset.junction) or fileset_of(fileset.junction) in between:
             continue
+        if not fileset.junction and number in context.drills:
+            continue
         what = _wrong_place(context, fileset)
         if what:
             yield Finding(Kind.FILESET, where, what)

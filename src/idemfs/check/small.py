@@ -11,11 +11,11 @@ from idemfs.check.context import Context, Timeline
 from idemfs.check.findings import Finding, Kind
 from idemfs.check.scans import pairs
 from idemfs.errors import BadSnapshotName, Damaged
-from idemfs.format import intent, keys, role, tables
+from idemfs.format import intent, keys, lease, role, tables
 from idemfs.format.tables import COMPLETE, DELETING, PINNED, Snapshot
 from idemfs.ids import FilesetId, SnapshotId
 from idemfs.limits import SECTOR_COUNT_MAX
-from idemfs.snapshots import audit, hooks, policy
+from idemfs.snapshots import audit, diverged, drills, hooks, policy
 from idemfs.snapshots.manage import check_name
 
 _KEY_SIZES = {
@@ -72,10 +72,12 @@ def read(context: Context) -> Iterator[Finding]:
         yield from _snapshots(context, number)
     for number in sorted(planned.keys() - context.filesets.keys()):
         yield Finding(Kind.FILESET, f"fileset {number}", f"has {planned[number]} and does not exist")
+    for number in sorted(context.drills - context.filesets.keys()):
+        yield Finding(Kind.FILESET, f"fileset {number}", "is of a drill and does not exist")
     known = {snapshot for timeline in context.timelines.values() for snapshot in timeline.ids}
     for held in holds:
         if held not in known and not context.unreadable:
-            yield Finding(Kind.SNAPSHOT, f"snapshot number {held}", "is held or locked and does not exist")
+            yield Finding(Kind.SNAPSHOT, f"snapshot number {held}", "is held or locked, or marked, and does not exist")
 
 
 def _where(key: bytes) -> str:
@@ -115,6 +117,8 @@ def _read_record(
                 role.unpack(value)
             elif len(value) != _UNDER_WAY_SIZES.get(key, len(value)):
                 raise Damaged("names no snapshot")
+        case b"B":
+            lease.check(key, value)
         case b"V":
             if len(key) < 4:
                 raise Damaged("says nothing")
@@ -138,12 +142,10 @@ def _read_record(
             policy.unpack(value)
         case b"N":
             hooks.unpack(value)
-        case b"A" if len(key) == len(keys.audit(0)) + 8:
-            audit.unpack_replaced(value)
-        case b"A" if len(key) != len(keys.audit(0)):
-            raise Damaged("names neither a purge nor a snapshot of one")
         case b"A" | b"Z":
-            audit.unpack(value)
+            _read_purge(key, value)
+        case b"C":
+            _read_drill(context, key, value, holds)
         case b"D" | b"E" | b"R":
             return
         case b"Y":
@@ -151,6 +153,27 @@ def _read_record(
                 raise Damaged("names no snapshot")
         case _:
             raise Damaged("is in no table of this format")
+
+
+def _read_drill(context: Context, key: bytes, value: bytes, holds: list[SnapshotId]) -> None:
+    """A fileset of a drill, or a snapshot that diverged."""
+    if key[1:2] == b"f" and len(key) == 4:
+        drills.unpack(value)
+        context.drills.add(FilesetId(int.from_bytes(key[2:], "big")))
+    elif key[1:2] == b"s" and len(key) == 10:
+        diverged.unpack(value)
+        holds.append(SnapshotId(int.from_bytes(key[2:], "big")))
+    else:
+        raise Damaged("is in no table of this format")
+
+
+def _read_purge(key: bytes, value: bytes) -> None:
+    if key[:1] == b"A" and len(key) == len(keys.audit(0)) + 8:
+        audit.unpack_replaced(value)
+    elif key[:1] == b"A" and len(key) != len(keys.audit(0)):
+        raise Damaged("names neither a purge nor a snapshot of one")
+    else:
+        audit.unpack(value)
 
 
 def _counters(context: Context) -> Iterator[Finding]:

@@ -69,7 +69,7 @@ def _between(context: Context, number: FilesetId) -> Iterator[Snapshot | None]:
     if any((store.small.get(key) or b"")[:2] == number.to_bytes(2, "big") for key in _UNDER_WAY):
         yield snapshots[-1] if snapshots else None
         return
-    if not _is_standby(store):
+    if not _is_standby(store) or number in context.drills:
         return
     guid = store.small.get(keys.fileset_replication(number, "base"))
     complete = [snapshot for snapshot in snapshots if snapshot.state == COMPLETE and guid in (None, snapshot.guid)]

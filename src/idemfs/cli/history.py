@@ -35,6 +35,7 @@ def run(options: Namespace) -> None:
         Column("snapshot"),
         Column("bytes", show=show_size, right=True),
         Column("seconds", show=_show_seconds, right=True),
+        Column("epoch", right=True),
         Column("outcome"),
         Column("by"),
     ]

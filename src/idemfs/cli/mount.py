@@ -6,6 +6,7 @@ import os
 import sys
 from argparse import ArgumentParser, Namespace
 from collections.abc import Callable
+from typing import NamedTuple
 
 from idemfs.cli.failures import UsageError
 from idemfs.cli.parser import add_store
@@ -24,21 +25,33 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument("--allow-other", action="store_true", help="let other users in (for root: the default)")
     parser.add_argument("--read-only", action="store_true", help="refuse changes")
     parser.add_argument("--snapshot", metavar="NAME", help="show this snapshot, or FILESET@NAME, and nothing else")
+    parser.add_argument("--fileset", metavar="NAME", help="show this fileset, and what appears in it, and nothing else")
     parser.add_argument("--writable", action="store_true", help="with --snapshot: let it be changed in place")
-    parser.add_argument("-o", metavar="OPTIONS", default="", help="as for mount(8), and snapshot=NAME, writable")
+    parser.add_argument(
+        "-o", metavar="OPTIONS", default="", help="as for mount(8), and snapshot=NAME, writable, fileset=NAME"
+    )
 
 
 def run(options: Namespace) -> int:
     from idemfs.cli.mounting import detached, tell_service_manager
 
     store, directory = os.path.realpath(options.store), os.path.realpath(options.directory)
-    mount_options, snapshot, writable = _options(options)
+    wanted = _options(options)
 
     def serve(ready: Callable[[], None]) -> None:
         from idemfs.cli.serving import commands
         from idemfs.mount.owner import serve_store
 
-        serve_store(store, directory, mount_options, snapshot, ready, commands=commands(), writable=writable)
+        serve_store(
+            store,
+            directory,
+            wanted.options,
+            wanted.snapshot,
+            ready,
+            commands=commands(),
+            writable=wanted.writable,
+            fileset=wanted.fileset,
+        )
 
     if options.foreground:
 
@@ -51,10 +64,20 @@ def run(options: Namespace) -> int:
     return detached(serve, log_path=os.path.join(store, "mount.log"))
 
 
-def _options(options: Namespace) -> tuple[list[str], str | None, bool]:
-    """The options of the mount, the snapshot to be shown, and whether that can be changed. Raises ``UsageError``."""
+class _Wanted(NamedTuple):
+    """What the mount is to show, and its options."""
+
+    options: list[str]
+    snapshot: str | None
+    fileset: str | None
+    writable: bool
+
+
+def _options(options: Namespace) -> _Wanted:
+    """Raises ``UsageError``."""
     wanted: list[str] = []
     snapshot: str | None = options.snapshot
+    fileset: str | None = options.fileset
     writable = options.writable
     given = [each for each in options.o.split(",") if each]
     if options.allow_other:
@@ -62,6 +85,8 @@ def _options(options: Namespace) -> tuple[list[str], str | None, bool]:
     for each in given:
         if each.startswith("snapshot="):
             snapshot = each.removeprefix("snapshot=")
+        elif each.startswith("fileset="):
+            fileset = each.removeprefix("fileset=")
         elif each == "writable":
             writable = True
         elif each in _IGNORED or each.startswith(_IGNORED_PREFIXES):
@@ -70,9 +95,11 @@ def _options(options: Namespace) -> tuple[list[str], str | None, bool]:
             wanted.append(each)
     if writable and (snapshot is None or options.read_only):
         raise UsageError("--writable goes with --snapshot NAME, and not with --read-only")
+    if fileset is not None and snapshot is not None:
+        raise UsageError("--fileset shows a fileset as it is now; '--snapshot FILESET@NAME' shows a snapshot of it")
     if (options.read_only or (snapshot is not None and not writable)) and "ro" not in wanted:
         wanted.append("ro")
-    return wanted, snapshot, writable
+    return _Wanted(wanted, snapshot, fileset, writable)
 
 
 def helper() -> int:

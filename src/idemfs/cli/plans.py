@@ -33,9 +33,9 @@ def perform(
     from idemfs.failover.driver import carry_out
     from idemfs.failover.facts import Refusal
     from idemfs.failover.places import open_stage
-    from idemfs.node.connecting import connect
+    from idemfs.node.connecting import connecting_for
 
-    with open_stage(options.store, readonly=options.dry_run, connect=connect) as stage:
+    with open_stage(options.store, readonly=options.dry_run, connect=connecting_for(options.store)) as stage:
         decision = decide(stage)
         if isinstance(decision, Refusal):
             raise decision.error
@@ -89,10 +89,15 @@ def show_held(held: Held) -> str:
     return f"{held.name} ({format_time_ns(held.created_ns)})"
 
 
+def risk_bytes(risk: Risk, stage: Stage) -> int:
+    """Of a risk that is known."""
+    return stage.party(risk.store).bytes_since(risk.since.guid if risk.since else None, risk.fileset)
+
+
 def _risk(risk: Risk, stage: Stage) -> str:
     if not risk.is_known:
         return f"{risk.path} {risk.why}"
-    size = stage.party(risk.store).bytes_since(risk.since.guid if risk.since else None, risk.fileset)
+    size = risk_bytes(risk, stage)
     parts = []
     if risk.snapshots:
         names = ", ".join(held.name for held in risk.snapshots[:_NAMES_SHOWN_MAX])
@@ -133,6 +138,8 @@ def describe(step: Step, stage: Stage) -> str:
             return f"bring {path(store)} back to snapshot {stage.snapshot_name(store, snapshot)}; newer ones stay"
         case facts.Freeze(store=store):
             return f"stop writes to {path(store)}"
+        case facts.AwaitLease(store=store, left_ns=left_ns):
+            return f"grant no write lease any more, and wait until the last one has run out ({left_ns / 1e9:.1f} s)"
         case facts.Promote(store=store, epoch=epoch):
             return f"make {path(store)} primary of epoch {epoch}"
         case facts.Demote(store=store, epoch=epoch):

@@ -30,13 +30,16 @@ class Recording:
         ]
         self._bytes = 0
         self._sent: str | None = None
+        self._epoch: int | None = None
         self._seconds = 0.0
 
     def note(self, done: Done) -> None:
         """A step was carried out; if it sent something, that is an event."""
-        from idemfs.failover.facts import Send
+        from idemfs.failover.facts import Promote, Send
 
         self._seconds += done.seconds
+        if isinstance(done.step, Promote):
+            self._epoch = done.step.epoch
         if isinstance(done.step, Send) and done.report is not None and done.report.transfers:
             self._bytes += done.report.bytes
             source, target = (self._paths.get(guid, guid.hex()) for guid in (done.step.source, done.step.target))
@@ -71,6 +74,7 @@ class Recording:
                     snapshot=snapshot,
                     bytes=size,
                     seconds=round(seconds, 3),
+                    epoch=self._epoch,
                     outcome=outcome,
                 ),
             )

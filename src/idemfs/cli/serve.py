@@ -12,11 +12,11 @@ from idemfs.cli.parser import add_config
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from queue import SimpleQueue
 
-    from idemfs.node.config import NodeConfig
-    from idemfs.node.node import Node, NodePartFactory
+    from idemfs.node.config import EtcdConfig, NodeConfig
+    from idemfs.node.node import Node, NodePart, NodePartFactory
     from idemfs.node.owner import PartFactory
 
 
@@ -39,17 +39,36 @@ def run(options: Namespace) -> None:
     _serve(path, config)
 
 
-def store_parts(config: NodeConfig) -> Mapping[str, PartFactory]:
-    """What runs beside each store, in the order in which it begins."""
+def store_parts(config: NodeConfig, etcd: Callable[[], EtcdConfig | None]) -> Mapping[str, PartFactory]:
+    """What runs beside each store, in the order in which it begins. ``etcd``: what is configured now."""
     from idemfs.mount.owner import mounting
+    from idemfs.node.guard import guarding
+    from idemfs.node.http.commit_times import COMMIT_TIMES, counting
     from idemfs.node.links import linking
 
-    return {"mount": mounting, "links": linking(config.url)}
+    # The guard first: who mounts a store that requires a lease can write soon after, and to the end.
+    return {
+        COMMIT_TIMES: counting,
+        "guard": lambda owner: guarding(owner, etcd),
+        "mount": mounting,
+        "links": linking(config.url),
+    }
 
 
 def node_parts() -> Mapping[str, NodePartFactory]:
     """What runs once, after the stores."""
-    return {}
+    return {"https": _listening}
+
+
+def _listening(node: Node) -> NodePart | None:
+    """The network side, of which a node that does not listen imports nothing."""
+    if node.config.listen is None:
+        return None
+    from idemfs.cli.served import ServedActions
+    from idemfs.clock import System
+    from idemfs.node.http.part import HttpPart
+
+    return HttpPart(node, ServedActions(), System())
 
 
 def _serve(path: str, config: NodeConfig) -> None:
@@ -59,7 +78,9 @@ def _serve(path: str, config: NodeConfig) -> None:
 
     from idemfs.cli.mounting import tell_service_manager
     from idemfs.cli.serving import commands
+    from idemfs.node import connecting
     from idemfs.node import log as logs
+    from idemfs.node.http.reaching import own_addresses, reaching
     from idemfs.node.node import Node
 
     logs.configure(config.log)
@@ -68,7 +89,8 @@ def _serve(path: str, config: NodeConfig) -> None:
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
         # A handler may come in the middle of anything; this queue bears that.
         signal.signal(number, lambda number, _frame: signals.put(number))
-    node = Node(config, commands(), store_parts(config), node_parts())
+    node = Node(config, commands(), store_parts(config, lambda: node.config.etcd), node_parts())
+    connecting.https, connecting.own_address = reaching(node), own_addresses(node)
     try:
         node.start()
         log.info("node %s is ready", config.name)

@@ -9,7 +9,8 @@ if TYPE_CHECKING:
 _CHANGES_ROLES = {("failover",), ("failback",), ("switchover",)}
 _CHANGES_FILES = {("put",), ("receive",)} | _CHANGES_ROLES
 _CHANGES_SNAPSHOTS = {("snapshot", each) for each in ("restore", "delete", "write", "refresh", "purge")}
-_CHANGES_FILESETS = {("fileset", each) for each in ("create", "attach", "delete", "promote")}
+_CHANGES_SNAPSHOTS |= {("diverged", "release")}
+_CHANGES_FILESETS = {("fileset", each) for each in ("create", "attach", "delete", "promote")} | {("drill", "end")}
 """Commands after which the kernel's names and contents may be old, whatever came of them."""
 
 

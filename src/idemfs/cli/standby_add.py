@@ -22,7 +22,8 @@ def arguments(parser: ArgumentParser) -> None:
     parser.add_argument(
         "--own-address",
         metavar="ADDRESS",
-        help="where the standby finds this store (with ssh, if not said: ssh://, this host's name, and its path)",
+        help="where the standby finds this store (if not said: with ssh, this host's name and its path; "
+        "with https, the node's url and the name of the store)",
     )
     add_dry_run(parser)
 

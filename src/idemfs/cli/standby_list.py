@@ -21,9 +21,9 @@ def run(options: Namespace) -> None:
     from idemfs.failover.places import open_stage
     from idemfs.failover.records import get_peers
     from idemfs.failover.status import status
-    from idemfs.node.connecting import connect
+    from idemfs.node.connecting import connecting_for
 
-    with open_stage(options.store, readonly=True, connect=connect) as stage:
+    with open_stage(options.store, readonly=True, connect=connecting_for(options.store)) as stage:
         found = {row.guid: row for row in status(stage)}
         peers = get_peers(stage.me.store)
     rows: list[dict[str, Json]] = []

@@ -20,9 +20,9 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     from idemfs.failover.standbys import remove_standby
-    from idemfs.node.connecting import connect
+    from idemfs.node.connecting import connecting_for
 
-    left = remove_standby(options.store, options.peer, dry_run=options.dry_run, connect=connect)
+    left = remove_standby(options.store, options.peer, dry_run=options.dry_run, connect=connecting_for(options.store))
     if options.dry_run:
         _show(options.store, left)
         return

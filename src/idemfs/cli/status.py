@@ -5,7 +5,8 @@ from __future__ import annotations
 from argparse import ArgumentParser, Namespace
 
 from idemfs.cli.parser import add_json, add_store
-from idemfs.cli.render import Column, listing, show_size
+from idemfs.cli.plans import counted
+from idemfs.cli.render import Column, format_size, listing, show_size
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -23,9 +24,9 @@ def run(options: Namespace) -> None:
 
     from idemfs.failover.places import open_stage
     from idemfs.failover.status import status
-    from idemfs.node.connecting import connect
+    from idemfs.node.connecting import connecting_for
 
-    with open_stage(options.store, readonly=True, connect=connect) as stage:
+    with open_stage(options.store, readonly=True, connect=connecting_for(options.store)) as stage:
         found = status(stage)
     columns = [
         Column("path", "STORE"),
@@ -55,4 +56,8 @@ def _remarks(row: StoreStatus) -> list[str]:
         remarks.append("a change set is half received")
     if row.diverged_snapshots or row.diverged_changes:
         remarks.append("has what the primary has not: run failback")
+    if row.unreleased_snapshots:
+        count = counted(row.unreleased_snapshots, "snapshot")
+        size = format_size(row.unreleased_bytes or 0)
+        remarks.append(f"{count} diverged, {size}: 'idemfs diverged list {row.path}' shows what")
     return remarks

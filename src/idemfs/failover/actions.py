@@ -23,7 +23,7 @@ from idemfs.format.tables import Fileset, Snapshot
 from idemfs.ids import FilesetId, Guid, Ino
 from idemfs.replication import link
 from idemfs.replication.apply import drop_partials
-from idemfs.snapshots import automatic, bring_back, drop, lines, manage, received
+from idemfs.snapshots import automatic, bring_back, diverged, drop, lines, manage, received
 from idemfs.store.store import Store
 from idemfs.vfs.tree import Tree
 
@@ -48,7 +48,7 @@ def _group(tree: Tree) -> Iterator[None]:
 def _room(store: Store) -> tuple[int, int]:
     """What a change of role may change: some records of each fileset."""
     filesets = lines.own_filesets(store)
-    records_count = 100 + 10 * len(filesets)
+    records_count = 100 + 10 * len(filesets) + sum(len(store.catalog.snapshots(each.number)) for each in filesets)
     policies = sum(len(lines.policy_of(store, each.number) or b"") for each in filesets)
     return records_count, 300 * records_count + policies
 
@@ -93,7 +93,11 @@ def go_back(tree: Tree, guid: Guid) -> None:
         snapshot = _snapshot(tree, guid)
         # crash: the base and the order to go back to it stand in one group, with which the step is as good as done.
         store.commit()
-        store.admit(1, 100)
+        lost = diverged.newer(store, snapshot.fileset, snapshot) if tree.role.role is Role.STANDBY else []
+        store.admit(1 + len(lost), 100 + 100 * len(lost))
+        if lost:
+            # What followed a primary that was passed over; an old primary's is noted with the end of its role.
+            diverged.put_newer(store, snapshot.fileset, snapshot, tree.role.epoch)
         received.put_base(store, guid, snapshot.fileset)
         bring_back.go_back(tree.active, snapshot)
         tree.moves += 1
@@ -119,10 +123,32 @@ def promote(tree: Tree, epoch: int, after: Mapping[Guid, int] | None) -> None:
     """Become primary, with inode numbers that no other primary has given out.
 
     A standby becomes primary as it was at the snapshot that it received last. ``after``: what ``next_numbers`` says of
-    the old primary, which stands still.
+    the old primary, which stands still; without it, nothing that this store granted must be left.
     """
     if epoch <= tree.role.epoch:
         raise RoleError(f"epoch {epoch} is not above this store's, {tree.role.epoch}")
+    was_taking_over = tree.is_taking_over
+    try:
+        if after is None:
+            _stop_granting(tree)
+        _promote(tree, epoch, after)
+    finally:
+        tree.is_taking_over = was_taking_over
+
+
+def _stop_granting(tree: Tree) -> None:
+    """Raises ``RoleError`` while somebody may still be writing by what this store granted."""
+    with tree.store.lock:
+        left_ns = tree.granted_until_ns - tree.store.clock.since_boot_ns()
+        if tree.role.role is Role.STANDBY and left_ns > 0:
+            raise RoleError(
+                f"this store granted its primary a write lease, which runs out in {left_ns / 1e9:.1f} s: "
+                "repeat the command then"
+            )
+        tree.is_taking_over = True
+
+
+def _promote(tree: Tree, epoch: int, after: Mapping[Guid, int] | None) -> None:
     if tree.role.role is Role.STANDBY:
         # Nothing in a plan may let a half-received state become what users see.
         drop_partials(tree)
@@ -197,6 +223,7 @@ def demote(tree: Tree, epoch: int, base: Guid | None, others: tuple[Guid, ...] =
             _require_state(tree, fileset, snapshot)
             if snapshot is not known[-1]:
                 lines.put_kept(store, fileset.number, True)
+                diverged.put_newer(store, fileset.number, snapshot, tree.role.epoch)
             received.put_base(store, snapshot.guid, fileset.number)
         for record in records.get_peers(store):
             release_holds(tree, record.guid)
@@ -212,6 +239,7 @@ def _put_aside(tree: Tree, fileset: Fileset) -> None:
     _require_state(tree, fileset, same[-1] if same else None)
     received.put_base(tree.store, same[-1].guid, fileset.number)
     lines.put_kept(tree.store, fileset.number, True)
+    diverged.put_newer(tree.store, fileset.number, None, tree.role.epoch)
     tree.moves += 1
 
 

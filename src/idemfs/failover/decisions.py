@@ -14,6 +14,7 @@ from collections.abc import Mapping, Sequence
 
 from idemfs.errors import Fenced, NotPrimary, NotStandby, PeerError, RoleError
 from idemfs.failover.facts import (
+    AwaitLease,
     Decision,
     Demote,
     DropPartial,
@@ -34,6 +35,7 @@ from idemfs.failover.facts import (
     Tell,
     Unreachable,
 )
+from idemfs.failover.lease import waits
 from idemfs.failover.purged import told
 from idemfs.ids import Guid
 
@@ -153,8 +155,8 @@ def _bring_up(source: Side, target: Side) -> list[Step] | str:
 # -- failover ------------------------------------------------------------------------------------------
 
 
-def failover(me: Side, peers: Sequence[Peer]) -> Decision:
-    """Make a standby the primary, without its old primary's consent."""
+def failover(me: Side, peers: Sequence[Peer], claimed: int | None = None) -> Decision:
+    """Make a standby the primary, without its old primary's consent. ``claimed``: the epoch that it may use."""
     if me.is_primary:
         return Refusal(error=NotStandby(f"{me.path}: is primary already, of epoch {me.role.epoch}"))
     received = me.held(me.base) if me.is_standby else me.newest
@@ -167,12 +169,16 @@ def failover(me: Side, peers: Sequence[Peer]) -> Decision:
         if refusal:
             return refusal
     writing = [peer for peer in sides(peers) if peer.is_primary]
-    epoch = next_epoch(me.guid, me, peers)
+    epoch = next_epoch(me.guid, me, peers) if claimed is None else claimed
+    if epoch <= max(side.role.seen_epoch for side in [me, *sides(peers)]):
+        return Refusal(error=RoleError(f"{me.path}: epoch {epoch} was claimed, and others have seen it since"))
     # This store hears of the epoch first: what it tells others it has seen itself, also when it is interrupted. And all
     # hear of it before it begins: whoever takes over next without asking, and has heard of it, takes a higher one.
     steps: list[Step] = [Tell(store=side.guid, epoch=epoch) for side in [me, *sides(peers)]]
     if me.half_received:
         steps.append(DropPartial(store=me.guid))
+    if me.granted_ns is not None:
+        steps.append(AwaitLease(store=me.guid, left_ns=me.granted_ns))
     steps.append(Promote(store=me.guid, epoch=epoch))
     risks = [risk for peer in sides(peers) for risk in _left_behind(peer, me)]
     risks += [_not_known(peer, received) for peer in unreachable(peers)]
@@ -185,7 +191,19 @@ def failover(me: Side, peers: Sequence[Peer]) -> Decision:
         steps=tuple(steps),
         risks=tuple(risks),
         warning=_not_lost(peers),
+        notes=tuple(_lease_notes(me, peers)),
     )
+
+
+def _lease_notes(me: Side, peers: Sequence[Peer]) -> list[str]:
+    """What is waited for, and where a lease protects nobody."""
+    notes = [waits(me.path, me.granted_ns)] if me.granted_ns else []
+    if me.needs_lease and me.granted_epoch != me.role.seen_epoch and unreachable(peers):
+        notes.append(
+            f"{me.path} was not asked for a write lease in epoch {me.role.seen_epoch}: a primary that cannot be "
+            "reached may write until it hears of the new epoch"
+        )
+    return notes
 
 
 def _not_lost(peers: Sequence[Peer]) -> str | None:

@@ -11,8 +11,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from idemfs.failover import addresses, records
+from idemfs.failover import addresses, grants, records
 from idemfs.failover.facts import (
+    AwaitLease,
     Demote,
     DropPartial,
     Freeze,
@@ -46,10 +47,14 @@ class Done:
 def carry_out(plan: Plan, stage: Stage, progress: link.Progress | None = None) -> Iterator[Done]:
     """Do the steps of ``plan``, each when its result is asked for. At the end raises ``plan.then``, if there is one."""
     clock = stage.me.store.clock
-    for step in plan.steps:
-        start = clock.monotonic_seconds()
-        snapshot, report = _do(step, stage, progress)
-        yield Done(step=step, seconds=clock.monotonic_seconds() - start, snapshot=snapshot, report=report)
+    was_taking_over = stage.me.is_taking_over
+    try:
+        for step in plan.steps:
+            start = clock.monotonic_seconds()
+            snapshot, report = _do(step, stage, progress)
+            yield Done(step=step, seconds=clock.monotonic_seconds() - start, snapshot=snapshot, report=report)
+    finally:
+        stage.me.is_taking_over = was_taking_over
     if plan.then is not None:
         raise plan.then
 
@@ -73,6 +78,9 @@ def _do(step: Step, stage: Stage, progress: link.Progress | None) -> tuple[str |
         case Freeze(store=guid, peer=peer, epoch=epoch):
             stage.party(peer).refuse_without_room()
             stage.party(guid).freeze(Frozen(peer=peer, epoch=epoch))
+        case AwaitLease(store=guid):
+            assert guid == guid_of(stage.me), "who takes over is the store of the command"
+            grants.await_grants(stage.me)
         case Promote(store=guid, epoch=epoch, after=after):
             stage.party(guid).promote(epoch, stage.party(after).next_numbers() if after else None)
         case Demote(store=guid, epoch=epoch, base=base, others=others):

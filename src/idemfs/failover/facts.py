@@ -91,6 +91,16 @@ class Side:
     half_received: bool = False
     frozen: Frozen | None = None
     others: tuple[Part, ...] = ()
+    diverged_count: int = 0
+    """Snapshots that only this store had when it came to follow another one, and that nobody has released yet."""
+    diverged_bytes: int = 0
+    """What those own."""
+    granted_ns: int | None = None
+    """How long the write lease that it granted last has still to run. None: it never granted one."""
+    granted_epoch: int | None = None
+    """That of the primary which it granted that lease."""
+    needs_lease: bool = False
+    """Whether it takes changes, as primary, only with a live write lease."""
 
     @property
     def parts(self) -> tuple[Part, ...]:
@@ -211,6 +221,15 @@ class Freeze:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class AwaitLease:
+    """``store`` grants no lease any more, and waits until the one that it granted last has run out, ``left_ns`` from
+    now."""
+
+    store: Guid
+    left_ns: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Promote:
     """Become primary of ``epoch``.
 
@@ -241,7 +260,9 @@ class Introduce:
     store: Guid
 
 
-Step: TypeAlias = Tell | Introduce | TakeSnapshot | TellPurges | Send | DropPartial | GoBack | Freeze | Promote | Demote
+Step: TypeAlias = (
+    Tell | Introduce | TakeSnapshot | TellPurges | Send | DropPartial | GoBack | Freeze | AwaitLease | Promote | Demote
+)
 
 
 # -- plans ---------------------------------------------------------------------------------------------

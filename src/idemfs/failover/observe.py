@@ -10,12 +10,13 @@ from __future__ import annotations
 
 from idemfs.failover import records
 from idemfs.failover.facts import Held, Part, Purged, Side
+from idemfs.format import lease
 from idemfs.format.tables import Fileset, Snapshot
 from idemfs.ids import Guid
 from idemfs.replication import partial
 from idemfs.replication.apply import is_half_received
 from idemfs.replication.purges import purges_of
-from idemfs.snapshots import bring_back, lines, received
+from idemfs.snapshots import bring_back, diverged, lines, received
 from idemfs.store.store import Store
 from idemfs.vfs.tree import Tree
 
@@ -30,6 +31,8 @@ def observe(tree: Tree, path: str) -> Side:
     with store.lock:
         if not store.readonly:
             store.commit()
+        left = diverged.unreleased(store)
+        granted = lease.unpack_granted(store.small.get(lease.GRANTED))
         root, *others = [_part(store, fileset) for fileset in lines.own_filesets(store)]
         return Side(
             guid=store.superblock.guid,
@@ -44,6 +47,11 @@ def observe(tree: Tree, path: str) -> Side:
             half_received=is_half_received(store),
             frozen=records.unpack_frozen(store.small.get(records.FROZEN)),
             others=tuple(others),
+            diverged_count=len(left),
+            diverged_bytes=sum(snapshot.owned_bytes for snapshot, _ in left),
+            granted_ns=None if granted is None else max(0, tree.granted_until_ns - store.clock.since_boot_ns()),
+            granted_epoch=None if granted is None else granted.epoch,
+            needs_lease=tree.write_lease is not None,
         )
 
 

@@ -54,6 +54,9 @@ def open_stage(
                 peers[record.guid] = _reach(stack, me, record, readonly, clock, connect)
                 paths[record.guid] = record.path
             except (IdemfsError, OSError) as error:
+                if isinstance(error, StoreInUse) and error.path == path:
+                    # Only the process that has this store open can reach that one: the command is its to carry out.
+                    raise
                 missing.append(_unreachable(record, error))
         yield Stage(me=me, peers=peers, paths=paths, missing=missing)
 

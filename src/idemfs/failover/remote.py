@@ -15,8 +15,9 @@ from typing import NamedTuple
 import msgspec
 
 from idemfs.errors import PeerError
-from idemfs.failover import records
+from idemfs.failover import grants, records
 from idemfs.failover.facts import Frozen, Side
+from idemfs.failover.lease import Ask
 from idemfs.failover.party import LocalParty, Party
 from idemfs.failover.records import PeerRecord
 from idemfs.ids import Guid
@@ -140,6 +141,7 @@ def handlers(tree: Tree) -> dict[str, Handler]:
         return link.replicate_into(tree, RemoteReceiver(session))
 
     return remote.handlers(tree) | {
+        "ask_lease": lambda raw, _: grants.answer(tree, decode(raw, type=Ask)),
         "observe": lambda _raw, _: party.observe(""),
         "tell": lambda raw, _: party.tell(decode(raw, type=int)),
         "commit_members": lambda raw, _: party.commit_members(records.unpack_members(decode(raw, type=bytes))),

@@ -17,6 +17,7 @@ from idemfs.format.role import Role
 class StoreStatus:
     """One store. What is None is not known, or means nothing for this store.
 
+    ``unreleased_…``: snapshots that only this store had when it came to follow another one, until a user releases them.
     ``common``: the newest snapshot that it has in common with the acting primary; ``behind_…``: what that
     has beyond it; ``diverged_…``: what this store has beyond it, which the acting primary has not.
     """
@@ -38,6 +39,8 @@ class StoreStatus:
     diverged_snapshots: int | None = None
     diverged_changes: bool | None = None
     fileset_count: int | None = None
+    unreleased_snapshots: int | None = None
+    unreleased_bytes: int | None = None
 
 
 def status(stage: Stage) -> list[StoreStatus]:
@@ -72,6 +75,8 @@ def _row(stage: Stage, peer: Side | Unreachable, primary: Side | None) -> StoreS
         half_received=peer.half_received,
         switchover_begun=peer.frozen is not None,
         fileset_count=len(peer.parts),
+        unreleased_snapshots=peer.diverged_count,
+        unreleased_bytes=peer.diverged_bytes,
     )
     if primary is None or primary.guid == peer.guid:
         return row

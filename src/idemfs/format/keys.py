@@ -20,6 +20,8 @@
              'V' · fileset(2) · text            replication state of a fileset         'Z'          purge under way
              'Q' · snapshot(8) · owner          hold known to both   'A' · time, ns(8)              purge that ended
              'A' · time, ns(8) · snapshot(8)    snapshot of a purge  'N' · fileset(2)              hooks of a schedule
+             'Cf' · fileset(2)                  fileset of a drill   'Cs' · snapshot(8)            one that diverged
+             'B' · text                         write leases
 
 Values of link and xattr records start with ``PRESENT``, since in the shadow table
 an empty value is ``ABSENT``. A shadow key cannot be taken for the key of a longer name: snapshot ids start
@@ -218,8 +220,30 @@ def schedule_state(number: FilesetId) -> bytes:
     return b"D" + number.to_bytes(2, "big")
 
 
+def drill(number: FilesetId) -> bytes:
+    """Of the record that says which drill a fileset belongs to."""
+    return b"Cf" + number.to_bytes(2, "big")
+
+
+def drill_range() -> tuple[bytes, bytes]:
+    return b"Cf", b"Cg"
+
+
+def diverged(snapshot_id: SnapshotId) -> bytes:
+    """Of the mark of a snapshot that this store alone had when it came to follow another one."""
+    return b"Cs" + snapshot_id.to_bytes(8, "big")
+
+
+def diverged_range() -> tuple[bytes, bytes]:
+    return b"Cs", b"Ct"
+
+
 def replication(name: str) -> bytes:
     return b"P" + name.encode()
+
+
+def lease(name: str) -> bytes:
+    return b"B" + name.encode()
 
 
 def fileset_replication(number: FilesetId, name: str) -> bytes:

@@ -10,6 +10,8 @@ No number is ever reused, so nothing is kept for what the kernel knows, and forg
 snapshot is, is remembered, and looked for if it is not. On a standby,
 and in a mount of one snapshot, the root stands for that snapshot's root, and all below it has its numbers.
 
+A mount of one fileset has that one's root as its own, and shows what lies below it.
+
 Threads: any.
 """
 
@@ -21,11 +23,11 @@ from contextlib import suppress
 
 from idemfs.errors import SnapshotMissing
 from idemfs.format.inode import Inode
-from idemfs.format.role import Role
 from idemfs.format.tables import COMPLETE, Snapshot
 from idemfs.ids import ROOT_INO, ROOT_NUMBER, FilesetId, Ino, SnapshotId, fileset_of, make_ino, number_of
 from idemfs.mount import wire
 from idemfs.vfs.fileset_state import new_inode
+from idemfs.vfs.fileset_tree import FilesetTree
 from idemfs.vfs.reader import Reader, posix
 from idemfs.vfs.received_reader import ReceivedReader
 from idemfs.vfs.tree import Tree
@@ -79,6 +81,7 @@ class Nodes:
         self.snapshot = snapshot
         self.fileset = tree.fileset if snapshot is None else snapshot.fileset
         """Whose root is shown at the root of the mount."""
+        self._shows = tree.shows if isinstance(tree, FilesetTree) else None
         self.seconds = LONG_SECONDS
         self._block_size = min(tree.store.block_size, wire.WRITE_SIZE_MAX)
         self._readers: dict[int, Reader] = {}
@@ -87,7 +90,7 @@ class Nodes:
 
     @property
     def shows_active(self) -> bool:
-        return self.snapshot is None and self.tree.role.role is not Role.STANDBY
+        return self.snapshot is None and self.tree.shows_active
 
     def place(self, node: int) -> tuple[Reader, Ino]:
         """Raises ``OSError`` (ESTALE)."""
@@ -104,9 +107,9 @@ class Nodes:
             shown = self.shown_reader()
             fileset = shown.fileset_at(snapshot_id) if isinstance(shown, ReceivedReader) else None
             if fileset is not None:
-                return shown, make_ino(fileset, number)
+                return shown, self._shown(make_ino(fileset, number))
         reader = self.snapshot_reader(snapshot_id)
-        return reader, make_ino(reader.fileset, number)
+        return reader, self._shown(make_ino(reader.fileset, number))
 
     def folder_at(self, node: int) -> int:
         """The number of ``.snapshots`` in a directory, the root of a fileset; 0 for others, which have none."""
@@ -160,8 +163,17 @@ class Nodes:
         return self.ino(node)
 
     def ino(self, node: int) -> Ino:
-        """Of the kernel's number of what can be changed. The root may be that of any fileset."""
-        return self.tree.root if node == ROOT else Ino(node)
+        """Of the kernel's number of what can be changed. The root may be that of any fileset.
+
+        Raises ``OSError`` (ESTALE).
+        """
+        return self.tree.root if node == ROOT else self._shown(Ino(node))
+
+    def _shown(self, ino: Ino) -> Ino:
+        """``ino``, if its fileset is shown: a file handle may name anything. Raises ``OSError`` (ESTALE)."""
+        if self._shows is not None and not self._shows(ino):
+            raise posix(errno.ESTALE)
+        return ino
 
     def is_written_elsewhere(self, reader: Reader) -> bool:
         """Whether this is a snapshot that the same mount lets be changed, by its other names."""
@@ -210,7 +222,8 @@ class Nodes:
         return made
 
     def snapshots(self, fileset: FilesetId) -> list[Snapshot]:
-        """Those that a fileset shows. Raises ``OSError`` (ESTALE) for one that is no more."""
+        """Those that a fileset shows. Raises ``OSError`` (ESTALE) for one that is no more, or that is not shown."""
+        self._shown(make_ino(fileset, ROOT_NUMBER))
         found = self.tree.store.catalog.filesets.get(fileset)
         if found is None or found.state != COMPLETE:
             raise posix(errno.ESTALE, "the fileset was deleted")

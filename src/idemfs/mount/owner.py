@@ -25,6 +25,7 @@ from idemfs.node.log import about
 from idemfs.node.owner import Commands, OwnedStore
 from idemfs.store.files import open_files
 from idemfs.store.store import Store
+from idemfs.vfs.fileset_tree import FilesetTree
 from idemfs.vfs.snapshot_tree import SnapshotTree
 from idemfs.vfs.tree import Tree
 
@@ -45,10 +46,13 @@ def kernel_options(given: Sequence[str]) -> list[str]:
 class Mount:
     """A part: a store on the directory of its configuration. ``unmounted`` is set at its end, whoever unmounts.
 
-    ``snapshot``: show this one alone, to be read, or if ``writable``, to be changed in place.
+    ``snapshot``: show this one alone, to be read, or if ``writable``, to be changed in place. ``fileset``: show this
+    one and what appears in it. A mount of a fileset ends when that is deleted, as when a drill ends.
     """
 
-    def __init__(self, owner: OwnedStore, *, snapshot: str | None = None, writable: bool = False) -> None:
+    def __init__(
+        self, owner: OwnedStore, *, snapshot: str | None = None, writable: bool = False, fileset: str | None = None
+    ) -> None:
         assert owner.config.mount is not None
         self.unmounted = threading.Event()
         self._owner = owner
@@ -56,13 +60,14 @@ class Mount:
         self._options = kernel_options(owner.config.mount_options)
         self._snapshot = snapshot
         self._writable = writable
+        self._fileset = fileset
         self._shown = ExitStack()
         self._session: Session | None = None
         self._is_closing = False
         self._watcher = threading.Thread(target=self._watch, name="idemfs-unmounted", daemon=True)
 
     def start(self) -> None:
-        """Raises ``SnapshotMissing``, ``OSError``, and if ``writable`` as ``SnapshotTree``."""
+        """Raises ``SnapshotMissing``, ``FilesetMissing``, ``OSError``, and if ``writable`` as ``SnapshotTree``."""
         make_mount_point_usable(self._directory)
         owner, tree = self._owner, self._owner.tree
         for source, where in mounts():
@@ -71,6 +76,8 @@ class Mount:
                 channel.unmount(where, detach=True)
         catalog = tree.store.catalog
         shown = None if self._snapshot is None else catalog.by_name(*catalog.snapshot_place(self._snapshot))
+        if self._fileset is not None:
+            tree = FilesetTree(tree, catalog.fileset_named(self._fileset).number)
         with ExitStack() as failing:
             if shown is not None and self._writable:
                 changing = SnapshotTree(tree, shown)
@@ -87,7 +94,9 @@ class Mount:
         self._watcher.start()
 
     def wake(self) -> None:
-        """What others change is told by ``Cache``."""
+        """What others change is told by ``Cache``; all but that what is shown is gone."""
+        if self._session is not None and not self._session.is_there():
+            self.end()
 
     def configure(self, config: StoreConfig) -> bool:
         """One that was unmounted by somebody is to be mounted again."""
@@ -140,11 +149,12 @@ def serve_store(
     *,
     commands: Commands,
     writable: bool = False,
+    fileset: str | None = None,
 ) -> None:
     """Mount the store at ``path`` on ``directory``, and serve until it is unmounted. ``ready`` is called as soon as
     requests are taken.
 
-    ``snapshot``: show this one alone, to be read, or if ``writable``, to be changed in place.
+    ``snapshot``, ``writable``, ``fileset``: as for ``Mount``.
     Raises as ``open_files``, ``Mount.start``, ``CommitFailed``. Its caller's thread is the main one.
     """
     make_mount_point_usable(directory)
@@ -154,7 +164,7 @@ def serve_store(
     made: list[Mount] = []
 
     def factory(owner: OwnedStore) -> Mount:
-        made.append(Mount(owner, snapshot=snapshot, writable=writable))
+        made.append(Mount(owner, snapshot=snapshot, writable=writable, fileset=fileset))
         return made[-1]
 
     store = _open(path)

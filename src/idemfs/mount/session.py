@@ -16,7 +16,7 @@ import sys
 import threading
 from contextlib import suppress
 
-from idemfs.format.tables import Snapshot
+from idemfs.format.tables import COMPLETE, Snapshot
 from idemfs.mount import channel, wire
 from idemfs.mount.attributes import AttributeRequests
 from idemfs.mount.channel import Channel
@@ -106,6 +106,11 @@ class Session:
         if self._server.join():
             self._channel.close()
         # Otherwise the device is in use, and is closed with the process: the kernel then answers for us.
+
+    def is_there(self) -> bool:
+        """Whether the fileset that is shown was not deleted."""
+        found = self.tree.store.catalog.filesets.get(self.tree.fileset)
+        return found is not None and found.state == COMPLETE
 
     # -- telling the kernel ----------------------------------------------------------------------------
 

@@ -19,6 +19,7 @@ from idemfs.ids import FilesetId
 from idemfs.mount import wire
 from idemfs.mount.nodes import FOLDER, LATEST, Nodes, fileset_of_made_up, kind_of, made_up
 from idemfs.snapshots import delete, manage, received
+from idemfs.snapshots.drills import is_drill
 from idemfs.vfs.reader import posix
 from idemfs.vfs.snapshot_tree import SnapshotTree
 
@@ -114,9 +115,10 @@ class SnapshotFolder:
 
     def create(self, node: int, name: bytes) -> bytes:
         """Take a snapshot; durable on return."""
-        self._tree.refuse_unless_primary()
         try:
-            return self._folder(manage.create(self._store, self._fileset(node), name.decode()))
+            fileset = self._fileset(node)
+            self._tree.refuse_changing(fileset)
+            return self._folder(manage.create(self._store, fileset, name.decode()))
         except SnapshotError as error:
             raise _as_posix(error) from error
         except UnicodeDecodeError:
@@ -127,7 +129,7 @@ class SnapshotFolder:
         try:
             with self._store.lock:
                 snapshot = self._find(node, name)
-                if self._tree.role.role is not Role.PRIMARY:
+                if self._tree.role.role is not Role.PRIMARY and not is_drill(self._store, snapshot.fileset):
                     self._refuse(snapshot)
             delete.delete(self._tree.active, snapshot)
             self._deleted()
@@ -143,7 +145,7 @@ class SnapshotFolder:
     def rename(self, node: int, name: bytes, new_name: bytes) -> None:
         try:
             with self._store.lock:
-                self._tree.refuse_unless_primary()
+                self._tree.refuse_changing(self._fileset(node))
                 if name != new_name:
                     manage.rename(self._store, self._find(node, name), new_name.decode())
         except SnapshotError as error:

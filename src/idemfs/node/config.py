@@ -92,6 +92,8 @@ class StoreConfig(msgspec.Struct, frozen=True, kw_only=True):
     socket_group: str | None = None
     write_lease_seconds: int = 0
     automatic_failover: bool = False
+    maximum_lag_seconds: int | None = None
+    """How much a store may lack that takes over by itself; None: whatever it lacks."""
     links: tuple[LinkConfig, ...] = ()
 
 
@@ -104,6 +106,11 @@ class NodeConfig(msgspec.Struct, frozen=True, kw_only=True):
     url: str = ""
     """How others reach it; empty without ``listen``."""
     state: str = "/var/lib/idemfs"
+    certificate: str | None = None
+    """Of connections, with ``key``, instead of one that the node makes itself."""
+    key: str | None = None
+    ca: str | None = None
+    """Whose certificates are believed, for the names of paired nodes, besides theirs."""
     log: str = "text"
     metrics: str = "token"
     etcd: EtcdConfig | None = None
@@ -152,11 +159,16 @@ def _node(fields: Fields, etcd: EtcdConfig | None, stores: tuple[StoreConfig, ..
         listen=listen,
         url=url or (f"https://{name}:{listen.port}" if listen else ""),
         state=fields.parsed("state", _absolute, "/var/lib/idemfs"),
+        certificate=fields.parsed("certificate", _absolute, None),
+        key=fields.parsed("key", _absolute, None),
+        ca=fields.parsed("ca", _absolute, None),
         log=fields.choice("log", ("text", "json")),
         metrics=fields.choice("metrics", ("token", "open")),
         etcd=etcd,
         stores=stores,
     )
+    if (found.certificate is None) != (found.key is None):
+        raise fields.wrong("certificate", "and key go together")
     fields.end()
     return found
 
@@ -191,6 +203,7 @@ def _store(fields: Fields) -> StoreConfig:
         socket_group=fields.parsed("socket_group", _group, None),
         write_lease_seconds=fields.parsed("write_lease", _positive(parse_duration), 0),
         automatic_failover=fields.flag("automatic_failover"),
+        maximum_lag_seconds=fields.parsed("maximum_lag", parse_duration, None),
         links=links,
     )
     if not found.path:

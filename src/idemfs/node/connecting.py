@@ -13,9 +13,10 @@ import threading
 from collections.abc import Callable
 from contextlib import suppress
 
-from idemfs.errors import ConnectionLost, PeerError
+from idemfs.engines import lock
+from idemfs.errors import ConnectionLost, PeerError, StoreInUse
 from idemfs.failover import addresses
-from idemfs.failover.addresses import SSH, Remote
+from idemfs.failover.addresses import HTTPS, SSH, Remote
 from idemfs.node import local_socket
 from idemfs.replication.channel import Channel, PipeChannel
 
@@ -27,6 +28,8 @@ _TEXT_SIZE_MAX = 2000
 
 https: Callable[[Remote], Channel] | None = None
 """Makes connections over HTTPS; set by whoever has a node's certificate and knows its peers."""
+own_address: Callable[[str], str | None] | None = None
+"""By its path: the ``https://`` address of a store of this process. Set with ``https``."""
 
 
 def connect(address: str, readonly: bool = False) -> Channel:
@@ -42,6 +45,25 @@ def connect(address: str, readonly: bool = False) -> Channel:
     if https is None:
         raise PeerError(f"{address}: is reached by 'idemfs serve' alone, which has the certificate for it")
     return https(remote)
+
+
+def connecting_for(store: str) -> Callable[[str, bool], Channel]:
+    """``connect`` for a command on the store at ``store``. What only the process that has this store open can reach is
+    its to do: then it raises ``StoreInUse`` for the store, which hands the command over."""
+
+    def connect_or_hand_over(address: str, readonly: bool) -> Channel:
+        hand_over(store, address)
+        return connect(address, readonly)
+
+    return connect_or_hand_over
+
+
+def hand_over(store: str, address: str) -> None:
+    """Raises ``StoreInUse`` as ``connecting_for`` says."""
+    if https is None and addresses.is_remote(address) and addresses.parse(address).scheme == HTTPS:
+        owner = lock.owner(store)
+        if owner not in (None, os.getpid()):
+            raise StoreInUse(store, owner)
 
 
 def peer_command(path: str, readonly: bool) -> list[str]:

@@ -12,7 +12,8 @@ from __future__ import annotations
 import logging
 import os
 import threading
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from time import gmtime, strftime
 
 import msgspec
@@ -28,6 +29,13 @@ log = logging.getLogger("idemfs.node")
 _writing = threading.Lock()
 
 
+class _Actor(threading.local):
+    by: str | None = None
+
+
+_actor = _Actor()
+
+
 class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, rename={"source": "from", "target": "to"}):
     """One line. What is None is not known, or means nothing for this event. ``from`` and ``to`` are paths or addresses.
 
@@ -36,12 +44,15 @@ class Event(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True, renam
 
     time: str = ""
     what: str
-    """``transfer``, ``failover``, ``failback``, ``switchover``, ``drill`` …"""
+    """``transfer``, ``failover``, ``failback``, ``switchover``, ``drill``; and ``primary``, ``standby`` or ``fenced``:
+    what somebody at the end of a connection made of the store."""
     source: str | None = None
     target: str | None = None
     snapshot: str | None = None
     bytes: int | None = None
     seconds: float | None = None
+    epoch: int | None = None
+    """That of the role which began."""
     outcome: str = "done"
     by: str = ""
 
@@ -83,10 +94,22 @@ def events(path: str) -> list[Event]:
     return found
 
 
+@contextmanager
+def acting(by: str) -> Iterator[None]:
+    """What this thread does meanwhile was ordered by this one, who is no user of this machine."""
+    before, _actor.by = _actor.by, by
+    try:
+        yield
+    finally:
+        _actor.by = before
+
+
 def ordered_by() -> str:
-    """Who asked for the command that this thread runs, or else this process's own user: name and number."""
+    """Who asked for what this thread does, or else this process's own user: name and number."""
     from pwd import getpwuid
 
+    if _actor.by is not None:
+        return _actor.by
     who = caller()
     uid = os.getuid() if who is None else who.uid
     try:

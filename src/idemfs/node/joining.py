@@ -13,11 +13,12 @@ from typing import NamedTuple
 
 from idemfs.engines import lock
 from idemfs.failover import addresses, records
-from idemfs.failover.addresses import SSH
+from idemfs.failover.addresses import HTTPS, SSH
 from idemfs.failover.records import PeerRecord
 from idemfs.failover.standbys import Guest, Invitation, LocalPlace, Place
 from idemfs.ids import Guid
-from idemfs.node.connecting import connect
+from idemfs.node import connecting
+from idemfs.node.connecting import connect, hand_over
 from idemfs.replication.session import Session
 from idemfs.store import peek
 
@@ -50,12 +51,15 @@ def place_at(store: str, address: str, own_address: str | None) -> Iterator[tupl
 
     Raises ``PeerError``, ``OSError`` for a place that cannot be reached.
     """
+    hand_over(store, address)
     own = None if own_address is None else addresses.absolute(own_address)
     if not addresses.is_remote(address) and not _is_in_use(address):
         yield LocalPlace(address), own
         return
     if own is None and addresses.is_remote(address) and addresses.parse(address).scheme == SSH:
         own = f"ssh://{socket.getfqdn()}{os.path.abspath(store)}"
+    if own is None and addresses.is_remote(address) and addresses.parse(address).scheme == HTTPS:
+        own = None if connecting.own_address is None else connecting.own_address(store)
     with Session(connect(addresses.absolute(address), False), Guid(b"")) as session:
         yield RemotePlace(addresses.absolute(address), session), own
 

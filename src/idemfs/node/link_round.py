@@ -34,6 +34,7 @@ from idemfs.node.link_decisions import Decision, Here, Learn, Refuse, Rest, Send
 from idemfs.replication import archiving, collapse, lanes, link, plan
 from idemfs.replication.archive import locked, open_archive
 from idemfs.replication.receiver import Receiver
+from idemfs.replication.remote import RemoteReceiver
 from idemfs.replication.session import Session
 from idemfs.snapshots import automatic, lines, manage
 from idemfs.snapshots.policy import Policy
@@ -74,10 +75,11 @@ class Peer:
     def reached(self) -> Iterator[Party | None]:
         """None: there is no store. Raises ``PeerError``, ``OSError``, ``StoreInUse``, ``NotNow``."""
         if not addresses.is_remote(self.address) and not _is_elsewhere(self.address):
+            self.close()
             with ExitStack() as stack:
                 yield self._opened(stack)
             return
-        session = self._session or Session(connect(self.address, False), guid_of(self._tree))
+        session = self._lingering() or Session(connect(self.address, False), guid_of(self._tree))
         self._session = session
         try:
             yield RemoteParty(session, self._tree) if session.peer.store else None
@@ -86,6 +88,18 @@ class Peer:
             raise
         if not self._lingers():
             self.close()
+
+    def _lingering(self) -> Session | None:
+        """The session of the round before, if the other end is still there."""
+        session = self._session
+        if session is not None:
+            try:
+                RemoteReceiver(session).stand()
+            except (PeerError, OSError):
+                # It went meanwhile, or there was no store: nothing has failed yet.
+                self.close()
+                return None
+        return session
 
     def _opened(self, stack: ExitStack) -> Party | None:
         try:

@@ -71,7 +71,7 @@ def lag_bytes(tree: Tree, common: dict[FilesetId, Snapshot]) -> int:
     total = 0
     for number in numbers:
         base = common.get(number)
-        total += measure.bytes_since(tree.active, number, None if base is None else base.id)
+        total += measure.estimate(tree.active, number, None if base is None else base.id)
     return total
 
 
@@ -87,7 +87,10 @@ def transfer(tree: Tree, meter: Meter, common: dict[FilesetId, Snapshot], now: f
     if target is None:
         return None
     base = common.get(target.fileset)
+    if base is target:
+        # It is there, and only this is not told yet.
+        return None
     if meter.total is None:
-        meter.total = measure.bytes_since(tree.active, target.fileset, None if base is None else base.id)
-    name = store.catalog.filesets[target.fileset].name
-    return meter.status(name, target.name, None if base is None else base.name, now)
+        meter.total = measure.estimate(tree.active, target.fileset, None if base is None else base.id)
+    fileset = store.catalog.filesets.get(target.fileset)
+    return meter.status("" if fileset is None else fileset.name, target.name, None if base is None else base.name, now)

@@ -39,7 +39,9 @@ _LOOK_SECONDS = 1.0
 _PAUSE_SECONDS = 0.5
 _RENEW_SECONDS = 3600.0
 _LAG_SECONDS = 5.0
-"""How long a measured lag is told again."""
+"""How long a measured lag is told again, at least."""
+_LAG_SHARE = 20
+"""And at least this many times as long as measuring it took."""
 
 log = logging.getLogger("idemfs.link")
 
@@ -309,8 +311,9 @@ class Link:
 
     def _paused(self, reason: str) -> None:
         self._state = link_schedule.paused(self._state)
+        if (self._doing, self._reason) != (progress.PAUSED, reason):
+            log.info("pauses: %s", reason)
         self._doing, self._reason = progress.PAUSED, reason
-        log.info("pauses: %s", reason)
 
     def _failed(self, error: Exception) -> None:
         is_known = isinstance(error, IdemfsError | OSError)
@@ -383,10 +386,11 @@ class Link:
         )
 
     def _lag_bytes(self, common: dict[FilesetId, Snapshot], now: float) -> int:
-        at, size = self._lag
-        if now - at >= _LAG_SECONDS:
+        again_at, size = self._lag
+        if now >= again_at:
             size = link_status.lag_bytes(self._tree, common)
-            self._lag = now, size
+            ended = self._clock.monotonic_seconds()
+            self._lag = ended + max(_LAG_SECONDS, _LAG_SHARE * (ended - now)), size
         return size
 
 

@@ -17,6 +17,7 @@ from idemfs.errors import NotPermitted
 ALLOWED: dict[tuple[str, ...], frozenset[str]] = {
     ("status",): frozenset({"--json"}),
     ("info",): frozenset({"--json"}),
+    ("automatic", "status"): frozenset({"--json"}),
     ("history",): frozenset({"--json"}),
     ("standby", "list"): frozenset({"--json"}),
     ("fileset", "list"): frozenset({"--json"}),

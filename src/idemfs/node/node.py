@@ -30,6 +30,7 @@ log = logging.getLogger("idemfs.node")
 
 RETRY_SECONDS = 5.0
 """How often it is tried again to open a store and to start a part, and looked whether a store has failed."""
+_PATIENCE_SECONDS = 0.2
 
 
 class NodePart(Protocol):
@@ -128,6 +129,19 @@ class Node:
                 owned.configure(wanted[path])
             self._reopen_failed()
             self._complete()
+
+    def complete(self) -> None:
+        """Try now what would be tried again later: somebody is here who needs it, or has just made it."""
+        while not self._closing.is_set():
+            # Whoever closes may wait for this thread.
+            if not self._turn.acquire(timeout=_PATIENCE_SECONDS):
+                continue
+            try:
+                if not self._closing.is_set():
+                    self._complete()
+                return
+            finally:
+                self._turn.release()
 
     def close(self) -> None:
         """End everything: what was written is durable, nothing is mounted, and no store is locked."""

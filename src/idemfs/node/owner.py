@@ -143,7 +143,7 @@ class OwnedStore:
         self._socket = LocalSocket(
             self.path,
             self._commands.run,
-            self._command_done,
+            self.command_done,
             {**self._questions, STAYS: self._settle, LINKS: lambda: msgspec.to_builtins(self.links)},
             lambda: end_sessions(self.path),
             group=self.config.socket_group,
@@ -230,7 +230,8 @@ class OwnedStore:
         for cache in list(self.caches):
             cache.forget_snapshots()
 
-    def _command_done(self, arguments: list[str]) -> None:
+    def command_done(self, arguments: list[str]) -> None:
+        """A command of these words was carried out here."""
         self._used(is_stale=self._commands.stales(arguments))
         for other in self._others():
             if other is not self:

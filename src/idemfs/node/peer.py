@@ -18,6 +18,7 @@ from idemfs.failover import remote
 from idemfs.failover.records import unpack_members
 from idemfs.failover.standbys import Guest, Invitation, LocalPlace
 from idemfs.ids import Guid
+from idemfs.node.history import Event, record
 from idemfs.node.joining import TakeIn
 from idemfs.replication.channel import Channel
 from idemfs.replication.session import Handler, Session
@@ -79,9 +80,13 @@ def _watched(tree: Tree, handler: Handler) -> Handler:
 
     def answer(raw: msgspec.Raw, session: Session) -> object:
         before = tree.moves, tree.active.rewritten_count
+        role = tree.role
         try:
             return handler(raw, session)
         finally:
+            if (tree.role.role, tree.role.epoch) != (role.role, role.epoch) and tree.store.path:
+                what = tree.role.role.name.lower()
+                record(tree.store.path, Event(what=what, target=tree.store.path, epoch=tree.role.epoch))
             if (tree.moves, tree.active.rewritten_count) != before:
                 for told in tree.watchers:
                     told()

@@ -21,7 +21,8 @@ IDLE, CONNECTING, SENDING, WINDOW, FAILED, RESTING, PAUSED = (
     "resting",
     "paused",
 )
-"""States of a link. *Resting*: the other store is not to be sent to; *paused*: a command has the store for itself."""
+STATES = (IDLE, CONNECTING, SENDING, WINDOW, FAILED, RESTING, PAUSED)
+"""Of a link. *Resting*: the other store is not to be sent to; *paused*: a command has the store for itself."""
 _RATE_SECONDS = 10.0
 """The rate is that of the last so many seconds."""
 

@@ -100,7 +100,8 @@ class PipeChannel:
                 return
             self._is_closing = True
             is_free = not self._users
-        os.eventfd_write(self._waking, 1)
+            # Not later: who uses the descriptors may be the one that closes them, as soon as it is let go on.
+            os.eventfd_write(self._waking, 1)
         if is_free:
             self._release()
 

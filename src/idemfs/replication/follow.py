@@ -18,7 +18,7 @@ from idemfs.limits import FILESET_COUNT_MAX, FILESET_NUMBER_MAX
 from idemfs.replication import partial
 from idemfs.replication.describe import description_of
 from idemfs.replication.description import Description
-from idemfs.snapshots import clones, delete, drop, lines, promote
+from idemfs.snapshots import clones, delete, drills, drop, lines, promote
 from idemfs.snapshots.lines import Line
 from idemfs.store.store import Store
 from idemfs.vfs.junctions import check_fileset_name
@@ -191,11 +191,13 @@ def delete_gone(tree: Tree, guids: Iterable[Guid]) -> list[str]:
     known = lines.gone(store)
     for guid in _clones_first(store, guids):
         fileset = find(store, guid)
+        if fileset is not None:
+            _let_drills_stand(tree, fileset)
         with store.lock:
             if guid not in known:
                 store.admit(1, 100)
                 lines.put_gone(store, guid)
-            if fileset is None or fileset.number == ROOT_FILESET or lines.line_of(store, fileset.number) is not None:
+            if fileset is None or fileset.number == ROOT_FILESET or not lines.is_own(store, fileset.number):
                 continue
             store.admit(4, RECORD_BYTES)
             for child in [*store.catalog.children(fileset.number), fileset]:
@@ -213,6 +215,13 @@ def delete_gone(tree: Tree, guids: Iterable[Guid]) -> list[str]:
         if origin is not None:
             delete.finish(tree.active, origin)
     return staying
+
+
+def _let_drills_stand(tree: Tree, fileset: Fileset) -> None:
+    """Drills that rest on snapshots of a fileset that goes are made independent of it."""
+    for clone in clones.resting(tree.store, fileset.number):
+        if drills.is_drill(tree.store, clone.number):
+            promote.promote(tree.active, clone)
 
 
 def _clones_first(store: Store, guids: Iterable[Guid]) -> list[Guid]:

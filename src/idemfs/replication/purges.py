@@ -20,14 +20,14 @@ from typing import NamedTuple
 
 from idemfs.errors import PeerError, SnapshotError
 from idemfs.format.role import Role
-from idemfs.format.tables import COMPLETE, PINNED, Fileset, Snapshot
+from idemfs.format.tables import COMPLETE, DELETING, PINNED, Fileset, Snapshot
 from idemfs.ids import FilesetId, Guid
 from idemfs.replication import follow, holds, partial
 from idemfs.replication.apply import drop_partial
 from idemfs.replication.holds import NOTHING
 from idemfs.replication.partial import Partial
 from idemfs.replication.records import START
-from idemfs.snapshots import audit, clones, lines, promote, purge, received
+from idemfs.snapshots import audit, clones, drills, lines, promote, purge, received
 from idemfs.snapshots.audit import REPLACED_SIZE_MAX, Purge
 from idemfs.store.store import Store
 from idemfs.vfs.tree import Tree
@@ -53,7 +53,7 @@ def carry_out(tree: Tree, purges: Iterable[Told]) -> None:
     """
     for told in purges:
         fileset = follow.find(tree.store, told.fileset)
-        if fileset is not None and lines.line_of(tree.store, fileset.number) is None:
+        if fileset is not None and lines.is_own(tree.store, fileset.number):
             with tree.store.exclusive():
                 _carry_out(tree, fileset, told)
                 _adopt(tree.store, fileset, told.purge)
@@ -93,8 +93,13 @@ def _carry_out(tree: Tree, fileset: Fileset, told: Told) -> None:
     for snapshot in named:
         # What came with holds of the other store's users, which let it be purged. Those that they have now come anew.
         holds.protect(store, snapshot, NOTHING)
+        _free_of_drills(tree, snapshot)
         if tree.role.role is not Role.PRIMARY:
             _free_of_clones(tree, snapshot)
+    # One that stayed for a clone alone is gone by now.
+    named = [each for each in named if store.catalog.has_snapshot(each) and each.state != DELETING]
+    if not named:
+        return
     # crash: nothing relies on it; it brings the digest up to date.
     store.commit()
     chosen = [*named, *_others(tree, fileset, told, named)]
@@ -129,13 +134,25 @@ def _free_of_clones(tree: Tree, snapshot: Snapshot) -> None:
             drop_partial(tree, clone.number)
 
 
+def _free_of_drills(tree: Tree, snapshot: Snapshot) -> None:
+    """A drill is nobody's but this store's: what it sees of the snapshot it gets as its own, and keeps."""
+    for clone in clones.clones_of(tree.store, snapshot):
+        if drills.is_drill(tree.store, clone.number):
+            promote.promote(tree.active, clone)
+
+
 def _others(tree: Tree, fileset: Fileset, told: Told, named: list[Snapshot]) -> list[Snapshot]:
     """Older snapshots that a standby alone has still: the path goes from these, too, unless somebody keeps them."""
     if tree.role.role is not Role.STANDBY:
         return []
     newest = max(each.id for each in named)
     found = []
-    for snapshot in purge.seen_by(tree.active, fileset.number, os.fsencode(told.purge.path)):
+    path = os.fsencode(told.purge.path)
+    for snapshot in purge.seen_by(tree.active, fileset.number, path):
+        if snapshot.id < newest:
+            # One that stayed for a drill alone is gone then.
+            _free_of_drills(tree, snapshot)
+    for snapshot in purge.seen_by(tree.active, fileset.number, path):
         if snapshot.id < newest and snapshot not in named and snapshot.guid not in told.present:
             try:
                 purge.refuse_changing(tree.active, snapshot)

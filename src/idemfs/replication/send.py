@@ -16,6 +16,7 @@ from idemfs.replication.codec import Encoder, Header, Point
 from idemfs.replication.describe import describe
 from idemfs.replication.difference import difference
 from idemfs.replication.records import START, Cursor
+from idemfs.snapshots import drills
 from idemfs.snapshots.clones import is_origin
 from idemfs.vfs.tree import Tree
 
@@ -40,7 +41,11 @@ class Frames:
         after: Cursor | None = None,
         compress: bool = False,
     ) -> None:
-        """Raises ``StreamRefused`` for a base that is neither older than the target nor the origin of its clone."""
+        """Raises ``StreamRefused`` for what is of a drill, and for a base that is neither older than the target nor
+        the origin of its clone."""
+        drill = drills.name_of(tree.store, target.fileset)
+        if drill is not None:
+            raise StreamRefused(f"snapshot {target.name} is of drill {drill!r}, of which nothing is sent")
         if base is not None and base.id >= target.id:
             raise StreamRefused(f"snapshot {base.name} is not older than {target.name}: name an older one as base")
         if base is not None and base.fileset != target.fileset and not is_origin(tree.store, base, target.fileset):

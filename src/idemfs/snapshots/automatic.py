@@ -21,7 +21,7 @@ from idemfs.format.role import Role
 from idemfs.format.tables import Snapshot
 from idemfs.ids import ROOT_FILESET, FilesetId, SnapshotId
 from idemfs.limits import SCAN_COUNT
-from idemfs.snapshots import delete, freed, manage, measure, policy, received, retention, schedule
+from idemfs.snapshots import delete, diverged, freed, manage, measure, policy, received, retention, schedule
 from idemfs.snapshots.hooks import Hooks, hooks_of, no_hooks
 from idemfs.snapshots.policy import Policy
 from idemfs.snapshots.retention import Candidate, Verdict
@@ -298,6 +298,7 @@ def candidates(store: Store, fileset: FilesetId, now_ns: int) -> list[Candidate]
             holders.setdefault(int.from_bytes(key[1:9], "big"), []).append(key[9:].decode())
     locks = {int.from_bytes(key[1:9], "big"): until_ns for key, until_ns in _numbers(store, b"L")}
     base = received.base(store, fileset) if _role(store) is Role.STANDBY else None
+    diverged_reasons = diverged.kept(store)
     return [
         Candidate(
             each.id,
@@ -308,6 +309,7 @@ def candidates(store: Store, fileset: FilesetId, now_ns: int) -> list[Candidate]
             tuple(holders.get(each.id, ())),
             locks.get(each.id, 0),
             each is base,
+            diverged_reasons.get(each.id, ""),
         )
         for each in store.catalog.snapshots(fileset)
     ]

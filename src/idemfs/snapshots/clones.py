@@ -19,7 +19,7 @@ from idemfs.versions.active import Active
 
 def clones_of(store: Store, snapshot: Snapshot) -> list[Fileset]:
     """The clones that rest on a snapshot: it must neither be written to nor go while there are any."""
-    return [clone for clone in _resting(store, snapshot.fileset) if _origin_id(clone) == snapshot.id]
+    return [clone for clone in resting(store, snapshot.fileset) if _origin_id(clone) == snapshot.id]
 
 
 def refuse_if_clones_rest(store: Store, snapshot: Snapshot) -> None:
@@ -40,11 +40,11 @@ def refuse_if_clones_rest(store: Store, snapshot: Snapshot) -> None:
 
 def rest_on(store: Store, fileset: Fileset) -> bool:
     """Whether clones rest on snapshots of a fileset."""
-    return bool(_resting(store, fileset.number))
+    return bool(resting(store, fileset.number))
 
 
-def _resting(store: Store, fileset: FilesetId) -> list[Fileset]:
-    """All that rest on snapshots of a fileset."""
+def resting(store: Store, fileset: FilesetId) -> list[Fileset]:
+    """The clones that rest on snapshots of a fileset."""
     found = (store.catalog.filesets[number] for number in sorted(store.catalog.clones))
     return [clone for clone in found if _origin_id(clone) and clone.origin and clone.origin.fileset == fileset]
 
@@ -58,7 +58,7 @@ def _origin_id(clone: Fileset) -> int:
 
 def refuse_if_origin(store: Store, fileset: Fileset) -> None:
     """Raises ``FilesetInUse`` while clones rest on snapshots of a fileset that is to be deleted."""
-    names = [clone.name for clone in _resting(store, fileset.number)]
+    names = [clone.name for clone in resting(store, fileset.number)]
     if names:
         raise FilesetInUse(
             f"clones rest on snapshots of fileset {fileset.name!r}: {', '.join(names)}; 'idemfs fileset promote' makes "

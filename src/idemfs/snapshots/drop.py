@@ -12,7 +12,7 @@ from idemfs.errors import NoSpace, SnapshotHeld
 from idemfs.format import keys
 from idemfs.format.tables import COMPLETE, DELETING, Fileset, Snapshot
 from idemfs.limits import FREEING_BYTES, FREEING_RECORD_COUNT, SCAN_COUNT
-from idemfs.snapshots import clones, delete, manage
+from idemfs.snapshots import clones, delete, drills, manage
 from idemfs.store.store import Store
 from idemfs.versions.active import Active
 
@@ -36,6 +36,7 @@ def begin(active: Active, fileset: Fileset) -> Snapshot | None:
 
     The caller commits, and hands the fileset to ``finish`` and the snapshot to ``delete.finish``.
     """
+    drills.forget(active.store, fileset.number)
     active.store.catalog.end_fileset(fileset)
     return None if fileset.origin is None else clones.let_go(active, fileset)
 
@@ -57,6 +58,9 @@ def finish(active: Active, fileset: Fileset) -> None:
     with store.lock:
         # The digest of the last records is taken off before the record that has it goes.
         store.commit(wait=False)
+        if fileset.origin is not None:
+            # Inodes that were seen through have no record that went.
+            active.settle(forgets=True)
         store.admit(12, 12_000, frees=True)
         for key, _ in store.small.scan(*keys.fileset_replication_range(fileset.number), SCAN_COUNT):
             store.small.put(key, None)

@@ -7,6 +7,7 @@
 
 A store's *line* is the primary and its standbys; their root filesets have one guid. A fileset without a line record
 is of the line of its store. One with it was received with a name of its own, and no primary of this store knows it.
+Filesets of drills (``drills``) are of no line.
 
 Threads: under the store's lock; what is put is part of the open group.
 """
@@ -20,6 +21,7 @@ from idemfs.format import keys
 from idemfs.format.tables import Fileset
 from idemfs.ids import ROOT_FILESET, FilesetId, Guid
 from idemfs.limits import SCAN_COUNT
+from idemfs.snapshots import drills
 from idemfs.store.store import Store
 
 _LINE, _KEPT, _POLICY = "line", "kept", "policy"
@@ -47,9 +49,14 @@ def put_line(store: Store, fileset: FilesetId, line: Line) -> None:
     store.small.put(keys.fileset_replication(fileset, _LINE), line.root + line.seen_epoch.to_bytes(8, "little"))
 
 
+def is_own(store: Store, fileset: FilesetId) -> bool:
+    """Whether the fileset is of the store's own line."""
+    return line_of(store, fileset) is None and not drills.is_drill(store, fileset)
+
+
 def own_filesets(store: Store) -> list[Fileset]:
     """Those of the store's own line, the root fileset first."""
-    return [each for each in store.catalog.listed_filesets() if line_of(store, each.number) is None]
+    return [each for each in store.catalog.listed_filesets() if is_own(store, each.number)]
 
 
 def is_kept(store: Store, fileset: FilesetId) -> bool:
@@ -81,7 +88,7 @@ def gone(store: Store) -> set[Guid]:
 
 def remember_gone(store: Store, fileset: Fileset) -> None:
     """A primary deletes it, and has peers that may have it too. The caller has admitted a record."""
-    if store.small.get(keys.replication("peers")) is not None and line_of(store, fileset.number) is None:
+    if store.small.get(keys.replication("peers")) is not None and is_own(store, fileset.number):
         put_gone(store, fileset.guid)
 
 

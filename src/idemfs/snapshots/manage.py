@@ -22,6 +22,7 @@ from idemfs.format import keys
 from idemfs.format.tables import COMPLETE, DELETING, Snapshot
 from idemfs.ids import FilesetId, Guid
 from idemfs.limits import SCAN_COUNT, SNAPSHOT_COUNT_MAX, SNAPSHOT_NAME_SIZE_MAX
+from idemfs.snapshots import diverged
 from idemfs.snapshots.info import NEVER_NS
 from idemfs.store.catalog import Catalog
 from idemfs.store.keeps import Keep
@@ -205,6 +206,7 @@ def drop_holds(store: Store, snapshot: Snapshot) -> None:
         store.small.put(key, None)
     if store.small.get(keys.lock(snapshot.id)) is not None:
         store.small.put(keys.lock(snapshot.id), None)
+    diverged.forget(store, snapshot)
 
 
 def lock(store: Store, snapshot: Snapshot, until_ns: int) -> None:

@@ -2,7 +2,7 @@
 
 No data is read: blocks count by the part of them that lies inside their file, whatever they compress to.
 
-Threads: under the store's lock, or taking it for one inode at a time (``reaches``).
+Threads: under the store's lock, or taking it for one inode at a time (``estimate``, ``reaches``).
 """
 
 from __future__ import annotations
@@ -24,21 +24,34 @@ def bytes_since(active: Active, fileset: FilesetId, base: SnapshotId | None) -> 
     return sum(_sizes(active, fileset, base))
 
 
+def estimate(active: Active, fileset: FilesetId, base: SnapshotId | None) -> int:
+    """As ``bytes_since``, while others change what is measured: they are let in all the while."""
+    return sum(_patiently(active, fileset, base))
+
+
 def reaches(active: Active, fileset: FilesetId, base: SnapshotId | None, enough: int) -> bool:
     """Whether ``bytes_since`` is ``enough`` or more; it looks no further then, and lets others in all the while."""
-    store = active.store
     total = 0
+    for size in _patiently(active, fileset, base):
+        total += size
+        if total >= enough:
+            return True
+    return enough <= 0
+
+
+def _patiently(active: Active, fileset: FilesetId, base: SnapshotId | None) -> Iterator[int]:
+    """``_sizes``, taking the lock for one at a time."""
+    store = active.store
     with store.lock:
         if not store.readonly:
             active.settle()
         sizes = _sizes(active, fileset, base)
-    while total < enough:
+    while True:
         with store.lock:
             size = next(sizes, None)
         if size is None:
-            return False
-        total += size
-    return True
+            return
+        yield size
 
 
 def _sizes(active: Active, fileset: FilesetId, base: SnapshotId | None) -> Iterator[int]:

@@ -27,6 +27,7 @@ from idemfs.limits import INDIRECT_ENTRY_COUNT, SECTOR_SIZE
 from idemfs.snapshots import audit, delete, manage, write
 from idemfs.snapshots.audit import LISTED_COUNT_MAX, RECORD_SIZE_MAX, REPLACED_SIZE_MAX, Purge
 from idemfs.snapshots.clones import refuse_if_clones_rest
+from idemfs.versions import through
 from idemfs.versions.active import Active
 from idemfs.versions.resolve import View
 from idemfs.versions.shadows import block_bytes
@@ -347,6 +348,22 @@ class _Leavings:
         while at is not None and not self._sees(at, ino):
             self._free(at, ino)
             at = catalog.next_newer(at.fileset, at.id)
+        if at is None:
+            self._note_born(ino)
+
+    def _note_born(self, ino: Ino) -> None:
+        """No snapshot sees the inode: what the active state still has of it is not preserved when it goes.
+
+        A clone goes on seeing it as it was in the origin, which keeps it all anyhow.
+        """
+        active = self._active
+        node = active.inode(ino)
+        newest = active.fileset(ino).newest
+        if node is not None and node.birth < newest and not through.rests(active, ino):
+            self._store.admit(1, _MAP_BYTES, frees=True)
+            node.birth = node.seen = newest
+            # They are this store's own, as the time of access is: for that nothing is preserved.
+            active.touch_atime(ino, node.atime)
 
     def _sees(self, snapshot: Snapshot, ino: Ino) -> bool:
         return View(self._active, snapshot.id).inode(ino) is not None

@@ -1,9 +1,9 @@
 """Which snapshots are kept, and why. Pure: a policy and what is known of the snapshots in; a verdict for each out.
 
 Whatever the rules say, these stay: the newest snapshot and the newest automatic one; those that are held or
-locked; what a standby received last; and those that are not subject to the rules, because they
-were not taken automatically. Without a rule that keeps a number of them or those of a name, all stay, but for want
-of space.
+locked; what a standby received last; what diverged and nobody has released; and those that are not subject to the
+rules, because they were not taken automatically. Without a rule that keeps a number of them or those of a name, all
+stay, but for want of space.
 
 Rules go by the order in which snapshots were taken, and count hours, days … that have one, not those that have
 passed: a clock that jumps deletes nothing.
@@ -38,6 +38,8 @@ class Candidate(NamedTuple):
     locked_until_ns: int = 0
     is_base: bool = False
     """A standby shows it, and cannot do without."""
+    diverged: str = ""
+    """Why it stays until a user releases what diverged; empty when it need not."""
 
 
 class Verdict(NamedTuple):
@@ -118,6 +120,8 @@ def _protection(policy: Policy, each: Candidate, now_ns: int) -> str:
         return f"held by {', '.join(each.holders)}"
     if each.is_base:
         return "what this standby received last"
+    if each.diverged:
+        return each.diverged
     if not is_subject(policy, each.name):
         return "not taken automatically"
     if policy.keep_matching and re.search(policy.keep_matching, each.name):

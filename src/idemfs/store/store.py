@@ -103,6 +103,8 @@ class Store:
         self.intents = Intents(log, self.small, clock)
         self.before_seal: list[Callable[[], None]] = []
         """Called in order, under the lock, to write what is cached into the open group."""
+        self.after_commit: list[Callable[[float], None]] = []
+        """Called with the seconds that a group took to become durable, without the lock, by whoever committed it."""
         self._owner_record = self.small.get(role.KEY)
         """The role record as committed: every batch states it, so that a node that lost its role commits nothing."""
         self._exclusive: int | None = None
@@ -343,6 +345,7 @@ class Store:
 
     def _run_commit(self) -> None:
         """Make the sealed group durable. Without the lock in the background, with it otherwise."""
+        begun = self.clock.monotonic_seconds()
         try:
             if self._sync_blocks:
                 # crash: the batch names these blocks, so they are on disk before it is.
@@ -353,6 +356,8 @@ class Store:
             with self.lock:
                 self._durable_sequence = self._sealed_sequence
                 self._done.notify_all()
+            for told in self.after_commit:
+                told(self.clock.monotonic_seconds() - begun)
             with suppress(OSError):
                 # What the host does not take back is free all the same.
                 self.space.discard()

@@ -37,6 +37,9 @@ class Simulated:
     def monotonic_seconds(self) -> float:
         return self._passed_ns / 1e9
 
+    def since_boot_ns(self) -> int:
+        return self._passed_ns
+
     def random_bytes(self, size: int) -> bytes:
         with self._lock:
             return self._random.randbytes(size)
@@ -58,6 +61,9 @@ class Skewed:
 
     def monotonic_seconds(self) -> float:
         return self._clock.monotonic_seconds()
+
+    def since_boot_ns(self) -> int:
+        return self._clock.since_boot_ns()
 
     def random_bytes(self, size: int) -> bytes:
         return self._clock.random_bytes(size)

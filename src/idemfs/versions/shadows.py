@@ -36,7 +36,7 @@ class Shadows:
         self._kept_sizes: dict[Ino, int] = {}
         self._longest_sizes: dict[Ino, int] = {}
         self.is_rolling_back = False
-        """Everything that goes came after the newest snapshot, and nobody sees it: no block is kept."""
+        """What goes came after the newest snapshot, or was purged from it: nobody sees it, and nothing is kept."""
 
     def newest(self, ino: Ino) -> SnapshotId:
         return self._filesets[fileset_of(ino)].newest
@@ -72,7 +72,9 @@ class Shadows:
     def preserve(self, key: bytes, birth: SnapshotId, old: bytes | None) -> None:
         """Before an entry, link or extended attribute of an inode with this birth changes from ``old``."""
         newest = self._filesets[keys.fileset_of(key)].newest
-        if rule.keeps_record(birth, newest) and self.store.shadow.get(keys.shadow(key, newest)) is None:
+        if self.is_rolling_back or not rule.keeps_record(birth, newest):
+            return
+        if self.store.shadow.get(keys.shadow(key, newest)) is None:
             self.put(key, self._snapshot(keys.ino_of(key), newest), ABSENT if old is None else old)
 
     def preserve_inode(self, ino: Ino, node: Inode) -> None:

@@ -23,6 +23,7 @@ from idemfs.limits import INDIRECT_ENTRY_COUNT, SECTOR_SIZE
 from idemfs.snapshots import (
     bring_back,
     delete,
+    drills,
     drop,
     promote,
     purge,
@@ -42,6 +43,7 @@ from idemfs.vfs.contents import Contents
 from idemfs.vfs.names import Names
 from idemfs.vfs.reader import Reader, posix
 from idemfs.vfs.received_reader import ReceivedReader
+from idemfs.vfs.write_lease import WriteLease, granted_until_ns, lease_of
 
 _PRIMARY = Role.PRIMARY
 """Looked up once: a member of an enum costs as much as a short function."""
@@ -59,6 +61,9 @@ REMOVAL_SIZE = 2 * RECORD_SIZE + 20_000
 
 class FilesetState:
     """What every operation needs. ``fileset`` and ``root`` are the root fileset's; others appear in it."""
+
+    is_drill = False
+    """Whether ``fileset`` is one of a drill, which is changed whatever the store's role is."""
 
     def __init__(self, store: Store, fileset: FilesetId = ROOT_FILESET) -> None:
         if isinstance(store.lent_by, FilesetState):
@@ -91,7 +96,13 @@ class FilesetState:
         self.watchers: list[Callable[[], None]] = []
         """Called, without a lock, when another store has had it changed: what was shown of it before may be old."""
         """Grows when a directory is renamed, removed or restored, or the role is: paths may lead elsewhere then."""
+        self.write_lease: WriteLease | None = lease_of(store)
+        """None: the role alone gives the right to write."""
         self.reload_role()
+        self.granted_until_ns = granted_until_ns(store)
+        """As a standby it does not take over before, since boot: somebody else may be writing."""
+        self.is_taking_over = False
+        """It grants no lease meanwhile."""
         if not store.readonly:
             self.recover()
 
@@ -104,10 +115,12 @@ class FilesetState:
         promote.resume(self.active)
         refresh.resume(self.active)
         purge.resume(self.active)
+        for key, _ in self.store.small.scan(*keys.prefix_range(b"O"), 1 << 30):
+            ino = Ino(int.from_bytes(key[1:], "big"))
+            if self._may_change(ino):
+                self.reclaim(ino)
         if self.role.role is Role.PRIMARY:
             write.resume(self.active)
-            for key, _ in self.store.small.scan(*keys.prefix_range(b"O"), 1 << 30):
-                self.reclaim(Ino(int.from_bytes(key[1:], "big")))
             if self.active.inode(self.root) is None and self._is_untouched():
                 self.make_root()
 
@@ -134,34 +147,61 @@ class FilesetState:
         self.role: RoleRecord = role.unpack(self.store.small.get(role.KEY))
         # As a standby the active file system may have become any other one.
         self.moves += 1
+        if self.write_lease is not None and self.role.role is not _PRIMARY:
+            # A later right to write begins with a lease of its own.
+            self.write_lease.end()
 
     def _change(
-        self, records: int, size: int, *, frees: bool = False, grows: Ino | None = None, data: int = 0, inodes: int = 0
+        self,
+        ino: Ino,
+        records: int,
+        size: int,
+        *,
+        frees: bool = False,
+        grows: bool = False,
+        data: int = 0,
+        inodes: int = 0,
     ) -> None:
-        """Called by every operation first. Raises ``NotPrimary``, ``Fenced``, ``NoSpace``, ``CommitFailed``.
+        """Called by every operation first, for an inode of the fileset that it changes.
 
-        ``grows``: the fileset of this inode does, by so many bytes of ``data`` and new ``inodes`` beside the records.
-        Then ``QuotaExceeded`` is raised too.
+        ``grows``: the fileset does, by so many bytes of ``data`` and new ``inodes`` beside the records. Then
+        ``QuotaExceeded`` is raised too. Raises ``NotPrimary``, ``Fenced``, ``NoSpace``, ``CommitFailed``.
         """
         if self.role.role is not _PRIMARY:
-            self.refuse_unless_primary()
+            self.refuse_changing(fileset_of(ino))
+        lease = self.write_lease
+        if lease is not None and lease.is_over:
+            self.refuse_changing(fileset_of(ino))
         if self._clones:
             # A file of a clone takes over its last block.
             records, size = records + _CLONE_RECORD_COUNT, size + RECORD_SIZE
         self.store.admit(records, size, frees=frees)
-        if grows is not None and self._limited and fileset_of(grows) in self._limited:
-            fileset = self.store.catalog.filesets[fileset_of(grows)]
+        if grows and self._limited and fileset_of(ino) in self._limited:
+            fileset = self.store.catalog.filesets[fileset_of(ino)]
             if not quota.has_room(self.store, fileset, size + data, inodes):
                 # What was estimated, and what was given up since, is known when the group is sealed.
                 self.store.commit(wait=False)
                 self.store.admit(records, size, frees=frees)
                 quota.take_room(self.store, fileset, size + data)
-        # Again, since admitting may have waited while the role was taken away.
-        if self.role.role is not _PRIMARY:
-            self.refuse_unless_primary()
+        # Again, since admitting may have waited while the role was taken away, or a drill ended. From here on it
+        # is accepted.
+        if self.role.role is not _PRIMARY or lease is not None:
+            self.refuse_changing(fileset_of(ino))
 
     def refuse_unless_primary(self) -> None:
-        """Raises ``NotPrimary``, ``Fenced``."""
+        """Raises ``NotPrimary``, ``Fenced``, ``LeaseOver``, unless what this file system shows may be changed."""
+        self.refuse_changing(self.fileset)
+
+    def refuse_changing(self, fileset: FilesetId) -> None:
+        """Raises ``NotPrimary``, ``Fenced``, ``LeaseOver``, unless the store may be written to, or the fileset is a
+        drill's."""
+        try:
+            self._refuse_without_right()
+        except (NotPrimary, Fenced):
+            if not drills.is_drill(self.store, fileset):
+                raise
+
+    def _refuse_without_right(self) -> None:
         if self.role.role is Role.STANDBY:
             raise NotPrimary("this store is a standby: write to its primary, or 'idemfs failover' makes it one")
         if self.role.role is Role.FENCED:
@@ -170,6 +210,11 @@ class FilesetState:
                 "'idemfs failback' makes it a standby of the new primary; "
                 "if a switchover was interrupted, the same 'idemfs switchover' goes on with it"
             )
+        if self.write_lease is not None:
+            self.write_lease.check()
+
+    def _may_change(self, ino: Ino) -> bool:
+        return self.role.role is _PRIMARY or drills.is_drill(self.store, fileset_of(ino))
 
     def snapshot_reader(self, snapshot: Snapshot) -> Reader:
         view = View(self.active, snapshot.id)
@@ -177,13 +222,19 @@ class FilesetState:
 
     def newest_reader(self) -> Reader:
         """What readers see: on a standby the snapshots that it received last, else the active file system."""
-        if self.role.role is Role.STANDBY:
-            with self.store.lock:
-                known, base = self._received, received.base(self.store, self.fileset)
-                if known is None or known[0] != self.moves or known[1].snapshot is not base:
-                    self._received = known = self.moves, ReceivedReader(self.active, self.link_reader)
-            return known[1]
-        return self.reader
+        if self.shows_active:
+            return self.reader
+        with self.store.lock:
+            known, base = self._received, received.base(self.store, self.fileset)
+            if known is None or known[0] != self.moves or known[1].snapshot is not base:
+                reader = ReceivedReader(self.active, self.link_reader, self.fileset)
+                self._received = known = self.moves, reader
+        return known[1]
+
+    @property
+    def shows_active(self) -> bool:
+        """Whether readers see the active state, and not what was received last."""
+        return self.role.role is not Role.STANDBY or self.is_drill
 
     def newest_snapshot(self, fileset: FilesetId = ROOT_FILESET) -> Snapshot | None:
         """The newest complete snapshot; on a standby the one that it received last."""
@@ -252,7 +303,7 @@ class FilesetState:
                 return
             del self._open_counts[ino]
             node = self.active.inode(ino)
-            if node is not None and not node.nlink and self.role.role is Role.PRIMARY and not self.store.readonly:
+            if node is not None and not node.nlink and self._may_change(ino) and not self.store.readonly:
                 self.reclaim(ino)
 
     def sync(self) -> None:

@@ -18,7 +18,7 @@ from idemfs.format.inode import Inode
 from idemfs.format.tables import COMPLETE, SNAPSHOTS_COUNT, STORE_COMPRESSION, Fileset, Snapshot
 from idemfs.ids import ROOT_FILESET, ROOT_NUMBER, FilesetId, Guid, Ino, fileset_of, make_ino, number_of
 from idemfs.limits import FILESET_COUNT_MAX, FILESET_NAME_SIZE_MAX, FILESET_NUMBER_MAX, LINK_COUNT_MAX
-from idemfs.snapshots import clones, delete, drop, lines, promote, usage
+from idemfs.snapshots import clones, delete, drills, drop, lines, promote, usage
 from idemfs.snapshots.choose import PATTERN
 from idemfs.versions.resolve import View
 from idemfs.vfs.fileset_state import RECORD_SIZE, REMOVAL_SIZE, new_inode
@@ -27,6 +27,11 @@ from idemfs.vfs.namespace import Namespace
 from idemfs.vfs.reader import posix
 
 _ROOT_MODE = stat.S_IFDIR | 0o755
+
+
+def root_of(fileset: Fileset) -> Ino:
+    """The root directory of a fileset."""
+    return make_ino(fileset.number, ROOT_NUMBER)
 
 
 def check_fileset_name(name: str) -> None:
@@ -91,7 +96,8 @@ class Junctions(Namespace):
         snapshot: Snapshot | None = None,
     ) -> tuple[Fileset, Inode]:
         """One with no inode in it, and the directory where it appears. ``snapshot``: what it is to be a clone of."""
-        self._change(16, 3 * RECORD_SIZE)
+        self._change(parent, 16, 3 * RECORD_SIZE)
+        self._refuse_drill(fileset_of(parent))
         self._check_new_name(fileset_name)
         if snapshot is not None and snapshot.state != COMPLETE:
             raise SnapshotMissing(f"snapshot {snapshot.name!r} was deleted")
@@ -109,7 +115,7 @@ class Junctions(Namespace):
     def promote_fileset(self, fileset: Fileset) -> None:
         """Make a clone independent of its origin; durable on return. Raises ``FilesetError`` for what is no clone."""
         with self.store.lock:
-            self.refuse_unless_primary()
+            self.refuse_changing(fileset.number)
             self._refuse_gone(fileset)
             if fileset.origin is None:
                 raise FilesetError(f"fileset {fileset.name!r} is no clone; it depends on no other")
@@ -145,7 +151,7 @@ class Junctions(Namespace):
     def rename_fileset(self, fileset: Fileset, name: str) -> None:
         """Give a fileset another name; it stays where it is. Raises ``BadFilesetName``, ``FilesetExists``."""
         with self.store.lock:
-            self._change(2, RECORD_SIZE)
+            self._change(root_of(fileset), 2, RECORD_SIZE)
             self._refuse_gone(fileset)
             self._check_new_name(name)
             self.store.catalog.change_fileset(fileset, name=name)
@@ -153,8 +159,10 @@ class Junctions(Namespace):
     def attach_fileset(self, fileset: Fileset, parent: Ino, name: bytes) -> None:
         """Let a fileset appear as ``name`` in ``parent``, an empty directory, and no longer where it was."""
         with self.store.lock:
-            self._change(2, RECORD_SIZE)
+            self._change(parent, 2, RECORD_SIZE)
             self._refuse_gone(fileset)
+            self._refuse_drill(fileset.number)
+            self._refuse_drill(fileset_of(parent))
             if fileset.number == ROOT_FILESET:
                 raise FilesetError("the root fileset is the root of the store, and appears nowhere else")
             self._directory(parent)
@@ -183,7 +191,7 @@ class Junctions(Namespace):
     ) -> None:
         """Limit what a fileset holds; 0 is no limit, None leaves what is there. It may hold more already."""
         with self.store.lock:
-            self._change(2, RECORD_SIZE)
+            self._change(root_of(fileset), 2, RECORD_SIZE)
             self._refuse_gone(fileset)
             for number in (quota_bytes, quota_inodes):
                 if number is not None and not 0 <= number < 1 << 63:
@@ -214,7 +222,7 @@ class Junctions(Namespace):
         ``FilesetError``, ``NoSpace``, ``CommitFailed``.
         """
         with self.store.lock:
-            self._change(16, REMOVAL_SIZE, frees=True)
+            self._change(root_of(fileset), 16, REMOVAL_SIZE, frees=True)
             self.refuse_deleting(fileset, held=held)
             if fileset.junction:
                 self._drop_junction(fileset.junction)
@@ -252,6 +260,10 @@ class Junctions(Namespace):
                     f"snapshots of fileset {fileset.name!r} are held: {', '.join(names)}; 'idemfs snapshot "
                     "release' lets them go, --held deletes them all the same"
                 )
+
+    def _refuse_drill(self, fileset: FilesetId) -> None:
+        if drills.is_drill(self.store, fileset):
+            raise FilesetError("a drill has the filesets that it began with, each in its place")
 
     def _refuse_gone(self, fileset: Fileset) -> None:
         if fileset.state != COMPLETE:

@@ -84,7 +84,7 @@ class Namespace(FilesetState):
             if umask is not None:
                 mode, lists = self._inherit(parent, mode, umask)
             size = sum(map(len, lists.values())) if lists else 0
-            self._change(8 + len(lists), RECORD_SIZE + len(data) + size, grows=parent, inodes=1)
+            self._change(parent, 8 + len(lists), RECORD_SIZE + len(data) + size, grows=True, inodes=1)
             directory = self._directory(parent)
             check_name(name)
             kind = mode & 0o170000
@@ -132,7 +132,7 @@ class Namespace(FilesetState):
     def link(self, ino: Ino, parent: Ino, name: bytes) -> None:
         """A further name for a file."""
         with self.store.lock:
-            self._change(8, RECORD_SIZE, grows=parent)
+            self._change(parent, 8, RECORD_SIZE, grows=True)
             node = self.reader.inode(ino)
             self._directory(parent)
             check_name(name)
@@ -158,7 +158,7 @@ class Namespace(FilesetState):
 
     def unlink(self, parent: Ino, name: bytes) -> None:
         with self.store.lock:
-            self._change(14, REMOVAL_SIZE, frees=True)
+            self._change(parent, 14, REMOVAL_SIZE, frees=True)
             ino = self.reader.named(parent, name)
             node = self.reader.inode(ino)
             if node.is_dir:
@@ -169,7 +169,7 @@ class Namespace(FilesetState):
 
     def rmdir(self, parent: Ino, name: bytes) -> None:
         with self.store.lock:
-            self._change(14, REMOVAL_SIZE, frees=True)
+            self._change(parent, 14, REMOVAL_SIZE, frees=True)
             if name in (b".", b".."):
                 raise posix(errno.EINVAL if name == b"." else errno.ENOTEMPTY)
             ino = self.reader.named(parent, name)
@@ -202,7 +202,7 @@ class Namespace(FilesetState):
     ) -> None:
         """All cases of ``renameat2(2)`` but whiteouts."""
         with self.store.lock:
-            self._change(24, RECORD_SIZE * 4)
+            self._change(parent, 24, RECORD_SIZE * 4)
             for each in (name, new_name):
                 if each in (b".", b".."):
                     raise posix(errno.EBUSY)

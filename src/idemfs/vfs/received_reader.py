@@ -57,25 +57,24 @@ class ReceivedView:
 
 
 class ReceivedReader(Reader):
-    """``snapshot`` is that of the root fileset, ``snapshots`` are all of them."""
+    """``snapshot`` is that of ``fileset``, of which it shows the root, ``snapshots`` are all of them."""
 
-    def __init__(self, active: Active, link_reader: Callable[[FilesetId], Reader]) -> None:
+    def __init__(
+        self, active: Active, link_reader: Callable[[FilesetId], Reader], fileset: FilesetId = ROOT_FILESET
+    ) -> None:
         store = active.store
         with store.lock:
-            filesets = [ROOT_FILESET, *store.catalog.junctions.values()]
-            found = {fileset: received.base(store, fileset) for fileset in filesets}
-            self.snapshots = {fileset: base for fileset, base in found.items() if base is not None}
+            found = {each: received.base(store, each) for each in (fileset, *store.catalog.junctions.values())}
+            self.snapshots = {each: base for each, base in found.items() if base is not None}
             super().__init__(
                 ReceivedView(active, self.snapshots),
-                ROOT_FILESET,
-                snapshot=self.snapshots.get(ROOT_FILESET),
+                fileset,
+                snapshot=self.snapshots.get(fileset),
                 link_reader=link_reader,
                 crosses=True,
             )
-            self._junctions = {
-                ino: fileset for ino, fileset in store.catalog.junctions.items() if fileset in self.snapshots
-            }
-            self._of_snapshots = {snapshot.id: fileset for fileset, snapshot in self.snapshots.items()}
+            self._junctions = {ino: each for ino, each in store.catalog.junctions.items() if each in self.snapshots}
+            self._of_snapshots = {snapshot.id: each for each, snapshot in self.snapshots.items()}
 
     def fileset_at(self, snapshot: SnapshotId) -> FilesetId | None:
         """The fileset that is shown as this snapshot has it."""

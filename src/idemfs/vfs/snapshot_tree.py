@@ -30,6 +30,7 @@ from idemfs.vfs.fileset_state import RECLAIM_BLOCK_COUNT, RECLAIM_BYTES, RECLAIM
 from idemfs.vfs.names import Names
 from idemfs.vfs.reader import Reader, posix
 from idemfs.vfs.tree import Tree
+from idemfs.vfs.write_lease import WriteLease
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -103,6 +104,10 @@ class SnapshotTree(Tree):
         return self.base.role
 
     @property
+    def write_lease(self) -> WriteLease | None:  # type: ignore[override]
+        return self.base.write_lease
+
+    @property
     def moves(self) -> int:
         return self.base.moves
 
@@ -146,14 +151,22 @@ class SnapshotTree(Tree):
             raise posix(errno.EBUSY, str(held)) from held
 
     def _change(
-        self, records: int, size: int, *, frees: bool = False, grows: Ino | None = None, data: int = 0, inodes: int = 0
+        self,
+        ino: Ino,
+        records: int,
+        size: int,
+        *,
+        frees: bool = False,
+        grows: bool = False,
+        data: int = 0,
+        inodes: int = 0,
     ) -> None:
         self.flush()
         self.refuse_if_kept()
         counts = self.store.catalog.filesets[self.fileset].flags & SNAPSHOTS_COUNT
         # Each record has a version here and one in the next older snapshot, and both are listed.
         super()._change(
-            2 * records, 2 * size + _MAP_BYTES, frees=frees, grows=grows if counts else None, data=data, inodes=0
+            ino, 2 * records, 2 * size + _MAP_BYTES, frees=frees, grows=grows and bool(counts), data=data, inodes=0
         )
         # Again, since admitting may have waited.
         self.refuse_if_kept()
@@ -190,7 +203,7 @@ class SnapshotTree(Tree):
     def _uncover(self, ino: Ino, end: int) -> None:
         """Blocks that newer ones have where the file is going to be are hidden first, a part at a time."""
         while self._covered(ino, end) > _COVERED_STEP_COUNT:
-            self._change(4 * _COVERED_STEP_COUNT, 100 * _COVERED_STEP_COUNT)
+            self._change(ino, 4 * _COVERED_STEP_COUNT, 100 * _COVERED_STEP_COUNT)
             self.active.hide(ino, end, _COVERED_STEP_COUNT)
 
     def _covered(self, ino: Ino, end: int) -> int:
@@ -215,7 +228,7 @@ class SnapshotTree(Tree):
         """Remove an orphan, a part at a time, from its end. Without room it stays until the store is opened again."""
         with suppress(NoSpace):
             while True:
-                self._change(RECLAIM_RECORD_COUNT, RECLAIM_BYTES, frees=True)
+                self._change(ino, RECLAIM_RECORD_COUNT, RECLAIM_BYTES, frees=True)
                 self.contents.drop(ino)
                 bound = self._block_bound(ino)
                 if bound <= RECLAIM_BLOCK_COUNT:

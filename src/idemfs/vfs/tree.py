@@ -16,8 +16,7 @@ from idemfs.errors import CommitFailed, Damaged, DamagedBlock, NoSpace
 from idemfs.format import keys
 from idemfs.format.inode import Inode
 from idemfs.format.intent import Intent
-from idemfs.format.role import Role
-from idemfs.ids import Ino
+from idemfs.ids import Ino, fileset_of
 from idemfs.limits import (
     FILE_SIZE_MAX,
     INDIRECT_ENTRY_COUNT,
@@ -84,7 +83,7 @@ class Tree(Junctions):
         """Those that are not None. ``mode``: the permission bits. A new owner clears set-id bits of files."""
         with self.store.lock:
             lists = 0 if mode is None else len(self.active.records.get(keys.xattr(ino, acl.ACCESS)) or b"")
-            self._change(8, RECORD_SIZE + 2 * lists + self.store.superblock.inline_size)
+            self._change(ino, 8, RECORD_SIZE + 2 * lists + self.store.superblock.inline_size)
             self.reader.inode(ino)
             for time in (atime_ns, mtime_ns):
                 if time is not None and not TIME_NS_MIN <= time <= TIME_NS_MAX:
@@ -112,7 +111,7 @@ class Tree(Junctions):
         with self.store.lock:
             node = self.reader.inode(ino)
             if node.is_file and without_set_id(node.mode) != node.mode:
-                self._change(4, RECORD_SIZE + self.store.superblock.inline_size)
+                self._change(ino, 4, RECORD_SIZE + self.store.superblock.inline_size)
                 self._clear_set_id(ino, self.active.change_inode(ino))
 
     def drop_capability(self, ino: Ino) -> None:
@@ -140,7 +139,7 @@ class Tree(Junctions):
         """Set the access control list; the mode follows it, and what the mode alone can say is not kept twice."""
         with self.store.lock:
             entries = acl.unpack(value)
-            self._change(8, RECORD_SIZE + 2 * len(value) + self.store.superblock.inline_size, grows=ino)
+            self._change(ino, 8, RECORD_SIZE + 2 * len(value) + self.store.superblock.inline_size, grows=True)
             self.reader.inode(ino)
             node = self.active.change_inode(ino)
             node.mode = acl.mode_of(entries, node.mode)
@@ -157,7 +156,9 @@ class Tree(Junctions):
         """A file was read: as with ``relatime``, the time follows when it is older than a change, or than a day."""
         with self.store.lock:
             node = self.active.inode(ino)
-            if node is None or self.role.role is not Role.PRIMARY or self.store.readonly:
+            if node is None or self.store.readonly or not self._may_change(ino):
+                return
+            if self.write_lease is not None and not self.write_lease.is_live():
                 return
             now = self.store.clock.now_ns()
             if node.atime <= node.mtime or node.atime <= node.ctime or now - node.atime >= 86_400_000_000_000:
@@ -168,7 +169,7 @@ class Tree(Junctions):
 
     def set_xattr(self, ino: Ino, name: bytes, value: bytes, flags: XattrFlag = XattrFlag.NONE) -> None:
         with self.store.lock:
-            self._change(6, RECORD_SIZE + 2 * len(value) + self.store.superblock.inline_size, grows=ino)
+            self._change(ino, 6, RECORD_SIZE + 2 * len(value) + self.store.superblock.inline_size, grows=True)
             self.reader.inode(ino)
             if not name or b"\0" in name:
                 raise posix(errno.EINVAL)
@@ -188,7 +189,7 @@ class Tree(Junctions):
 
     def remove_xattr(self, ino: Ino, name: bytes) -> None:
         with self.store.lock:
-            self._change(6, RECORD_SIZE + XATTR_VALUE_SIZE_MAX, frees=True)
+            self._change(ino, 6, RECORD_SIZE + XATTR_VALUE_SIZE_MAX, frees=True)
             self.reader.xattr(ino, name)
             key = keys.xattr(ino, name)
             node = self.active.change_inode(ino)
@@ -205,9 +206,9 @@ class Tree(Junctions):
         block_count = size // self.store.block_size + 2
         records = RECORD_SIZE + 40 * block_count + 4 * self.store.superblock.inline_size
         if at is None or not self._limited:
-            self._change(3 * block_count + 6, records, frees=frees)
+            self._change(ino, 3 * block_count + 6, records, frees=frees)
         else:
-            self._change(3 * block_count + 6, records, grows=ino, data=self._added_bytes(ino, at, size))
+            self._change(ino, 3 * block_count + 6, records, grows=True, data=self._added_bytes(ino, at, size))
         node = self.reader.inode(ino)
         if not node.is_file:
             raise posix(errno.EISDIR if node.is_dir else errno.EINVAL)
@@ -289,17 +290,19 @@ class Tree(Junctions):
     def recover(self) -> None:
         """Also what was synced, and is in no group that came to be durable."""
         super().recover()
-        if self.role.role is not Role.PRIMARY:
-            return
         with self.store.lock:
-            records = self.store.intents.pending()
+            # Of a store that is no primary these are of drills: a primary's are done again before it loses its role.
+            records = [each for each in self.store.intents.pending() if self._may_change(each.ino)]
             # It fitted when it was written; what was removed for it may have come back, which is no reason to lose it.
             limited, self._limited = self._limited, set()
+            # It was accepted before, too.
+            lease, self.write_lease = self.write_lease, None
             try:
                 for record in records:
                     self._replay(record)
             finally:
                 self._limited = limited
+                self.write_lease = lease
             if records:
                 self.store.admit(1, RECORD_SIZE)
                 self.store.intents.replayed(records[-1])
@@ -329,7 +332,7 @@ class Tree(Junctions):
 
     def _share_blocks(self, reader: Reader, source: Ino, first: int, ino: Ino, target: int, count: int) -> int:
         size = RECORD_SIZE + 100 * count + 4 * self.store.superblock.inline_size
-        self._change(5 * count + 20, size, grows=ino, data=count * self.store.block_size)
+        self._change(ino, 5 * count + 20, size, grows=True, data=count * self.store.block_size)
         node = self.active.change_inode(ino)
         if self._clones:
             _own_tail(self, ino, node)
@@ -355,7 +358,7 @@ class Tree(Junctions):
         if node.size - size > INDIRECT_ENTRY_COUNT * block_size:
             # A file that is far longer is cut a part at a time, each in its group.
             while True:
-                self._change(RECLAIM_RECORD_COUNT, RECLAIM_BYTES, frees=True)
+                self._change(ino, RECLAIM_RECORD_COUNT, RECLAIM_BYTES, frees=True)
                 node = self.active.change_inode(ino)
                 bound = -(-node.size // block_size) - RECLAIM_BLOCK_COUNT
                 if bound * block_size <= size:
@@ -387,7 +390,7 @@ class Tree(Junctions):
                 raise posix(errno.EFBIG)
             match flags:
                 case AllocateFlag.NONE | AllocateFlag.KEEP_SIZE:
-                    self.refuse_unless_primary()
+                    self.refuse_changing(fileset_of(ino))
                 case AllocateFlag.ZERO_RANGE:
                     self.punch(ino, offset, size)
                 case _ if flags & AllocateFlag.KEEP_SIZE and flags & ~AllocateFlag.KEEP_SIZE in _EMPTYING:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from idemfs.errors import Fenced, NotPrimary, NotStandby, PeerError, RoleError
 from idemfs.failover import decisions
 from idemfs.failover.facts import (
+    AwaitLease,
     Decision,
     Demote,
     DropPartial,
@@ -157,6 +160,28 @@ def test_stores_that_know_each_other_never_take_the_same_epoch_however_they_are_
             made = plan(decisions.failover(side(name, STANDBY, 1, seen, members=names), others))
             taken += [step.epoch for step in made.steps if isinstance(step, Promote)]
         assert len(set(taken)) == 3 and min(taken) > seen and max(taken) <= seen + 3
+
+
+def test_failover_waits_for_the_lease_that_the_store_granted_and_says_so() -> None:
+    me = replace(side("B", STANDBY), granted_ns=4_200_000_000, granted_epoch=1, needs_lease=True)
+    made = plan(decisions.failover(me, [lost("A")]))
+    assert made.steps == (Tell(store=B, epoch=2), AwaitLease(store=B, left_ns=4_200_000_000), Promote(store=B, epoch=2))
+    assert len(made.notes) == 1 and "runs out in 4.2 s" in made.notes[0]
+
+
+def test_failover_says_where_no_lease_protects() -> None:
+    never = replace(side("B", STANDBY), needs_lease=True)
+    before = replace(side("B", STANDBY, 3), needs_lease=True, granted_ns=0, granted_epoch=2)
+    for me in (never, before):
+        made = plan(decisions.failover(me, [lost("A")]))
+        assert len(made.notes) == 1 and "was not asked for a write lease" in made.notes[0]
+    assert not plan(decisions.failover(side("B", STANDBY), [lost("A")])).notes
+    assert not plan(decisions.failover(never, [side("A")])).notes
+
+
+def test_failover_in_a_claimed_epoch_uses_it_or_is_refused() -> None:
+    assert plan(decisions.failover(side("B", STANDBY), [lost("A")], 6)).steps[-1] == Promote(store=B, epoch=6)
+    refusal(decisions.failover(side("B", STANDBY), [side("A", seen=6)], 6), RoleError, "have seen it since")
 
 
 def test_failover_refusals() -> None:

@@ -101,6 +101,19 @@ def test_the_active_state_of_the_primary_comes_with_the_next_snapshot(pair: tupl
     assert_equal(primary, standby)
 
 
+def test_what_the_primary_keeps_comes_again_whole(pair: tuple[Tree, Tree]) -> None:
+    """The inode goes there, with all that it has, and is made anew by the next change set."""
+    primary, standby = pair
+    FileSystem(primary).setxattr("/d/secret", "user.a", b"a")
+    take_all(primary, "three")
+    replicate_into(primary, standby)
+    purge(primary, "/d")
+    take_all(primary, "four")
+    replicate_into(primary, standby)
+    assert_equal(primary, standby)
+    assert_clean(standby)
+
+
 def test_two_purges_and_a_standby_that_was_away(pair: tuple[Tree, Tree]) -> None:
     primary, standby = pair
     purge(primary)

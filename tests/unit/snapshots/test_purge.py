@@ -142,6 +142,39 @@ def test_what_a_moved_file_had_later_is_freed(fs: FileSystem) -> None:
     assert_clean(fs.tree)
 
 
+def test_what_goes_later_leaves_nothing_in_snapshots_that_were_purged(fs: FileSystem) -> None:
+    fs.mkdir("/d")
+    fs.write_bytes("/d/secret", SECRET)
+    fs.setxattr("/d/secret", "user.key", b"hunter2")
+    for name in "abc":
+        fs.write_bytes("/d/other", name.encode())
+        fs.snapshots.create(name)
+    inodes = [fs.stat(path).st_ino for path in ("/d", "/d/secret")]
+    fs.snapshots.purge("/d")
+    fs.unlink("/d/secret")
+    fs.unlink("/d/other")
+    fs.rmdir("/d")
+    fs.sync()
+    assert [owned_of(fs, "", ino) for ino in inodes] == [[], []]
+    assert_clean(fs.tree)
+
+
+def test_what_was_purged_and_stays_is_preserved_for_later_snapshots(fs: FileSystem) -> None:
+    fs.mkdir("/d")
+    fs.write_bytes("/d/f", SECRET)
+    fs.setxattr("/d/f", "user.key", b"old")
+    fs.snapshots.create("before")
+    fs.snapshots.purge("/d")
+    fs.snapshots.create("after")
+    fs.setxattr("/d/f", "user.key", b"new")
+    fs.write_bytes("/d/f", b"new")
+    after = fs.snapshots["after"]
+    assert (after.read_bytes("/d/f"), after.getxattr("/d/f", "user.key")) == (SECRET, b"old")
+    assert not fs.snapshots["before"].exists("/d")
+    fs.snapshots.delete("before")
+    assert_clean(fs.tree)
+
+
 def test_many_snapshots_keep_one_trace(fs: FileSystem) -> None:
     """Of what is gone in all of them, the newest alone says so."""
     fs.makedirs("/d")

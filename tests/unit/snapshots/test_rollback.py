@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from idemfs import FileSystem
+from idemfs.format import keys
 from idemfs.ids import ROOT_FILESET
 from idemfs.snapshots import bring_back, delete, manage
 from idemfs.testing.builders import assert_clean, content_of, make_file, memory_tree
@@ -39,3 +41,17 @@ def test_a_rollback_frees_what_a_longer_older_snapshot_reads_zeros_from() -> Non
     assert content_of(tree.snapshot_reader(long), ino) == b"x" * 8192 + bytes(3 * 4096 + 2000)
     assert short.owned_bytes == 0
     assert_clean(tree)
+
+
+def test_a_rollback_leaves_nothing_of_what_was_purged_from_the_snapshot_alone() -> None:
+    fs = FileSystem(memory_tree())
+    fs.mkdir("/d")
+    fs.write_bytes("/d/f", b"x" * 9000)
+    fs.setxattr("/d/f", "user.a", b"a")
+    fs.snapshots.create("s")
+    fs.snapshots.purge("/d")
+    bring_back.rollback(fs.tree.active, ROOT_FILESET)
+    assert fs.listdir("/") == []
+    owner = fs.tree.store.catalog.by_name(ROOT_FILESET, "s").id
+    assert fs.tree.store.owned.scan(*keys.owned_range(owner), 100) == []
+    assert_clean(fs.tree)
