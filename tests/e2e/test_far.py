@@ -170,7 +170,8 @@ def test_an_empty_store_that_is_mounted_becomes_a_standby(tmp_path: Path) -> Non
 def test_a_role_that_came_over_a_connection_is_in_the_history(here: Path, tmp_path: Path) -> None:
     done("switchover", here, "--yes")
     assert [(row["what"], row["epoch"]) for row in rows("history", tmp_path / "B")] == [("primary", 2)]
-    (switchover,) = [row for row in rows("history", here) if row["what"] != "transfer"]
+    added, switchover = [row for row in rows("history", here) if row["what"] != "transfer"]
+    assert (added["what"], added["to"]) == ("standby add", f"ssh://there{tmp_path / 'B'}")
     assert (switchover["what"], switchover["epoch"]) == ("switchover", 2)
 
 

@@ -314,6 +314,7 @@ def test_roles_change_through_the_socket_and_history_says_who_did_it(place: Plac
             (place.at / "g").write_text("1")
         rows = json.loads(idemfs("history", place.a, "--json").stdout)
     assert [(row["what"], row["epoch"]) for row in rows] == [
+        ("standby add", None),
         ("transfer", None),
         ("transfer", None),
         ("switchover", 2),
@@ -354,6 +355,9 @@ class TestMembersOfTheGroup:
             assert "OUTCOME" in self.member("history", shared.a).stdout
             assert "compression" in self.member("info", shared.a).stdout
             assert "root" in self.member("fileset", "list", shared.a).stdout
+            assert self.member("links", shared.a).stdout == "no links\n"
+            assert "FILESETS" in self.member("drill", "list", shared.a).stdout
+            assert "EPOCH" in self.member("diverged", "list", shared.a).stdout
 
     def test_what_they_may_not(self, shared: Place) -> None:
         with served(shared.config):
@@ -363,6 +367,8 @@ class TestMembersOfTheGroup:
                 ("cat", shared.a, "/f"),
                 ("put", shared.a, shared.config, "/f"),
                 ("fileset", "list", "--shared", shared.a),
+                ("drill", "start", shared.a, "try", "--mount", shared.path),
+                ("drill", "mount", shared.a, "try", shared.path),
             ):
                 ended = self.member(*words)
                 assert ended.returncode == 1 and ended.stdout == "" and ended.stderr.count("\n") == 1, ended

@@ -30,6 +30,7 @@ from idemfs.format.role import Role
 from idemfs.ids import ROOT_FILESET, FilesetId, Guid
 from idemfs.node import history, joining, link_decisions
 from idemfs.node.connecting import connect
+from idemfs.node.history import Event
 from idemfs.node.link_decisions import Decision, Here, Learn, Refuse, Rest, Send, Tell, There
 from idemfs.replication import archiving, collapse, lanes, link, plan
 from idemfs.replication.archive import locked, open_archive
@@ -318,7 +319,8 @@ class StoreTarget:
         if self.tree.role.role is Role.STANDBY:
             raise PeerError(f"a standby fills only stores made with 'idemfs init {address} --standby-of {self.path}'")
         with joining.place_at(self.path, address, self.own_address) as (place, own):
-            add_standby(self.path, place, own_address=own)
+            joined = add_standby(self.path, place, own_address=own)
+        history.record(self.path, Event(what="standby add", source=self.path, target=joined.path, by=BY))
         log.info("%s is a standby now", address)
 
     def _send(self, party: Party, decision: Send, progress: link.Progress | None, as_of: float | None) -> Outcome:

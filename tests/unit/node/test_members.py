@@ -67,6 +67,12 @@ def test_what_is_carried_out(store: str, given: str, run: str) -> None:
         "peer STORE",
         "serve --config /etc/shadow",
         "mount STORE /mnt",
+        "mount STORE /etc --snapshot=a",
+        "drill mount STORE try /etc",
+        "drill start STORE --mount=/etc",
+        "drill end STORE try",
+        "diverged release STORE a",
+        "links --watch STORE",
     ],
 )
 def test_what_is_refused(store: str, given: str) -> None:
