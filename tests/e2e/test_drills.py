@@ -200,6 +200,15 @@ def test_a_mount_of_one_fileset_shows_it_and_what_appears_in_it_alone(place: Pat
             denied(errno.ESTALE, lambda handle=handle: opened(at, handle).__enter__())  # type: ignore[misc]
         with opened(at, inside) as fd:
             assert os.read(fd, 1) == b"1"
+        # Another one is mounted besides, until it appears in this mount.
+        beside = place / "beside"
+        beside.mkdir()
+        done("snapshot", "clone", "A", "home@mine", "/side")
+        idemfs("mount", "A", "beside", "--fileset", "side")
+        (beside / "f").write_text("of the clone")
+        (at / "there").mkdir()
+        done("fileset", "attach", "A", "side", "/home/there")
+        assert os.listdir(beside) == [] and (at / "there/f").read_text() == "of the clone"
         assert "mine" in done("snapshot", "list", "A", "home") and "mine" not in done("snapshot", "list", "A")
     assert done("cat", "A", "/home/f") == "changed" and done("cat", "A", "/home/deep/g") == "new"
     assert "no fileset named" in refused("mount", "A", "mount", "--fileset", "other")

@@ -156,7 +156,7 @@ class Mount:
             return
         other = self._others_with(self.active_fileset) if self._is_more else None
         if other is not None:
-            log.warning("%s is unmounted, since the mount on %s shows the same from now on", self._directory, other)
+            log.info("%s is unmounted, since the mount on %s shows the same from now on", self._directory, other)
         if other is not None or not self._session.is_there():
             self.end()
 
