@@ -10,8 +10,10 @@ from idemfs.cli.render import Column, listing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from idemfs.cli.render import Json
-    from idemfs.node.node import NodeStatus
+    from idemfs.node.node import NodeStatus, StoreStatus
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -28,15 +30,14 @@ def run(options: Namespace) -> None:
     config = read_config(os.path.abspath(options.config))
     status = next((found for store in config.stores if (found := _asked(store.path)) is not None), None)
     if status is None:
-        raise Refused(f"{options.config}: no process that serves it answers at the socket of any of its stores")
+        raise Refused(_not_asked(options.config, [store.path for store in config.stores]))
     if options.json:
         from json import dumps
 
         print(dumps(to_builtins(status), indent=2))
         return
     rows: list[dict[str, Json]] = [
-        {**to_builtins(store), "remarks": "; ".join(f"{name}: {text}" for name, text in store.problems.items())}
-        for store in status.stores
+        {**to_builtins(store), "remarks": "; ".join(_remarks(store))} for store in status.stores
     ]
     columns = [
         Column("name"),
@@ -50,6 +51,31 @@ def run(options: Namespace) -> None:
     listing(rows, columns, json=False)
     for name, text in status.problems.items():
         print(f"{name}: {text}")
+
+
+def _remarks(store: StoreStatus) -> Iterator[str]:
+    if store.role == "fenced":
+        yield f"epoch {store.seen_epoch} has ended its right to write: run 'idemfs failback {store.path}'"
+    for name, text in store.problems.items():
+        yield f"{name}: {text}"
+
+
+def _not_asked(config: str, paths: list[str]) -> str:
+    """Why nobody could be asked: it is a served store that answers."""
+    from idemfs.errors import IdemfsError
+    from idemfs.store.peek import read_superblock
+
+    why = []
+    for path in paths:
+        try:
+            read_superblock(path)
+        except IdemfsError as error:
+            why.append(str(error))
+        else:
+            why.append(f"{path}: nobody serves it")
+    return (
+        f"{config}: no store of it is served, so nobody can be asked: {'; '.join(why)}; see the log of 'idemfs serve'"
+    )
 
 
 def _asked(path: str) -> NodeStatus | None:

@@ -254,6 +254,8 @@ class Link:
             if self._is_current() and began - self._contact_at < CONTACT_SECONDS:
                 self._state = link_schedule.succeeded(self._state)
                 return 0.0
+            if self._doing == progress.PAUSED:
+                self._reason = None
             if self._doing != progress.RESTING:
                 self._doing = progress.CONNECTING
             outcome = self._target.run(self._progress)
