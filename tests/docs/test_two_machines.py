@@ -1,7 +1,7 @@
 """Two machines: the how-to is typed, line by line, into two real ones as far as one host can be two.
 
-Each has namespaces of its own for network, mounts, host name and processes, and its own ``/etc``, ``/srv``, ``/mnt`` and
-``/var/lib``; a pair of virtual devices is the cable. The part of systemd is played by a few lines of shell, since a
+Each has namespaces of its own for network, mounts, host name and processes, and its own ``/etc``, ``/srv``, ``/mnt``
+and ``/var/lib``; a pair of virtual devices is the cable. The part of systemd is played by a few lines of shell, since a
 container has none. A command reads, as standard input, what the command before it printed: people carry a code so.
 """
 
@@ -44,6 +44,9 @@ exit 0
 """
 
 
+_UNSHARE = ("unshare", "--net", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc")
+
+
 class Machine:
     def __init__(self, name: str, place: Path) -> None:
         self.name, self._place = name, place
@@ -60,8 +63,7 @@ class Machine:
         # The shell stays, since who has the number 1 has to reap what others leave.
         lines = ["set -e", f"hostname {name}", "ip link set lo up", *binds, "echo up", "sleep infinity & wait $!"]
         self._process = subprocess.Popen(
-            ["unshare", "--net", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
-            + ["bash", "-c", "\n".join(lines)],
+            [*_UNSHARE, "bash", "-c", "\n".join(lines)],
             stdout=subprocess.PIPE,
             text=True,
         )
