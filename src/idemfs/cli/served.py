@@ -19,7 +19,7 @@ from idemfs.node import connecting, history
 from idemfs.node.http.answers import PlanAnswer, RiskAnswer
 from idemfs.node.http.gate import Caller
 from idemfs.node.owner import OwnedStore
-from idemfs.node.peer import serve_peer
+from idemfs.node.peer import end_sessions, serve_peer
 from idemfs.replication.channel import Channel
 from idemfs.snapshots.info import SnapshotInfo
 from idemfs.snapshots.usage import FilesetInfo
@@ -55,6 +55,8 @@ class ServedActions:
             store.command_done(["snapshot", "delete"])
 
     def change_roles(self, store: OwnedStore, command: str, by: Caller, *, dry_run: bool) -> PlanAnswer:
+        if command == "failover" and not dry_run:
+            end_sessions(store.path)
         with (
             history.acting(_name(by)),
             open_stage(store.path, readonly=dry_run, connect=connecting.connect) as stage,
