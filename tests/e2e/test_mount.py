@@ -354,6 +354,17 @@ class TestCommands:
         assert (at / "d/f").read_bytes() == b"old" * 50_000
         assert os.listdir(at / "d") == ["f"] and not (at / "d/g").exists()
 
+    def test_a_standby_that_has_received_nothing(self, tmp_path: Path) -> None:
+        command = [sys.executable, "-m", "idemfs"]
+        subprocess.run([*command, "init", str(tmp_path / "first")], check=True, capture_output=True)
+        adding = [*command, "standby", "add", str(tmp_path / "first"), str(tmp_path / "second")]
+        subprocess.run(adding, check=True, capture_output=True)
+        with mounted(tmp_path / "second", tmp_path / "empty") as at:
+            assert os.listdir(at) == [] and os.listxattr(at) == []
+            with pytest.raises(OSError) as caught:
+                os.getxattr(at, "user.any")
+            assert caught.value.errno == errno.ENODATA
+
     def test_streams(self, at: Path, store: Path, tmp_path: Path) -> None:
         (at / "f").write_text("1")
         os.mkdir(at / ".snapshots/one")

@@ -250,7 +250,7 @@ def test_what_cannot_be_served_hinders_nothing_and_is_tried_again(place: Place) 
     finally:
         node.close()
     ended = idemfs("node", "status", "--config", place.config, check=False)
-    assert ended.returncode == 1 and "no process that serves it answers" in ended.stderr
+    assert ended.returncode == 1 and "nobody serves it" in ended.stderr
 
 
 def test_the_service_manager_is_told(place: Place) -> None:

@@ -19,7 +19,7 @@ def run(options: Namespace) -> None:
     from idemfs.node.peer import end_sessions
 
     if not options.dry_run:
-        # What a lost primary began here ends now, and not when its silence is noticed.
+        # What a lost primary began here, or a link of ours began there, ends now, and not when its silence is noticed.
         end_sessions(options.store)
 
     perform(

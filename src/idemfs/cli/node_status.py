@@ -12,6 +12,8 @@ from idemfs.cli.render import Column, listing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from idemfs.cli.render import Json
     from idemfs.node.node import NodeStatus, StoreStatus
 
@@ -32,13 +34,15 @@ def run(options: Namespace) -> None:
     config = read_config(os.path.abspath(options.config))
     status = next((found for store in config.stores if (found := _asked(store.path)) is not None), None)
     if status is None:
-        raise Refused(f"{options.config}: no process that serves it answers at the socket of any of its stores")
+        raise Refused(_not_asked(options.config, [store.path for store in config.stores]))
     if options.json:
         from json import dumps
 
         print(dumps(to_builtins(status), indent=2))
         return
-    rows: list[dict[str, Json]] = [{**to_builtins(store), "remarks": _remarks(store)} for store in status.stores]
+    rows: list[dict[str, Json]] = [
+        {**to_builtins(store), "remarks": "; ".join(_remarks(store))} for store in status.stores
+    ]
     columns = [
         Column("name"),
         Column("path"),
@@ -57,12 +61,34 @@ def run(options: Namespace) -> None:
         print(f"{name}: {text}")
 
 
-def _remarks(store: StoreStatus) -> str:
-    """Problems; but those of links stand with these."""
+def _remarks(store: StoreStatus) -> Iterator[str]:
+    """Problems, but those of links, which stand with these."""
+    if store.role == "fenced":
+        yield f"epoch {store.seen_epoch} has ended its right to write: run 'idemfs failback {store.path}'"
     links = {f"link {link.to}" for link in store.links}
-    remarks = [f"{name}: {text}" for name, text in store.problems.items() if name not in links]
-    remarks += [f"{what} on {directory}" for directory, what in store.more_mounts.items()]
-    return "; ".join(remarks)
+    for name, text in store.problems.items():
+        if name not in links:
+            yield f"{name}: {text}"
+    for directory, what in store.more_mounts.items():
+        yield f"{what} on {directory}"
+
+
+def _not_asked(config: str, paths: list[str]) -> str:
+    """Why nobody could be asked: it is a served store that answers."""
+    from idemfs.errors import IdemfsError
+    from idemfs.store.peek import read_superblock
+
+    why = []
+    for path in paths:
+        try:
+            read_superblock(path)
+        except IdemfsError as error:
+            why.append(str(error))
+        else:
+            why.append(f"{path}: nobody serves it")
+    return (
+        f"{config}: no store of it is served, so nobody can be asked: {'; '.join(why)}; see the log of 'idemfs serve'"
+    )
 
 
 def _asked(path: str) -> NodeStatus | None:

@@ -22,7 +22,7 @@ from idemfs.node.history import Event
 from idemfs.node.http.answers import DivergedAnswer, DrillAnswer, PlanAnswer, RiskAnswer, format_time
 from idemfs.node.http.gate import Caller
 from idemfs.node.owner import OwnedStore
-from idemfs.node.peer import serve_peer
+from idemfs.node.peer import end_sessions, serve_peer
 from idemfs.replication.channel import Channel
 from idemfs.snapshots.info import SnapshotInfo
 from idemfs.snapshots.usage import FilesetInfo
@@ -96,6 +96,8 @@ class ServedActions:
     def change_roles(
         self, store: OwnedStore, command: str, by: Caller, *, dry_run: bool, to: str | None = None
     ) -> PlanAnswer:
+        if command == "failover" and not dry_run:
+            end_sessions(store.path)
         with (
             history.acting(_name(by)),
             open_stage(store.path, readonly=dry_run, connect=connecting.connect) as stage,

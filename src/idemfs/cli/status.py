@@ -59,5 +59,12 @@ def _remarks(row: StoreStatus) -> list[str]:
     if row.unreleased_snapshots:
         count = counted(row.unreleased_snapshots, "snapshot")
         size = format_size(row.unreleased_bytes or 0)
-        remarks.append(f"{count} diverged, {size}: 'idemfs diverged list {row.path}' shows what")
+        remarks.append(f"{count} diverged, {size}: {_where(row.path)} shows what")
     return remarks
+
+
+def _where(path: str) -> str:
+    """That command takes stores of this machine."""
+    from idemfs.failover.addresses import is_remote
+
+    return "'idemfs diverged list' there" if is_remote(path) else f"'idemfs diverged list {path}'"

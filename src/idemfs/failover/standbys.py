@@ -136,7 +136,9 @@ def _refuse_unless_primary(me: Tree, path: str) -> None:
     if me.role.role is Role.STANDBY:
         raise NotPrimary(f"{path}: is a standby; add standbys to its primary")
     if me.role.role is Role.FENCED:
-        raise Fenced(f"{path}: epoch {me.role.seen_epoch} has ended this store's right to write; run 'idemfs failback'")
+        raise Fenced(
+            f"{path}: epoch {me.role.seen_epoch} has ended this store's right to write; run 'idemfs failback {path}'"
+        )
 
 
 def invite(me: Tree, path: str, compression: str | None = None) -> Invitation:

@@ -78,14 +78,14 @@ class AttributeRequests:
 
     def getxattr(self, request: Request) -> Reply:
         (size,) = wire.GETXATTR_IN.unpack_from(request.body)
-        if kind_of(request.node):
+        if kind_of(request.node) or self._nodes.is_empty(request.node):
             raise posix(errno.ENODATA)
         reader, ino = self._nodes.place(request.node)
         return _sized(reader.xattr(ino, request.name(wire.GETXATTR_IN.size)), size)
 
     def listxattr(self, request: Request) -> Reply:
         (size,) = wire.GETXATTR_IN.unpack_from(request.body)
-        if kind_of(request.node):
+        if kind_of(request.node) or self._nodes.is_empty(request.node):
             return _sized(b"", size)
         reader, ino = self._nodes.place(request.node)
         names = reader.xattr_names(ino)

@@ -204,6 +204,13 @@ class Nodes:
                 return new_inode(stat.S_IFDIR | 0o555, 0, 0, self.tree.store.superblock.created_ns)
             raise
 
+    def is_empty(self, node: int) -> bool:
+        """Whether it is the root of a standby that has received nothing yet: it has a mode, and no more."""
+        if node != ROOT or self.shows_active:
+            return False
+        reader, ino = self.place(node)
+        return reader.view.inode(ino) is None
+
     def _made_up(self, node: int) -> Inode:
         """``.snapshots`` belongs to the store's owner: who may write there takes and deletes snapshots."""
         kind, fileset = kind_of(node), fileset_of_made_up(node)

@@ -32,6 +32,7 @@ from idemfs.node.etcd import EtcdClient
 from idemfs.node.history import Event
 from idemfs.node.line_key import LineKey
 from idemfs.node.log import about
+from idemfs.node.peer import end_sessions
 from idemfs.replication.channel import Channel
 
 if TYPE_CHECKING:
@@ -267,6 +268,8 @@ class Guard:
 
     def _take_over(self, epoch: int) -> bool:
         log.warning("takes over as primary of epoch %d", epoch)
+        # What the silent primary began here, or a link of ours began there, has the store claimed.
+        end_sessions(self._path)
         return self._carry_out("failover", lambda me, peers: decisions.failover(me, peers, epoch))
 
     def _come_back(self) -> None:

@@ -92,27 +92,29 @@ def decide(address: str, own: str, here: Here, there: There | None, filled: Guid
         if filled is None:
             return Refuse("holds other files; name a store that is empty, or none")
         return Refuse(f"the store that this link filled holds other files now; if it is empty, {again}")
-    return _of_one_line(address, here, there, is_known=is_known, again=again)
+    return _of_one_line(own, here, there, is_known=is_known)
 
 
-def _of_one_line(address: str, here: Here, there: There, *, is_known: bool, again: str) -> Decision:
+def _of_one_line(own: str, here: Here, there: There, *, is_known: bool) -> Decision:
     if there.role.seen_epoch > here.role.seen_epoch:
         return Learn(there.role.seen_epoch)
     if here.role.role is Role.FENCED:
-        return Rest(f"epoch {here.role.seen_epoch} has ended this store's right to write; run 'idemfs failback'")
+        return Rest(f"epoch {here.role.seen_epoch} has ended this store's right to write; run 'idemfs failback {own}'")
     if there.role.role is Role.FENCED:
-        return Refuse("was primary, and has not come back since: 'idemfs failback' makes it a standby again")
+        return Refuse("was primary, and has not come back since: 'idemfs failback' there makes it a standby again")
     if there.role.role is Role.PRIMARY:
-        return _two_that_write(address, here, there)
+        return _two_that_write(here, there)
     if here.role.role is Role.STANDBY:
         return Rest("its primary sends to it") if is_known else Send()
     # A primary knows its standbys, and they know it.
     return Send() if is_known else Join()
 
 
-def _two_that_write(address: str, here: Here, there: There) -> Decision:
+def _two_that_write(here: Here, there: There) -> Decision:
     if here.role.role is Role.STANDBY:
         return Rest("is the primary")
     if there.role.seen_epoch < here.role.epoch:
-        return Tell(here.role.epoch, "was primary until now: 'idemfs failback' makes it a standby again")
-    return Refuse("is primary too, and neither of the two epochs is later; 'idemfs failback' settles which one stays")
+        return Tell(here.role.epoch, "was primary until now: 'idemfs failback' there makes it a standby again")
+    return Refuse(
+        "is primary too, and neither of the two epochs is later; 'idemfs failback' on the one to follow settles it"
+    )

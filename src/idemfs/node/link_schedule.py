@@ -26,7 +26,8 @@ from idemfs.snapshots.schedule import SECOND_NS
 
 CHECK_SECONDS = 60.0
 """A clock that was set, or a host that was suspended, is noticed after at most so long."""
-RETRY_SECONDS_MIN, RETRY_SECONDS_MAX = 1.0, 300.0
+RETRY_SECONDS_MIN, RETRY_SECONDS_MAX = 1.0, 30.0
+"""A network, or a store that follows again, is not missed for longer: seconds matter to who has a short interval."""
 _RETRY_SHARE = 0.5
 """How much of a pause after a failure is left to chance, so that links do not all come back at one moment."""
 _MINUTE_NS = 60 * SECOND_NS

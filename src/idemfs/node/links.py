@@ -29,6 +29,7 @@ from idemfs.node.link_round import ARCHIVE, ArchiveTarget, NotNow, Outcome, Stor
 from idemfs.node.link_schedule import State, Times, Turn, Window
 from idemfs.node.log import about
 from idemfs.node.owner import OwnedStore, Part, PartFactory, describe
+from idemfs.node.peer import interruptible
 from idemfs.node.progress import LinkStatus, Meter
 from idemfs.node.rate import Bucket
 from idemfs.snapshots.policy import Policy, zone_of
@@ -233,7 +234,8 @@ class Link:
                 self._doing, self._reason = progress.PAUSED, "a command has the store for itself"
                 return _PAUSE_SECONDS
             self._state = link_schedule.begun(times, self._state, now_ns, zone)
-            return self._round()
+            with interruptible(self._owner.path, self._target.interrupt):
+                return self._round()
 
     def _waits(self, found: link_schedule.Next, now_ns: int, times: Times, zone: tzinfo) -> None:
         if found.turn is Turn.WAIT_FOR_WINDOW:
@@ -256,6 +258,8 @@ class Link:
             if self._is_current() and began - self._contact_at < CONTACT_SECONDS:
                 self._state = link_schedule.succeeded(self._state)
                 return 0.0
+            if self._doing == progress.PAUSED:
+                self._reason = None
             if self._doing != progress.RESTING:
                 self._doing = progress.CONNECTING
             outcome = self._target.run(self._progress, as_of=as_of)

@@ -9,7 +9,7 @@ Threads: the caller's, until the other end has gone.
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import msgspec
@@ -73,12 +73,26 @@ def _listening(path: str, run: Run) -> Iterator[None]:
 
 
 def end_sessions(path: str) -> None:
-    """Those with the store at ``path`` in this process find their connections closed."""
+    """Those with the store at ``path`` in this process find their connections closed, whoever began them."""
     for channel in list(_sessions.get(os.path.realpath(path), ())):
         channel.close()
+    for interrupt in list(_waiting.get(os.path.realpath(path), ())):
+        interrupt()
+
+
+@contextmanager
+def interruptible(path: str, interrupt: Callable[[], None]) -> Iterator[None]:
+    """Work where the store at ``path`` waits for another: ``end_sessions`` calls ``interrupt``, from any thread."""
+    waiting = _waiting.setdefault(os.path.realpath(path), [])
+    waiting.append(interrupt)
+    try:
+        yield
+    finally:
+        waiting.remove(interrupt)
 
 
 _sessions: dict[str, set[Channel]] = {}
+_waiting: dict[str, list[Callable[[], None]]] = {}
 
 
 def store_handlers(stack: ExitStack, tree: Tree) -> dict[str, Handler]:

@@ -40,6 +40,8 @@ def read_superblock(path: str) -> Superblock:
             raise StoreMissing(
                 f"{path}: here the store alone is named, '{store}': nothing changes its snapshot {snapshot!r}"
             ) from None
+        if "://" in path:
+            raise StoreMissing(f"{path}: an address; give the command on that machine, with the store's path") from None
         raise StoreMissing(f"{path}: no store here; 'idemfs init {path}' makes one") from None
     try:
         return superblock.unpack(value)

@@ -64,8 +64,8 @@ def test_what_is_to_be_done(mine: Here, other: There | None, filled: Guid | None
     [
         (here(Role.STANDBY, epoch=4), there(Role.PRIMARY, 4), "is the primary"),
         (here(Role.STANDBY), there(), "its primary sends to it"),
-        (here(Role.FENCED, 3, 4), there(Role.PRIMARY, 4), "run 'idemfs failback'"),
-        (here(Role.FENCED, 3, 4), there(), "run 'idemfs failback'"),
+        (here(Role.FENCED, 3, 4), there(Role.PRIMARY, 4), "run 'idemfs failback /a'"),
+        (here(Role.FENCED, 3, 4), there(), "run 'idemfs failback /a'"),
     ],
 )
 def test_when_nothing_is_wrong_and_nothing_to_do(mine: Here, other: There, reason: str) -> None:
@@ -88,7 +88,7 @@ def test_an_old_primary_is_told_that_its_epoch_has_ended() -> None:
         (here(), there(root=OTHERS), None, "holds other files; name a store that is empty"),
         (here(), there(guid=ME), None, "is the store itself"),
         (here(), there(Role.PRIMARY, 3), PEER, "is primary too"),
-        (here(), there(Role.FENCED, 2, 3), PEER, "'idemfs failback'"),
+        (here(), there(Role.FENCED, 2, 3), PEER, "'idemfs failback' there"),
     ],
 )
 def test_what_somebody_has_to_settle(mine: Here, other: There | None, filled: Guid | None, reason: str) -> None:

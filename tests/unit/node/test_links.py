@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -11,14 +12,17 @@ from pathlib import Path
 
 import pytest
 
+from idemfs.limits import SILENCE_SECONDS
 from idemfs.node import history
 from idemfs.node.config import LinkConfig, StoreConfig, Window
 from idemfs.node.links import LinkRunner, linking
 from idemfs.node.owner import Commands, OwnedStore
+from idemfs.node.peer import end_sessions
 from idemfs.node.progress import LinkStatus
 from idemfs.store.files import create_files, open_files
 from idemfs.testing.builders import assert_clean, make_file
 from idemfs.vfs.tree import Tree
+from tests.e2e.serving import Served
 from tests.unit.replication.pairs import assert_same, snapshots
 
 NO_COMMANDS = Commands(lambda _arguments: 1, lambda _arguments: False, lambda _arguments: False)
@@ -218,6 +222,36 @@ def test_a_command_that_wants_the_store_has_it_at_once(linked: Linked) -> None:
         owner.configure(linked.config(linked.link()))
         until(lambda: is_current(owner))
     linked.assert_equal()
+
+
+def test_a_failover_waits_for_no_store_that_is_silent(linked: Linked) -> None:
+    with linked.served(linked.link()) as owner:
+        until(lambda: is_current(owner))
+    config = linked.folder / "B.toml"
+    config.write_text(f'[[store]]\nname = "b"\npath = "{linked.path("B")}"\n')
+    other = Served(config)
+    try:
+        other.wait_for("is ready")
+        with linked.served(linked.link()) as owner:
+            linked.write(owner)
+            until(lambda: is_current(owner))
+            other.process.send_signal(signal.SIGSTOP)
+            linked.write(owner)
+            until(lambda: status(owner).lag_seconds != 0.0 and is_taken(owner))
+            # What ``failover`` does first; without it, the command would wait until the silence is noticed.
+            end_sessions(owner.path)
+            owner.tree.store.claim.take(SILENCE_SECONDS / 2)
+            owner.tree.store.claim.release()
+            until(lambda: status(owner).state == "failed")
+            other.process.send_signal(signal.SIGCONT)
+            until(lambda: is_current(owner))
+    finally:
+        other.close()
+
+
+def is_taken(owner: OwnedStore) -> bool:
+    with owner.tree.store.claim.background() as is_free:
+        return not is_free
 
 
 def test_under_load_nothing_piles_up(linked: Linked) -> None:
