@@ -8,6 +8,7 @@ Threads: the caller's, until the other end has gone.
 
 from __future__ import annotations
 
+import logging
 import os
 from contextlib import ExitStack
 
@@ -17,6 +18,7 @@ from idemfs.errors import StoreMissing
 from idemfs.failover import remote
 from idemfs.failover.records import unpack_members
 from idemfs.failover.standbys import Guest, Invitation, LocalPlace
+from idemfs.format.role import Role
 from idemfs.ids import Guid
 from idemfs.node.history import Event, record
 from idemfs.node.joining import TakeIn
@@ -27,6 +29,8 @@ from idemfs.vfs.lending import lending
 from idemfs.vfs.tree import Tree
 
 _CLAIM_SECONDS = 5.0
+
+log = logging.getLogger("idemfs.node")
 
 
 def serve_peer(channel: Channel, path: str, *, readonly: bool = False) -> None:
@@ -90,6 +94,13 @@ def _watched(tree: Tree, handler: Handler) -> Handler:
             if (tree.moves, tree.active.rewritten_count) != before:
                 for told in tree.watchers:
                     told()
+            if tree.role.role is Role.FENCED and role.role is not Role.FENCED:
+                log.warning(
+                    "%s: epoch %d has begun elsewhere, and ends this store's right to write; 'idemfs failback' makes it "
+                    "a standby",
+                    tree.store.path,
+                    tree.role.seen_epoch,
+                )
 
     return answer
 

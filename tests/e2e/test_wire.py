@@ -1,0 +1,199 @@
+"""Two nodes over HTTPS, and what befalls them: a cut cable, in both directions or one, ``kill -9``, two that
+were promoted, a full disk, strangers and expired certificates. Real processes, each on a machine of its own."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+from random import Random
+
+import pytest
+
+from tests.conformance.disks import small_disk
+from tests.conformance.mounted import missing
+from tests.e2e.netns import wait_until
+from tests.e2e.wire import (
+    Node,
+    Writer,
+    cut_both,
+    mend_both,
+    two_nodes,
+    wait_until_equal,
+    written,
+)
+
+BULK = 16 << 20
+SLACK = 2 << 20
+"""What TLS, the network and idemfs itself add to what is sent, and what was on its way when the cable was cut."""
+MEGABITS = 80
+
+mounts = pytest.mark.skipif(missing() is not None, reason=missing() or "")
+
+
+def send_bulk(a: Node, b: Node, share: float) -> int:
+    """The link of ``a`` sends a large file, and this much of it has come; the rest goes on. What had come before it."""
+    a.machine.limit(MEGABITS)
+    before = b.machine.bytes_received()
+    a.put("/bulk", Random(1).randbytes(BULK))
+    wait_until(lambda: b.machine.bytes_received() - before > BULK * share, "a part of it travels")
+    return before
+
+
+# -- transfers -------------------------------------------------------------------------------------------
+
+
+def test_after_the_cable_was_cut_in_a_transfer_only_the_rest_travels(tmp_path: Path) -> None:
+    with two_nodes(tmp_path) as (a, b):
+        before = send_bulk(a, b, 0.5)
+        cut_both(a, b)
+        came = b.machine.bytes_received() - before
+        assert came < BULK * 0.9
+        wait_until(lambda: a.link_status()["state"] == "failed", "the link notices")
+        assert "lost" in a.link_status()["reason"] or "reached" in a.link_status()["reason"]
+        assert b.get("/first") == "1" and b.ended("cat", b.store, "/bulk").status == 1
+        mend_both(a, b)
+        a.machine.limit(None)
+        before = b.machine.bytes_received()
+        wait_until_equal(a, b)
+        assert b.machine.bytes_received() - before < BULK - came + SLACK
+        assert a.log.read_text().count("goes on again") == 1
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("killed", ["a", "b"])
+def test_either_side_is_killed_in_the_midst_of_a_transfer(tmp_path: Path, killed: str) -> None:
+    with two_nodes(tmp_path) as (a, b):
+        before = send_bulk(a, b, 0.5)
+        victim = a if killed == "a" else b
+        victim.kill()
+        assert b.machine.bytes_received() - before < BULK * 0.95
+        a.machine.limit(None)
+        assert b.ended("cat", b.store, "/bulk").status == 1
+        before = b.machine.bytes_received()
+        victim.start()
+        wait_until_equal(a, b)
+        assert b.machine.bytes_received() - before < BULK * 0.75, "most of what had come was kept"
+
+
+@pytest.mark.long
+def test_snapshots_are_pruned_while_one_of_them_is_in_flight(tmp_path: Path) -> None:
+    """All that nothing holds, again and again, while a change set travels."""
+    with two_nodes(tmp_path) as (a, b):
+        a.do("snapshot", "create", a.store, "before")
+        send_bulk(a, b, 0.3)
+        while b.ended("cat", b.store, "/bulk").status != 0:
+            for name in a.snapshot_names():
+                a.ended("snapshot", "delete", "--yes", a.store, name)
+            a.put("/more", os.urandom(1000))
+        a.machine.limit(None)
+        wait_until_equal(a, b)
+        assert "before" not in a.snapshot_names()
+        assert b.get("/first") == "1"
+
+
+@pytest.mark.long
+def test_the_disk_of_the_standby_is_full_and_then_has_room(tmp_path: Path) -> None:
+    (tmp_path / "nodes").mkdir()
+    with (
+        small_disk(tmp_path / "disk", BULK // 2) as disk,
+        two_nodes(tmp_path / "nodes", disk=disk) as (a, b),
+    ):
+        a.put("/bulk", Random(1).randbytes(BULK))
+        wait_until(lambda: a.link_status()["state"] == "failed", "there is no room")
+        assert "space" in a.link_status()["reason"].lower(), a.link_status()
+        assert b.get("/first") == "1" and b.ended("cat", b.store, "/bulk").status == 1
+        a.put("/meanwhile", b"2")
+        subprocess.run(["mount", "-o", f"remount,size={BULK * 6}", str(disk)], check=True)
+        remount = ["mount", "-o", f"remount,size={BULK * 6}", str(disk)]
+        assert b.machine.beside(b.pid, *remount).wait() == 0
+        wait_until(lambda: b.has("/meanwhile", "2"), "it goes on by itself")
+        wait_until_equal(a, b)
+
+
+# -- roles -----------------------------------------------------------------------------------------------
+
+
+@mounts
+@pytest.mark.parametrize(
+    "direction",
+    ["both", pytest.param("a to b", marks=pytest.mark.long), pytest.param("b to a", marks=pytest.mark.long)],
+)
+def test_two_sides_that_were_promoted_are_settled_by_one_command(tmp_path: Path, direction: str) -> None:
+    """While they do not hear each other both write. When they do, the older one stops by itself; nothing is lost."""
+    with two_nodes(tmp_path, mounted=True) as (a, b):
+        if direction != "b to a":
+            a.machine.cut()
+        if direction != "a to b":
+            b.machine.cut()
+        on_a = Writer(a, stops=True)
+        b.do("failover", b.store, "--yes")
+        on_b = Writer(b)
+        on_a.wait_for_more()
+        on_b.wait_for_more()
+        assert (a.role(), b.role()) == ("primary", "primary")
+        if direction != "b to a":
+            a.machine.mend()
+        if direction != "a to b":
+            b.machine.mend()
+        assert on_a.wait_for_error() == "EROFS"
+        assert (a.role(), b.role()) == ("fenced", "primary")
+        a.wait_for("ends this store's right to write")
+        a.do("failback", a.store, "--yes")
+        assert (a.role(), b.role()) == ("standby", "primary")
+        on_b.wait_for_more()
+        acknowledged = on_a.acknowledged() | on_b.end()
+        wait_until_equal(b, a)
+        assert "diverged-1" in a.snapshot_names()
+        a.end()
+        b.end()
+        assert acknowledged <= written((a, b))
+
+
+@pytest.mark.long
+def test_the_primary_is_gone_and_comes_back_with_one_command(tmp_path: Path) -> None:
+    with two_nodes(tmp_path) as (a, b):
+        a.put("/sent", b"2")
+        wait_until_equal(a, b)
+        cut_both(a, b)
+        a.put("/unsent", b"only on a")
+        a.kill()
+        b.do("failover", b.store, "--yes")
+        assert b.get("/sent") == "2"
+        b.put("/by-b", b"3")
+        mend_both(a, b)
+        a.start()
+        wait_until(lambda: a.role() == "fenced", "a hears of it by itself")
+        before = a.machine.bytes_received()
+        a.do("failback", a.store, "--yes")
+        wait_until_equal(b, a)
+        assert a.machine.bytes_received() - before < SLACK
+        assert a.get("/unsent", "@diverged-1") == "only on a"
+        assert a.get("/by-b") == "3"
+
+
+@mounts
+@pytest.mark.parametrize("count", [4, pytest.param(20, marks=pytest.mark.long)])
+def test_roles_are_exchanged_while_users_write(tmp_path: Path, count: int) -> None:
+    """Both stores are mounted, users write to both, and each time another way is taken to exchange the roles: that of
+    a plan, or failover while both run, and failback. Nothing that was acknowledged is lost."""
+    with two_nodes(tmp_path, mounted=True) as (a, b):
+        writers = {node: Writer(node) for node in (a, b)}
+        primary, other = a, b
+        for turn in range(count):
+            writers[primary].wait_for_more()
+            if turn % 4 == 3:
+                other.do("failover", other.store, "--yes")
+                writers[other].wait_for_more()
+                primary.do("failback", primary.store, "--yes")
+            else:
+                primary.do("switchover", primary.store, "--yes")
+            primary, other = other, primary
+            assert (primary.role(), other.role()) == ("primary", "standby")
+        writers[primary].wait_for_more()
+        acknowledged = writers[a].end() | writers[b].end()
+        assert {name[0] for name in acknowledged} == {"a", "b"}
+        wait_until_equal(primary, other)
+        a.end()
+        b.end()
+        assert acknowledged <= written((a, b)), sorted(acknowledged - written((a, b)))
