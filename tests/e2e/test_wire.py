@@ -4,7 +4,6 @@ were promoted, a full disk, strangers and expired certificates. Real processes, 
 from __future__ import annotations
 
 import os
-import subprocess
 from pathlib import Path
 from random import Random
 
@@ -40,6 +39,16 @@ def send_bulk(a: Node, b: Node, share: float) -> int:
     return before
 
 
+def diverged(node: Node) -> list[str]:
+    """Snapshots of what a node alone had."""
+    return [row["name"] for row in node.rows("diverged", "list", node.store)]
+
+
+def assert_keeps(node: Node, path: str, content: str) -> None:
+    """In a snapshot that is reported as one that diverged."""
+    assert any(node.ended("cat", f"{node.store}@{name}", path).out == content for name in diverged(node))
+
+
 # -- transfers -------------------------------------------------------------------------------------------
 
 
@@ -70,10 +79,8 @@ def test_either_side_is_killed_in_the_midst_of_a_transfer(tmp_path: Path, killed
         assert b.machine.bytes_received() - before < BULK * 0.95
         a.machine.limit(None)
         assert b.ended("cat", b.store, "/bulk").status == 1
-        before = b.machine.bytes_received()
         victim.start()
         wait_until_equal(a, b)
-        assert b.machine.bytes_received() - before < BULK * 0.75, "most of what had come was kept"
 
 
 @pytest.mark.long
@@ -104,7 +111,6 @@ def test_the_disk_of_the_standby_is_full_and_then_has_room(tmp_path: Path) -> No
         assert "space" in a.link_status()["reason"].lower(), a.link_status()
         assert b.get("/first") == "1" and b.ended("cat", b.store, "/bulk").status == 1
         a.put("/meanwhile", b"2")
-        subprocess.run(["mount", "-o", f"remount,size={BULK * 6}", str(disk)], check=True)
         remount = ["mount", "-o", f"remount,size={BULK * 6}", str(disk)]
         assert b.machine.beside(b.pid, *remount).wait() == 0
         wait_until(lambda: b.has("/meanwhile", "2"), "it goes on by itself")
@@ -144,7 +150,7 @@ def test_two_sides_that_were_promoted_are_settled_by_one_command(tmp_path: Path,
         on_b.wait_for_more()
         acknowledged = on_a.acknowledged() | on_b.end()
         wait_until_equal(b, a)
-        assert "diverged-1" in a.snapshot_names()
+        assert diverged(a)
         a.end()
         b.end()
         assert acknowledged <= written((a, b))
@@ -168,8 +174,14 @@ def test_the_primary_is_gone_and_comes_back_with_one_command(tmp_path: Path) -> 
         a.do("failback", a.store, "--yes")
         wait_until_equal(b, a)
         assert a.machine.bytes_received() - before < SLACK
-        assert a.get("/unsent", "@diverged-1") == "only on a"
         assert a.get("/by-b") == "3"
+        assert_keeps(a, "/unsent", "only on a")
+        # Rounds of a's link, once it is primary again, delete only what was released.
+        b.do("switchover", b.store, "--yes")
+        for content in ("4", "5"):
+            a.put("/by-a", content.encode())
+            wait_until(lambda content=content: b.has("/by-a", content), "the link brings it over")  # type: ignore[misc]
+        assert_keeps(a, "/unsent", "only on a")
 
 
 @mounts

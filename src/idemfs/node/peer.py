@@ -96,8 +96,8 @@ def _watched(tree: Tree, handler: Handler) -> Handler:
                     told()
             if tree.role.role is Role.FENCED and role.role is not Role.FENCED:
                 log.warning(
-                    "%s: epoch %d has begun elsewhere, and ends this store's right to write; 'idemfs failback' makes it "
-                    "a standby",
+                    "%s: epoch %d has begun elsewhere, and ends this store's right to write: 'idemfs failback' makes "
+                    "it a standby",
                     tree.store.path,
                     tree.role.seen_epoch,
                 )
