@@ -4,14 +4,16 @@ were promoted, a full disk, strangers and expired certificates. Real processes, 
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from random import Random
 
 import pytest
 
+from idemfs.node import certificates
 from tests.conformance.disks import small_disk
 from tests.conformance.mounted import missing
-from tests.e2e.netns import wait_until
+from tests.e2e.netns import WAIT_SECONDS, wait_until
 from tests.e2e.wire import (
     Node,
     Writer,
@@ -209,3 +211,153 @@ def test_roles_are_exchanged_while_users_write(tmp_path: Path, count: int) -> No
         a.end()
         b.end()
         assert acknowledged <= written((a, b)), sorted(acknowledged - written((a, b)))
+
+
+def command_of_roles(command: str, a: Node, b: Node) -> Node:
+    """At which node a command is given that ends with b as primary and a as standby."""
+    if command == "failback":
+        b.do("failover", b.store, "--yes")
+    return b if command == "failover" else a
+
+
+def settle(command: str, a: Node, b: Node) -> None:
+    """What a user does after a command that was interrupted: gives it again, and ``failback`` to a store that lost its
+    right to write. Nobody ever sees two primaries of one epoch."""
+    for _ in range(3):
+        one, other = a.standing(), b.standing()
+        assert one != other or one[0] != "primary", "two primaries of one epoch"
+        if (one[0], other[0]) == ("standby", "primary"):
+            return
+        node, words = (a, "failback") if other[0] == "primary" else (b if command == "failover" else a, command)
+        node.ended(words, node.store, "--yes")
+    assert (a.role(), b.role()) == ("standby", "primary"), (a.standing(), b.standing())
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("killed", ["a", "b"])
+@pytest.mark.parametrize("command", ["switchover", "failover", "failback"])
+def test_a_node_is_killed_in_the_midst_of_a_change_of_roles(tmp_path: Path, command: str, killed: str) -> None:
+    """Sooner and later in it; each time a few commands lead to the end that it would have had."""
+    with two_nodes(tmp_path) as (a, b):
+        victim = a if killed == "a" else b
+        for size in (300, 2_000, 6_000, 12_000):
+            name = f"/{size}"
+            a.put(name, b"before")
+            wait_until(lambda name=name: b.has(name, "before"), "the link brings it over")  # type: ignore[misc]
+            at = command_of_roles(command, a, b)
+            before = victim.machine.bytes_received()
+            running = at.machine.start(command, at.store, "--yes")
+
+            def it_is_time(running=running, before=before, size=size) -> bool:  # type: ignore[no-untyped-def]
+                return running.poll() is not None or victim.machine.bytes_received() - before > size
+
+            wait_until(it_is_time, "a part of it is done")
+            victim.kill()
+            running.communicate(timeout=WAIT_SECONDS)
+            victim.start()
+            settle(command, a, b)
+            assert (a.get(name), b.get(name)) == ("before", "before")
+            b.do("switchover", b.store, "--yes")
+
+
+# -- who is there ----------------------------------------------------------------------------------------
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("content", ["", "not yours"])
+def test_the_standby_was_replaced_by_another_store(tmp_path: Path, content: str) -> None:
+    """An empty one becomes a standby when somebody says so; one with files never."""
+    with two_nodes(tmp_path) as (a, b):
+        wait_until_equal(a, b)
+        b.end()
+        # Its own link would take snapshots: it would not be an empty one then.
+        b.link = ""
+        b.configure()
+        b.store.rename(b.machine.path("old"))
+        b.do("init", b.store)
+        if content:
+            b.put("/foreign", content.encode())
+        b.start()
+        a.put("/second", b"2")
+        wait_until(lambda: "another store is there" in (a.link_status()["reason"] or ""), "it says why")
+        assert b.role() == "primary" and not b.digests().keys() & a.digests().keys()
+        adding = a.ended("standby", "add", a.store, b.address, "--own-address", a.address)
+        if content:
+            assert adding.status == 1 and "in use for something else" in adding.err, adding
+            assert b.get("/foreign") == content and b.ended("cat", b.store, "/first").status == 1
+        else:
+            assert adding.status == 0, adding
+            wait_until(lambda: b.has("/second", "2"), "the link goes on")
+            wait_until_equal(a, b)
+        assert a.role() == "primary" and a.get("/second") == "2"
+
+
+@pytest.mark.long
+def test_another_node_answers_at_the_address_of_the_standby(tmp_path: Path) -> None:
+    """It has the same store, and another key: it is sent nothing until the right one is back."""
+    with two_nodes(tmp_path) as (a, b):
+        b.end()
+        b.state.rename(b.machine.folder / "right")
+        b.start()
+        before = b.digests()
+        a.put("/second", b"2")
+        wait_until(lambda: "does not show the certificate of b" in (a.link_status()["reason"] or ""), "it is noticed")
+        assert b.digests() == before
+        said = a.ended("replicate", a.store)
+        assert said.status == 1 and "does not show the certificate of b" in said.err
+        b.end()
+        b.state.rename(b.machine.folder / "wrong")
+        (b.machine.folder / "right").rename(b.state)
+        b.start()
+        wait_until(lambda: b.has("/second", "2"), "it goes on by itself")
+
+
+def issue_certificate(node: Node, days_ago: int) -> Path:
+    """A certificate of the node, for a year, made so long ago."""
+    key, identity = ((node.state / name).read_bytes() for name in ("key.pem", "identity.pem"))
+    hosts = [node.machine.address]
+    made = certificates.issue(key, identity, node.machine.name, hosts, time.time_ns() - days_ago * 86_400 * 10**9)
+    path = node.machine.folder / "shown.pem"
+    path.write_bytes(made)
+    return path
+
+
+@pytest.mark.long
+def test_the_certificate_of_the_standby_has_expired_and_is_renewed(tmp_path: Path) -> None:
+    with two_nodes(tmp_path) as (a, b):
+        b.end()
+        path = issue_certificate(b, 400)
+        b.configure(identity=f'certificate = "{path}"\nkey = "{b.state}/key.pem"\n')
+        b.start()
+        before = b.digests()
+        a.put("/second", b"2")
+        wait_until(lambda: "has expired" in (a.link_status()["reason"] or ""), "it is noticed")
+        assert b.digests() == before
+        issue_certificate(b, 0)
+        wait_until(lambda: b.has("/second", "2"), "the new one is taken, and the link goes on")
+        wait_until_equal(a, b)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("hours", [1, -1])
+def test_the_clock_of_the_standby_counts_from_another_hour(tmp_path: Path, hours: int) -> None:
+    """Leases are lengths of time: clocks that began at another one agree on them. (What a clock on the wall says is the
+    affair of the simulated nodes.)"""
+    seconds = str(hours * 3600)
+    with two_nodes(tmp_path, extra='write_lease = "5s"\n') as (a, b):
+        b.end()
+        b.start("unshare", "-T", "--boottime", seconds, "--monotonic", seconds)
+        for content in ("2", "3"):
+            wait_until(lambda content=content: _is_put(a, content), "a has a lease")  # type: ignore[misc]
+            wait_until(lambda content=content: b.has("/second", content), "the link goes on")  # type: ignore[misc]
+        a.kill()
+        b.do("failover", b.store, "--yes")
+        assert b.get("/second") == "3"
+        a.start()
+        a.do("failback", a.store, "--yes")
+        assert (a.role(), b.role()) == ("standby", "primary")
+
+
+def _is_put(node: Node, content: str) -> bool:
+    (node.machine.folder / "second").write_text(content)
+    return node.ended("put", node.store, node.machine.folder / "second", "/second").status == 0

@@ -39,20 +39,22 @@ class Node:
         self.url = f"https://{machine.address}:{PORT}"
         self.address = f"{self.url}/data"
         self.place: Path | None = None
-        self.link = self.extra = ""
+        self.link = self.extra = self.identity = ""
         self._process: subprocess.Popen[str] | None = None
 
     # -- the process -----------------------------------------------------------------------------------
 
-    def configure(self, link_to: Node | None = None, *, extra: str = "") -> None:
-        """``extra``: further lines of the store's table."""
+    def configure(self, link_to: Node | None = None, *, extra: str = "", identity: str = "") -> None:
+        """``extra``: further lines of the store's table; ``identity``: of the node's."""
         self.extra = extra or self.extra
+        self.identity = identity or self.identity
         if link_to is not None:
             self.link = f'[[store.link]]\nto = "{link_to.address}"\nevery = "{LINK_SECONDS}s"\n'
         mount = "" if self.place is None else f'mount = "{self.place}"\n'
         self.config.write_text(
             f'[node]\nname = "{self.machine.name}"\nlisten = "{self.machine.address}:{PORT}"\nurl = "{self.url}"\n'
-            f'state = "{self.state}"\n[[store]]\nname = "data"\npath = "{self.store}"\n{mount}{self.extra}{self.link}'
+            f'state = "{self.state}"\n{self.identity}'
+            f'[[store]]\nname = "data"\npath = "{self.store}"\n{mount}{self.extra}{self.link}'
         )
 
     def start(self, *before: str, **environment: str) -> None:
@@ -99,8 +101,7 @@ class Node:
     # -- commands --------------------------------------------------------------------------------------
 
     def do(self, *words: str | os.PathLike[str]) -> str:
-        """The output of a command on this node's store, which is put behind the first word or, of a command of two
-        words, behind the second."""
+        """The output of a command that does what it is told, on this machine."""
         return self.machine.done(*words)
 
     def ended(self, *words: str | os.PathLike[str]) -> Ended:
@@ -111,12 +112,16 @@ class Node:
         return found
 
     def role(self) -> str:
-        """As it is recorded here: 'status' would ask the other node, too."""
+        return self.standing()[0]
+
+    def standing(self) -> tuple[str, int]:
+        """Role and epoch as they are recorded here: 'status' would ask the other node, too."""
         store = open_files(os.fspath(self.store), readonly=True)
         try:
-            return roles.unpack(store.small.get(roles.KEY)).role.name.lower()
+            found = roles.unpack(store.small.get(roles.KEY))
         finally:
             store.close()
+        return found.role.name.lower(), found.epoch
 
     def put(self, path: str, content: bytes) -> None:
         file = self.machine.folder / "to-put"
@@ -151,8 +156,7 @@ def two_nodes(
     folder: Path, *, mounted: bool = False, extra: str = "", disk: Path | None = None
 ) -> Iterator[tuple[Node, Node]]:
     """A primary with ``/first`` on node a, and b, which follows it; each has a link to the other one. ``disk``: where b
-    has its store. When it is over both stores are looked at: ``check`` finds nothing, and no hold is left of anybody
-    who is not there."""
+    has its store. When it is over both nodes end as they are told, and ``check`` finds nothing in their stores."""
     with two_machines(folder, ssh=False) as (first, second):
         a, b = Node(first), Node(second, None if disk is None else disk / "data")
         a.do("init", a.store)
