@@ -17,6 +17,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     from idemfs.cli.failures import UsageError
+    from idemfs.cli.serving import commands
     from idemfs.node.peer import serve_peer
     from idemfs.replication.channel import PipeChannel
 
@@ -26,6 +27,6 @@ def run(options: Namespace) -> None:
     logging.getLogger("idemfs").addHandler(logging.NullHandler())
     channel = PipeChannel(os.dup(sys.stdin.fileno()), os.dup(sys.stdout.fileno()))
     try:
-        serve_peer(channel, options.store, readonly=options.read_only)
+        serve_peer(channel, options.store, readonly=options.read_only, run=commands().run)
     finally:
         channel.close()

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import logging
 import os
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import msgspec
 
@@ -22,6 +23,7 @@ from idemfs.format.role import Role
 from idemfs.ids import Guid
 from idemfs.node.history import Event, record
 from idemfs.node.joining import TakeIn
+from idemfs.node.local_socket import STAYS, LocalSocket, Run
 from idemfs.replication.channel import Channel
 from idemfs.replication.session import Handler, Session
 from idemfs.store.files import open_files
@@ -33,10 +35,12 @@ _CLAIM_SECONDS = 5.0
 log = logging.getLogger("idemfs.node")
 
 
-def serve_peer(channel: Channel, path: str, *, readonly: bool = False) -> None:
+def serve_peer(channel: Channel, path: str, *, readonly: bool = False, run: Run | None = None) -> None:
     """Answer for the store at ``path``, or for the place where one can be made, until the other end has gone.
 
-    ``readonly``: look at its last committed group, without a lock. Raises as ``open_files``, ``ConnectionLost``.
+    ``readonly``: look at its last committed group, without a lock. ``run``: carries out the commands of others, which
+    find the store in use meanwhile: whoever wants to fail over need not wait until a lost connection is noticed.
+    Raises as ``open_files``, ``ConnectionLost``.
     """
     with ExitStack() as stack:
         handlers = place_handlers(path)
@@ -53,11 +57,22 @@ def serve_peer(channel: Channel, path: str, *, readonly: bool = False) -> None:
             handlers |= store_handlers(stack, tree)
             if store.lent_by is None and not readonly:
                 stack.enter_context(lending(path, tree))
+                if run is not None:
+                    stack.enter_context(_listening(path, run))
         ending = _sessions.setdefault(os.path.realpath(path), set())
         stack.callback(ending.discard, channel)
         ending.add(channel)
         session = stack.enter_context(Session(channel, guid, handlers))
         session.serve()
+
+
+@contextmanager
+def _listening(path: str, run: Run) -> Iterator[None]:
+    local = LocalSocket(path, run, lambda _: None, {STAYS: lambda: True}, lambda: end_sessions(path))
+    try:
+        yield
+    finally:
+        local.close()
 
 
 def end_sessions(path: str) -> None:
