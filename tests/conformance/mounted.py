@@ -47,8 +47,9 @@ def idemfs(*arguments: str | Path, check: bool = True, cwd: Path | None = None) 
 
 
 @contextmanager
-def mounted(store: Path, directory: Path, *options: str) -> Iterator[Path]:
-    """``store`` on ``directory``; afterwards it is unmounted and checked, and nothing was logged."""
+def mounted(store: Path, directory: Path, *options: str, logged: str = "") -> Iterator[Path]:
+    """``store`` on ``directory``; afterwards it is unmounted and checked, and nothing was logged but, if there is one,
+    a line with ``logged``."""
     if reason := missing():
         pytest.skip(reason)
     with suppress(FileExistsError):
@@ -64,7 +65,7 @@ def mounted(store: Path, directory: Path, *options: str) -> Iterator[Path]:
         log = store / "mount.log"
         text = log.read_text() if log.exists() else ""
         found = idemfs("check", store, "--data", check=False)
-    assert text == ""
+    assert text.count("\n") == bool(logged) and logged in text, text
     assert found.returncode == 0, found.stdout
 
 

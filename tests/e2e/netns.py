@@ -262,8 +262,8 @@ def _command_line(pid: int) -> str:
 
 
 @contextmanager
-def two_machines(folder: Path) -> Iterator[tuple[Machine, Machine]]:
-    """Machines a and b, with a cable between them and ssh in both directions."""
+def two_machines(folder: Path, *, ssh: bool = True) -> Iterator[tuple[Machine, Machine]]:
+    """Machines a and b, with a cable between them and, unless told otherwise, ssh in both directions."""
     reason = reason_to_skip()
     if reason is not None:
         pytest.skip(reason)
@@ -275,17 +275,21 @@ def two_machines(folder: Path) -> Iterator[tuple[Machine, Machine]]:
             *("-n", a.namespace, "link", "add", "name", a.device, "type", "veth"),
             *("peer", "name", b.device, "netns", b.namespace),
         )
-        keys = folder / "keys"
-        keys.mkdir(mode=0o700)
-        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", keys / "user"], check=True)
         for machine in machines:
             _ip("-n", machine.namespace, "addr", "add", f"{machine.address}/24", "dev", machine.device)
             _ip("-n", machine.namespace, "link", "set", "lo", "up")
             _ip("-n", machine.namespace, "link", "set", machine.device, "up")
-        for machine in machines:
-            machine.start_sshd(keys)
-            machine.use_keys(keys)
+        if ssh:
+            _connect_by_ssh(machines, folder / "keys")
         yield a, b
+
+
+def _connect_by_ssh(machines: Sequence[Machine], keys: Path) -> None:
+    keys.mkdir(mode=0o700)
+    subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", keys / "user"], check=True)
+    for machine in machines:
+        machine.start_sshd(keys)
+        machine.use_keys(keys)
 
 
 def _machine(name: str, number: int, folder: Path, stack: ExitStack) -> Machine:

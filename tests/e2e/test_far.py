@@ -112,7 +112,8 @@ def test_what_is_no_address_is_refused(tmp_path: Path, address: str, said: str) 
 @pytest.mark.skipif(missing() is not None, reason=missing() or "")
 def test_both_stores_are_mounted_all_the_while(here: Path, tmp_path: Path) -> None:
     there = tmp_path / "B"
-    with mounted(here, tmp_path / "a") as a, mounted(there, tmp_path / "b") as b:
+    told = "ends this store's right to write: 'idemfs failback' makes it a standby"
+    with mounted(here, tmp_path / "a", logged=told) as a, mounted(there, tmp_path / "b") as b:
         assert (b / "d/f").read_text() == "one"
         (a / "g").write_text("two")
         done("replicate", here)

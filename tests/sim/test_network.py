@@ -219,6 +219,18 @@ def test_snapshots_are_pruned_while_a_change_set_is_in_flight(scene: Scene) -> N
     at_each_message(scene, prune, pruned_or_done, nested=False, compare=False)
 
 
+@pytest.mark.parametrize("seconds", [-3600, pytest.param(3600, marks=pytest.mark.long)])
+@scenes
+def test_the_clock_of_the_standby_is_an_hour_off_from_any_message_on(scene: Scene, seconds: int) -> None:
+    def jump(world: Nodes, _: Mapping[str, Tree]) -> None:
+        world.machines["B"].clock.jump(seconds)
+
+    def judge(world: Nodes, failure: BaseException | None) -> None:
+        assert failure is None, failure
+
+    at_each_message(scene, jump, judge, nested=False)
+
+
 @pytest.mark.parametrize("seconds", [-400 * 86_400, pytest.param(400 * 86_400, marks=pytest.mark.long)])
 @scenes
 def test_a_clock_is_set_to_another_year(scene: Scene, seconds: int) -> None:

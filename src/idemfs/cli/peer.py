@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from argparse import ArgumentParser, Namespace
@@ -22,6 +23,8 @@ def run(options: Namespace) -> None:
 
     if sys.stdin.isatty() or sys.stdout.isatty():
         raise UsageError("this is what another idemfs runs, over ssh; there is nothing to type")
+    # What goes to standard error here is told there as the reason of a failure; the history has what happened.
+    logging.getLogger("idemfs").addHandler(logging.NullHandler())
     channel = PipeChannel(os.dup(sys.stdin.fileno()), os.dup(sys.stdout.fileno()))
     try:
         serve_peer(channel, options.store, readonly=options.read_only, run=commands().run)

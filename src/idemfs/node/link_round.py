@@ -218,14 +218,15 @@ def take(tree: Tree) -> None:
 
 
 def let_go(tree: Tree) -> int:
-    """Delete the snapshots of links that nobody needs any more: not the newest, not held for a peer or by a user."""
+    """Delete the snapshots of links that nobody needs any more: not the newest, not held for a peer or by a user, and
+    not what this store alone had when it came back from an earlier epoch."""
     store, count = tree.store, 0
     if tree.role.role is not Role.PRIMARY:
         return 0
     for fileset in lines.own_filesets(store):
         with store.lock:
             known = automatic.candidates(store, fileset.number, store.clock.now_ns())
-        own = [each for each in known[:-1] if collapse.is_own(each.name) and not each.holders]
+        own = [each for each in known[:-1] if collapse.is_own(each.name) and not (each.holders or each.diverged)]
         count += automatic.let_go(tree.active, fileset.number, own)
     return count
 

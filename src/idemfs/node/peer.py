@@ -8,6 +8,7 @@ Threads: the caller's, until the other end has gone.
 
 from __future__ import annotations
 
+import logging
 import os
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
@@ -30,6 +31,8 @@ from idemfs.vfs.lending import lending
 from idemfs.vfs.tree import Tree
 
 _CLAIM_SECONDS = 5.0
+
+log = logging.getLogger("idemfs.node")
 
 
 def serve_peer(channel: Channel, path: str, *, readonly: bool = False, run: Run | None = None) -> None:
@@ -119,6 +122,13 @@ def _watched(tree: Tree, handler: Handler) -> Handler:
             if (tree.moves, tree.active.rewritten_count) != before:
                 for told in tree.watchers:
                     told()
+            if tree.role.role is Role.FENCED and role.role is not Role.FENCED:
+                log.warning(
+                    "%s: epoch %d has begun elsewhere, and ends this store's right to write: 'idemfs failback' makes "
+                    "it a standby",
+                    tree.store.path,
+                    tree.role.seen_epoch,
+                )
 
     return answer
 

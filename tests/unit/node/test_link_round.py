@@ -25,7 +25,7 @@ from idemfs.replication import collapse, link, remote
 from idemfs.replication.channel import PipeChannel
 from idemfs.replication.receiver import LocalReceiver
 from idemfs.replication.session import Session
-from idemfs.snapshots import delete, manage
+from idemfs.snapshots import delete, diverged, manage
 from idemfs.snapshots.policy import Policy
 from idemfs.store.files import create_files, open_files
 from idemfs.testing.builders import assert_clean, make_file
@@ -141,6 +141,28 @@ def test_the_other_side_keeps_what_its_rules_say_and_this_side_what_is_needed(pl
         place.round("A", "B", Policy(keep_last=3))
     assert len(place.names("B")) == 3 and len(place.names("A")) == 1
     place.assert_equal("A", "B")
+
+
+def test_what_diverged_under_the_name_of_a_link_stays_when_its_store_is_primary_again(place: Place) -> None:
+    """Rounds of the old primary took it, none brought it over, and nobody has released it."""
+    tree = place.trees["A"]
+    place.round("A", "B")
+    since = tree.store.catalog.newest(tree.fileset)
+    place.write("A")
+    link_round.take(tree)
+    lost = place.names("A")[-1]
+    assert collapse.is_own(lost)
+    diverged.put_newer(tree.store, tree.fileset, since, 1)
+    tree.store.commit()
+    for _ in range(3):
+        place.write("A")
+        place.round("A", "B")
+    assert since is not None and {since.name, lost} <= set(place.names("A"))
+    (snapshot,) = [each for each, _ in diverged.unreleased(tree.store)]
+    diverged.release(tree.store, snapshot)
+    place.write("A")
+    place.round("A", "B")
+    assert lost not in place.names("A")
 
 
 def test_holds_end_by_themselves_and_are_renewed(place: Place) -> None:

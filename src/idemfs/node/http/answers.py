@@ -13,12 +13,11 @@ import msgspec
 
 from idemfs.format.role import Role
 from idemfs.format.tables import Snapshot
-from idemfs.snapshots import received
+from idemfs.snapshots import diverged, received
 from idemfs.snapshots.info import NEVER_NS, SnapshotInfo
 from idemfs.snapshots.usage import FilesetInfo
 from idemfs.vfs.tree import Tree
 
-DIVERGED = "diverged-"
 """How the names begin of snapshots that keep what only an old primary had."""
 
 
@@ -203,6 +202,7 @@ def store_answer(name: str, path: str, mount: str | None, tree: Tree, problems: 
     with store.lock:
         filesets = store.catalog.listed_filesets()
         snapshots = [each for fileset in filesets for each in store.catalog.snapshots(fileset.number)]
+        unreleased = [snapshot for snapshot, _ in diverged.unreleased(store)]
     return StoreAnswer(
         name=name,
         path=path,
@@ -216,7 +216,7 @@ def store_answer(name: str, path: str, mount: str | None, tree: Tree, problems: 
         snapshots=len(snapshots),
         newest_snapshot=found.name if found else None,
         newest_snapshot_created=format_time(found.created_ns) if found else None,
-        diverged_snapshots=[each.name for each in snapshots if each.name.startswith(DIVERGED)],
+        diverged_snapshots=[each.name for each in unreleased],
         data_bytes=store.blocks.used_bytes(),
         metadata_bytes=store.kv.used_bytes(),
         free_bytes=store.blocks.free_bytes(),

@@ -32,7 +32,7 @@ from idemfs.node.keys import Keys
 from idemfs.node.node import Node
 from idemfs.node.owner import OwnedStore
 from idemfs.node.tokens import Scope
-from idemfs.snapshots import usage
+from idemfs.snapshots import diverged, usage
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -47,7 +47,7 @@ _GAUGES: dict[str, str] = {
     "active_bytes": "what the active file systems of all filesets take",
     "snapshot_bytes": "what the snapshots of all filesets own",
     "snapshots": "snapshots of all filesets",
-    "diverged_snapshots": "snapshots that keep what only an old primary had, until somebody deletes them",
+    "diverged_snapshots": "snapshots that keep what only an old primary had, until somebody releases them",
     "newest_snapshot_timestamp_seconds": "when the newest snapshot of the root fileset was taken; "
     "on a standby the one that it shows",
     "current_timestamp_seconds": "of a standby: until when it has everything that its primary had",
@@ -159,6 +159,7 @@ def _figures(owned: OwnedStore) -> dict[str, float]:
         filesets = store.catalog.listed_filesets()
         snapshots = [each for fileset in filesets for each in store.catalog.snapshots(fileset.number)]
         kept = [each for fileset in filesets for each in store.catalog.all_snapshots(fileset.number)]
+        unreleased = len(diverged.unreleased(store))
         active = sum(usage.active_bytes(store, fileset) for fileset in filesets)
     figures: dict[str, float] = {
         "epoch": tree.role.epoch,
@@ -170,7 +171,7 @@ def _figures(owned: OwnedStore) -> dict[str, float]:
         "active_bytes": active,
         "snapshot_bytes": sum(each.owned_bytes for each in kept),
         "snapshots": len(snapshots),
-        "diverged_snapshots": sum(each.name.startswith(answers.DIVERGED) for each in snapshots),
+        "diverged_snapshots": unreleased,
     }
     now_ns = store.clock.now_ns()
     lag = answers.lag_seconds(tree, now_ns) if tree.role.role is Role.STANDBY else None

@@ -13,6 +13,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from idemfs.node.http.commit_times import BOUNDS, CommitTimes
 from idemfs.node.tokens import Scope
+from idemfs.snapshots import diverged
 from idemfs.store.files import open_files
 from idemfs.testing.clock import Simulated
 from tests.tidy.source import ROOT
@@ -44,7 +45,7 @@ def scraped(node: Running) -> dict[tuple[str, ...], float]:
 def test_the_figures_are_those_of_the_stores(a: Running) -> None:
     before = scraped(a)
     assert ("idemfs_store_newest_snapshot_timestamp_seconds", "data") not in before
-    for name in ("one", "diverged-1"):
+    for name in ("one", "link-2"):
         assert (
             a.ask(
                 "/v1/stores/data/snapshots",
@@ -54,10 +55,15 @@ def test_the_figures_are_those_of_the_stores(a: Running) -> None:
             ).status
             == 201
         )
-    figures = scraped(a)
     tree = a.node.stores()[0].tree
     newest = tree.store.catalog.newest(tree.fileset)
     assert newest is not None
+    # Whatever its name is.
+    diverged.put(tree.store, newest, diverged.Mark(1))
+    tree.store.commit()
+    figures = scraped(a)
+    said = a.ask("/v1/stores/data", token=a.token(Scope.READ)).said
+    assert said["diverged_snapshots"] == ["link-2"]
     for name, value in {
         "epoch": 1,
         "seen_epoch": 1,
