@@ -77,12 +77,15 @@ class Gate:
     async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         path: str = scope["path"]
-        caller = self._caller(scope["state"]["certificate"], headers.get(b"authorization", b""))
+        shown = scope["state"]["certificate"], headers.get(b"authorization", b"")
+        caller = self._caller(*shown)
         is_open = OPEN.fullmatch(path) is not None or (path == METRICS and self._open_metrics)
         if caller is None and not is_open:
             await refuse(scope, send, 401, UNAUTHENTICATED, (b"www-authenticate", b"Bearer"))
             return
         scope["state"]["caller"] = caller or _ANYBODY
+        # For what lasts: who is trusted no more gets no further answer.
+        scope["state"]["is_let_in"] = lambda: caller is not None and self._caller(*shown) == caller
         if scope["type"] == "http":
             receive = _bounded(receive, headers.get(b"content-length", b"0"))
         await self._app(scope, receive, send)
