@@ -6,7 +6,7 @@ process hands in, so this module knows none of them. A part that cannot start is
 and tried again by ``complete``; it keeps neither the store nor other parts from being served.
 
 Order: the local socket and the scheduler begin first and end last; parts begin in the order of their factories, and
-end in the reverse one.
+end in the reverse one. Then sessions of other stores end, and what they are in the midst of is waited for.
 
 Threads: ``start``, ``complete``, ``configure`` and ``close`` are called by one at a time; all else by any.
 """
@@ -25,7 +25,7 @@ from idemfs.errors import IdemfsError
 from idemfs.node.config import StoreConfig
 from idemfs.node.local_socket import LINKS, STAYS, LocalSocket, Run
 from idemfs.node.log import about
-from idemfs.node.peer import end_sessions
+from idemfs.node.peer import allow_sessions, end_sessions, finish_sessions
 from idemfs.node.progress import LinkStatus
 from idemfs.node.scheduler import Scheduler
 from idemfs.vfs.lending import lending
@@ -138,7 +138,10 @@ class OwnedStore:
 
     def start(self) -> None:
         """Be lent, listen, run schedules. Raises ``OSError``; then call ``close``. Parts follow with ``complete``."""
+        self._running.callback(allow_sessions, self.path)
         self._running.enter_context(lending(self.path, self.tree))
+        # Other nodes' come by ways that the socket knows nothing of, and use what is lent.
+        self._running.callback(finish_sessions, self.path)
         self.tree.watchers.append(self._changed_elsewhere)
         self._socket = LocalSocket(
             self.path,
