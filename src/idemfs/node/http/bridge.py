@@ -28,8 +28,8 @@ class ServerChannel:
     """Messages to and from the node that has connected."""
 
     def __init__(self, socket: WebSocket, what: str, is_let_in: Callable[[], bool]) -> None:
-        """``socket`` is accepted. ``what`` names the other end in messages. ``is_let_in``: whether it may still come in,
-        which is asked for each message."""
+        """``socket`` is accepted. ``what`` names the other end in messages. ``is_let_in``: whether it may still come
+        in, which is asked for each message."""
         self._socket = socket
         self._what = what
         self._is_let_in = is_let_in
