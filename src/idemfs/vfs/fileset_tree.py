@@ -13,6 +13,7 @@ from idemfs.snapshots import drills
 from idemfs.versions.state import ActiveView
 from idemfs.vfs.reader import Reader
 from idemfs.vfs.tree import Tree
+from idemfs.vfs.write_lease import WriteLease
 
 
 class FilesetTree(Tree):
@@ -48,6 +49,10 @@ class FilesetTree(Tree):
     @property
     def role(self) -> RoleRecord:  # type: ignore[override]
         return self.base.role
+
+    @property
+    def write_lease(self) -> WriteLease | None:  # type: ignore[override]
+        return self.base.write_lease
 
     @property
     def moves(self) -> int:
