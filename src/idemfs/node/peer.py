@@ -22,6 +22,7 @@ from idemfs.failover.standbys import Guest, Invitation, LocalPlace
 from idemfs.ids import Guid
 from idemfs.node.history import Event, record
 from idemfs.node.joining import TakeIn
+from idemfs.node.local_socket import STAYS, LocalSocket, Run
 from idemfs.replication.channel import Channel
 from idemfs.replication.session import Handler, Session
 from idemfs.store.files import open_files
@@ -31,10 +32,12 @@ from idemfs.vfs.tree import Tree
 _CLAIM_SECONDS = 5.0
 
 
-def serve_peer(channel: Channel, path: str, *, readonly: bool = False) -> None:
+def serve_peer(channel: Channel, path: str, *, readonly: bool = False, run: Run | None = None) -> None:
     """Answer for the store at ``path``, or for the place where one can be made, until the other end has gone.
 
-    ``readonly``: look at its last committed group, without a lock. Raises as ``open_files``, ``ConnectionLost``.
+    ``readonly``: look at its last committed group, without a lock. ``run``: carries out the commands of others, which
+    find the store in use meanwhile: whoever wants to fail over need not wait until a lost connection is noticed.
+    Raises as ``open_files``, ``ConnectionLost``.
     """
     with ExitStack() as stack:
         stack.enter_context(_known(path, channel))
@@ -52,6 +55,8 @@ def serve_peer(channel: Channel, path: str, *, readonly: bool = False) -> None:
             handlers |= store_handlers(stack, tree)
             if store.lent_by is None and not readonly:
                 stack.enter_context(lending(path, tree))
+                if run is not None:
+                    stack.enter_context(_listening(path, run))
         session = stack.enter_context(Session(channel, guid, handlers))
         session.serve()
 
@@ -76,6 +81,15 @@ def _known(path: str, channel: Channel) -> Iterator[None]:
         with _changed:
             _sessions[name].discard(channel)
             _changed.notify_all()
+
+
+@contextmanager
+def _listening(path: str, run: Run) -> Iterator[None]:
+    local = LocalSocket(path, run, lambda _: None, {STAYS: lambda: True}, lambda: end_sessions(path))
+    try:
+        yield
+    finally:
+        local.close()
 
 
 def end_sessions(path: str) -> None:
