@@ -1,7 +1,7 @@
 """One connection to the server: what uvicorn's protocol lacks.
 
 It hands on which certificate the other end showed, bounds the head of a request, and ends connections on which none
-comes.
+comes, or none to its end.
 
 Threads: the server's.
 """
@@ -20,7 +20,8 @@ from uvicorn.server import ServerState
 from idemfs.limits import REQUEST_HEAD_SIZE_MAX
 
 IDLE_SECONDS = 20.0
-"""How long a new connection may take to say what it wants."""
+"""How long a new connection may take until it has said all of what it wants, and a request that follows until all of
+it has come: who says no more would keep others out."""
 CLOSING_SECONDS = 0.5
 """How long the other end of a WebSocket has to take leave."""
 
@@ -44,7 +45,7 @@ class Connection(HttpToolsProtocol):
         shown = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
         # What stands here is in the scope of every request of this connection.
         self.app_state = {**self.app_state, "certificate": shown}
-        self._idle = self.loop.call_later(IDLE_SECONDS, transport.close)
+        self._await_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._not_idle()
@@ -52,6 +53,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._head_size = 0
+        self._await_request()
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -62,9 +64,13 @@ class Connection(HttpToolsProtocol):
         self._count(len(name) + len(value))
         super().on_header(name, value)
 
-    def on_headers_complete(self) -> None:
+    def on_message_complete(self) -> None:
         self._not_idle()
-        super().on_headers_complete()
+        super().on_message_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        self._not_idle()
+        super().handle_websocket_upgrade()
 
     def shutdown(self) -> None:
         """The server ends: so does a connection on which nothing is under way, without the other end's consent."""
@@ -77,6 +83,10 @@ class Connection(HttpToolsProtocol):
         if self._head_size > REQUEST_HEAD_SIZE_MAX:
             # The parser answers with status 400, and ends the connection.
             raise HttpParserError("the head of the request is too large")
+
+    def _await_request(self) -> None:
+        if self._idle is None:
+            self._idle = self.loop.call_later(IDLE_SECONDS, self.transport.close)
 
     def _not_idle(self) -> None:
         if self._idle is not None:

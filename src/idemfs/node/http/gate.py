@@ -16,6 +16,7 @@ import logging
 import re
 
 import msgspec
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from idemfs.errors import IdemfsError
@@ -69,6 +70,9 @@ class Gate:
         except TooLarge:
             if not has_begun:
                 await refuse(scope, send, 413, TOO_LARGE)
+        except ClientDisconnect:
+            # Before it had said all of its request: nobody is there to be answered.
+            return
         except Exception:
             log.exception("%s %s failed", scope.get("method", scope["type"]), scope.get("path"))
             if not has_begun:
