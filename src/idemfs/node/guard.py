@@ -112,6 +112,8 @@ class Guard:
         self._state = "has not looked yet"
         self._waking = threading.Condition()
         self._is_woken = self._is_closing = False
+        self._channels: list[Channel] = []
+        """To the other stores of the command that is being carried out."""
         self._thread = threading.Thread(target=self._run, name="idemfs-guard", daemon=True)
 
     # -- life ------------------------------------------------------------------------------------------
@@ -140,6 +142,10 @@ class Guard:
         with self._waking:
             self._is_closing = True
             self._waking.notify_all()
+            channels = list(self._channels)
+        for channel in channels:
+            # What is sent to a store that comes back may be much; it goes on when the store is opened again.
+            channel.close()
         self._thread.join()
         guards.pop(guid_of(self.tree), None)
         self._asking.close()
@@ -284,13 +290,15 @@ class Guard:
                     raise plan.error
                 common = plan.common.name if plan.common else None
                 event = Event(what=command, source=plan.source, target=plan.target, snapshot=common, by=BY)
-                for _ in driver.carry_out(plan, stage):
+                for _ in driver.carry_out(plan, stage, self._go_on):
                     if self.tree.role.role is not Role.FENCED:
                         self._changed()
         except (IdemfsError, OSError) as error:
             log.error("%s failed: %s", command, error)
             self._note(msgspec.structs.replace(event, outcome=str(error)))
             return False
+        finally:
+            self._channels.clear()
         seconds = round(self._clock.monotonic_seconds() - begun, 3)
         log.warning("%s is done: %s of epoch %d", command, self.tree.role.role.name.lower(), self.tree.role.epoch)
         self._note(msgspec.structs.replace(event, seconds=seconds))
@@ -301,7 +309,18 @@ class Guard:
         for record in records.get_peers(self.tree.store):
             if record.path == address and record.guid not in self._answered:
                 raise ConnectionLost(self._asking.failures.get(record.guid) or "does not answer")
-        return self._connect(address, readonly)
+        channel = self._connect(address, readonly)
+        with self._waking:
+            self._channels.append(channel)
+            is_late = self._is_closing
+        if is_late:
+            channel.close()
+        return channel
+
+    def _go_on(self, _snapshot: Guid, _size: int) -> None:
+        """While a store of this process sends. Raises ``PeerError``."""
+        if self._is_closing:
+            raise PeerError("the store is being closed")
 
     def _note(self, event: Event) -> None:
         history.record(self._path, msgspec.structs.replace(event, by=BY))
