@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import os
 import shutil
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 
-from idemfs.errors import PeerError
+from idemfs.errors import ConnectionLost, PeerError
 from idemfs.failover import actions
 from idemfs.failover.standbys import LocalPlace, add_standby
 from idemfs.format.role import Role, RoleRecord
@@ -20,11 +21,13 @@ from idemfs.node.link_decisions import Rest, Send
 from idemfs.node.link_round import ArchiveTarget, NotNow, Outcome, StoreTarget
 from idemfs.node.link_status import held_for, lag, lag_bytes
 from idemfs.replication import collapse, link
+from idemfs.replication.channel import Channel
 from idemfs.snapshots import delete, manage
 from idemfs.snapshots.policy import Policy
 from idemfs.store.files import create_files, open_files
 from idemfs.testing.builders import assert_clean, make_file
 from idemfs.testing.clock import Simulated
+from idemfs.testing.connected import channels
 from idemfs.vfs.lending import lending
 from idemfs.vfs.tree import Tree
 from tests.unit.replication.pairs import assert_same, set_role
@@ -382,3 +385,35 @@ def test_an_archive_is_a_target_too(place: Place) -> None:
     assert len(place.names("A")) == 1
     actions.tell(tree, 9)
     assert isinstance(target.run().decision, Rest)
+
+
+def test_a_link_that_ends_does_not_wait_for_a_greeting(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other end may be opening a store, or have gone without a trace."""
+    here, silent = channels()
+    reached = threading.Event()
+
+    def connect(address: str, readonly: bool) -> Channel:
+        reached.set()
+        return here
+
+    monkeypatch.setattr(link_round, "connect", connect)
+    target = StoreTarget(place.make("a"), place.path("a"), "ssh://there/store", Policy())
+    failures: list[Exception] = []
+
+    def run() -> None:
+        try:
+            target.run()
+        except PeerError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert reached.wait(30)
+    # What is said first tells that it waits for what comes back.
+    silent.receive()
+    target.interrupt()
+    thread.join(20)
+    assert not thread.is_alive() and len(failures) == 1
+    with pytest.raises(ConnectionLost):
+        here.receive()
+    silent.close()
