@@ -281,6 +281,11 @@ class Guard:
 
     def _carry_out(self, command: str, decide: Callable[[Side, list[Peer]], Decision]) -> bool:
         """Whether it came to its end. Who did not answer just now is not waited for."""
+
+        def refuse_closing(_snapshot: Guid, _size: int) -> None:
+            if self._is_closing:
+                raise PeerError("the store is being closed")
+
         begun = self._clock.monotonic_seconds()
         event = Event(what=command, target=self._path, by=BY)
         try:
@@ -290,7 +295,7 @@ class Guard:
                     raise plan.error
                 common = plan.common.name if plan.common else None
                 event = Event(what=command, source=plan.source, target=plan.target, snapshot=common, by=BY)
-                for _ in driver.carry_out(plan, stage, self._go_on):
+                for _ in driver.carry_out(plan, stage, refuse_closing):
                     if self.tree.role.role is not Role.FENCED:
                         self._changed()
         except (IdemfsError, OSError) as error:
@@ -316,11 +321,6 @@ class Guard:
         if is_late:
             channel.close()
         return channel
-
-    def _go_on(self, _snapshot: Guid, _size: int) -> None:
-        """While a store of this process sends. Raises ``PeerError``."""
-        if self._is_closing:
-            raise PeerError("the store is being closed")
 
     def _note(self, event: Event) -> None:
         history.record(self._path, msgspec.structs.replace(event, by=BY))
