@@ -22,7 +22,7 @@ from idemfs.format.role import Role, RoleRecord
 from idemfs.format.tables import Fileset, Snapshot
 from idemfs.ids import FilesetId, Guid, Ino
 from idemfs.replication import link
-from idemfs.replication.apply import drop_partials
+from idemfs.replication.apply import drop_partials, is_half_received
 from idemfs.snapshots import automatic, bring_back, diverged, drop, lines, manage, received
 from idemfs.store.store import Store
 from idemfs.vfs.tree import Tree
@@ -152,10 +152,11 @@ def _promote(tree: Tree, epoch: int, after: Mapping[Guid, int] | None) -> None:
     if tree.role.role is Role.STANDBY:
         # Nothing in a plan may let a half-received state become what users see.
         drop_partials(tree)
-        _require_received(tree)
     was_standby = tree.role.role is Role.STANDBY
     with _group(tree):
         store = tree.store
+        if was_standby:
+            _require_received(tree)
         for fileset in lines.own_filesets(store):
             _take_over(tree, fileset, after, was_standby)
         store.small.put(records.FROZEN, None)
@@ -166,7 +167,10 @@ def _promote(tree: Tree, epoch: int, after: Mapping[Guid, int] | None) -> None:
 
 
 def _require_received(tree: Tree) -> None:
-    """Each fileset of which anything came is as the snapshot that it received last. Raises as ``_require_state``."""
+    """Each fileset of which anything came is as the snapshot that it received last, and stays so: nobody else changes
+    anything until the role is another one. Raises as ``_require_state``."""
+    if is_half_received(tree.store):
+        raise RoleError("another store has begun to send to this one just now: repeat the command")
     for fileset in lines.own_filesets(tree.store):
         base = received.base(tree.store, fileset.number)
         if base is not None or fileset.number == tree.fileset:

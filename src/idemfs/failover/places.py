@@ -13,7 +13,7 @@ from contextlib import ExitStack, contextmanager
 from typing import TypeAlias
 
 from idemfs.clock import Clock
-from idemfs.errors import ConnectionLost, IdemfsError, PeerError, StoreInUse, StoreMissing
+from idemfs.errors import ConnectionLost, IdemfsError, PeerError, RoleError, StoreInUse, StoreMissing
 from idemfs.failover import addresses, records
 from idemfs.failover.facts import Unreachable
 from idemfs.failover.observe import guid_of
@@ -109,6 +109,10 @@ def _connected(stack: ExitStack, me: Tree, record: PeerRecord, readonly: bool, c
 def _unreachable(record: PeerRecord, error: Exception) -> Unreachable:
     if isinstance(error, StoreInUse):
         reason = f"in use by process {error.pid}"
+        return Unreachable(guid=record.guid, path=record.path, reason=reason, is_alive=True)
+    if type(error) is RoleError:
+        # Its claim was refused. Whoever decides on a failover is to know that it is not lost.
+        reason = "another command moves data or roles of it just now"
         return Unreachable(guid=record.guid, path=record.path, reason=reason, is_alive=True)
     if isinstance(error, StoreMissing):
         return Unreachable(guid=record.guid, path=record.path, reason="no store there")

@@ -113,6 +113,8 @@ class Guard:
         self._state = "has not looked yet"
         self._waking = threading.Condition()
         self._is_woken = self._is_closing = False
+        self._channels: list[Channel] = []
+        """To the other stores of the command that is being carried out."""
         self._thread = threading.Thread(target=self._run, name="idemfs-guard", daemon=True)
 
     # -- life ------------------------------------------------------------------------------------------
@@ -141,6 +143,10 @@ class Guard:
         with self._waking:
             self._is_closing = True
             self._waking.notify_all()
+            channels = list(self._channels)
+        for channel in channels:
+            # What is sent to a store that comes back may be much; it goes on when the store is opened again.
+            channel.close()
         self._thread.join()
         guards.pop(guid_of(self.tree), None)
         self._asking.close()
@@ -278,6 +284,11 @@ class Guard:
 
     def _carry_out(self, command: str, decide: Callable[[Side, list[Peer]], Decision]) -> bool:
         """Whether it came to its end. Who did not answer just now is not waited for."""
+
+        def refuse_closing(_snapshot: Guid, _size: int) -> None:
+            if self._is_closing:
+                raise PeerError("the store is being closed")
+
         begun = self._clock.monotonic_seconds()
         event = Event(what=command, target=self._path, by=BY)
         try:
@@ -287,13 +298,15 @@ class Guard:
                     raise plan.error
                 common = plan.common.name if plan.common else None
                 event = Event(what=command, source=plan.source, target=plan.target, snapshot=common, by=BY)
-                for _ in driver.carry_out(plan, stage):
+                for _ in driver.carry_out(plan, stage, refuse_closing):
                     if self.tree.role.role is not Role.FENCED:
                         self._changed()
         except (IdemfsError, OSError) as error:
             log.error("%s failed: %s", command, error)
             self._note(msgspec.structs.replace(event, outcome=str(error)))
             return False
+        finally:
+            self._channels.clear()
         seconds = round(self._clock.monotonic_seconds() - begun, 3)
         log.warning("%s is done: %s of epoch %d", command, self.tree.role.role.name.lower(), self.tree.role.epoch)
         self._note(msgspec.structs.replace(event, seconds=seconds))
@@ -304,7 +317,13 @@ class Guard:
         for record in records.get_peers(self.tree.store):
             if record.path == address and record.guid not in self._answered:
                 raise ConnectionLost(self._asking.failures.get(record.guid) or "does not answer")
-        return self._connect(address, readonly)
+        channel = self._connect(address, readonly)
+        with self._waking:
+            self._channels.append(channel)
+            is_late = self._is_closing
+        if is_late:
+            channel.close()
+        return channel
 
     def _note(self, event: Event) -> None:
         history.record(self._path, msgspec.structs.replace(event, by=BY))

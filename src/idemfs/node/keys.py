@@ -108,8 +108,15 @@ class Keys(Identity):
                     f"{self.name} is paired with another node named {peer.name}: run 'idemfs node unpair {peer.name}' "
                     f"on {self.name} if it is no more"
                 )
-            if known.fingerprint != peer.fingerprint:
-                others.append(known)
+            if known.fingerprint == peer.fingerprint:
+                continue
+            if _place_of(known.url) == _place_of(peer.url) is not None:
+                # What is said to that address would be said to either of them.
+                raise PeerError(
+                    f"{self.name} is paired with {known.name} at {known.url}: run 'idemfs node unpair {known.name}' "
+                    f"on {self.name} if it is no more"
+                )
+            others.append(known)
         return others
 
     def remove_peer(self, name: str) -> TrustedPeer:
@@ -180,3 +187,9 @@ class Keys(Identity):
             if len(left) == len(self.tokens()):
                 raise PeerError(f"{name}: no token has this name")
             self._tokens.write(left, TOKEN_COUNT_MAX)
+
+
+def _place_of(url: str) -> tuple[str, int] | None:
+    """None: it is not known, or not yet."""
+    host, port = offers.host_port(url) if url else ("", 0)
+    return (host, port) if port else None

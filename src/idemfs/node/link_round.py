@@ -34,6 +34,7 @@ from idemfs.node.history import Event
 from idemfs.node.link_decisions import Decision, Here, Learn, Refuse, Rest, Send, Tell, There
 from idemfs.replication import archiving, collapse, lanes, link, plan
 from idemfs.replication.archive import locked, open_archive
+from idemfs.replication.channel import Channel
 from idemfs.replication.receiver import Receiver
 from idemfs.replication.remote import RemoteReceiver
 from idemfs.replication.session import Session
@@ -73,6 +74,9 @@ class Peer:
         self._tree = tree
         self.address = address
         self._session: Session | None = None
+        self._greeting: Channel | None = None
+        """A connection at whose other end a store is being opened."""
+        self._is_interrupted = False
 
     @contextmanager
     def reached(self) -> Iterator[Party | None]:
@@ -82,7 +86,7 @@ class Peer:
             with ExitStack() as stack:
                 yield self._opened(stack)
             return
-        session = self._lingering() or Session(connect(self.address, False), guid_of(self._tree))
+        session = self._lingering() or self._connected()
         self._session = session
         try:
             yield RemoteParty(session, self._tree) if session.peer.store else None
@@ -103,6 +107,15 @@ class Peer:
                 self.close()
                 return None
         return session
+
+    def _connected(self) -> Session:
+        self._greeting = channel = connect(self.address, False)
+        if self._is_interrupted:
+            channel.close()
+        try:
+            return Session(channel, guid_of(self._tree))
+        finally:
+            self._greeting = None
 
     def _opened(self, stack: ExitStack) -> Party | None:
         try:
@@ -126,10 +139,11 @@ class Peer:
         return addresses.parse(self.address).scheme in _LINGERING
 
     def interrupt(self) -> None:
-        """What waits for the other end fails at once."""
-        session = self._session
-        if session is not None:
-            session.close()
+        """What waits for the other end fails at once, from now on."""
+        self._is_interrupted = True
+        for waiting in (self._greeting, self._session):
+            if waiting is not None:
+                waiting.close()
 
     def close(self) -> None:
         session, self._session = self._session, None

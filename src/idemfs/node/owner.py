@@ -6,7 +6,8 @@ process hands in, so this module knows none of them. A part that cannot start is
 and tried again by ``complete``; it keeps neither the store nor other parts from being served.
 
 Order: the local socket and the scheduler begin first and end last; parts begin in the order of their factories, and
-end in the reverse one. What a command asks for besides (``add``) begins later, and ends by itself or with the store.
+end in the reverse one. Then sessions of other stores end, and what they are in the midst of is waited for. What a
+command asks for besides (``add``) begins later, and ends by itself or with the store.
 
 Threads: ``start``, ``complete``, ``configure`` and ``close`` are called by one at a time; all else by any.
 """
@@ -27,7 +28,7 @@ from idemfs.errors import IdemfsError
 from idemfs.node.config import StoreConfig
 from idemfs.node.local_socket import LINKS, STAYS, TAKES_MOUNTS, LocalSocket, Run
 from idemfs.node.log import about
-from idemfs.node.peer import end_sessions
+from idemfs.node.peer import allow_sessions, end_sessions, finish_sessions
 from idemfs.node.progress import LinkStatus
 from idemfs.node.scheduler import Scheduler
 from idemfs.vfs.lending import lending
@@ -171,9 +172,12 @@ class OwnedStore:
 
     def start(self) -> None:
         """Be lent, listen, run schedules. Raises ``OSError``; then call ``close``. Parts follow with ``complete``."""
+        self._running.callback(allow_sessions, self.path)
         self._running.enter_context(lending(self.path, self.tree))
         owned_here[os.path.realpath(self.path)] = self
         self._running.callback(owned_here.pop, os.path.realpath(self.path))
+        # Other nodes' come by ways that the socket knows nothing of, and use what is lent.
+        self._running.callback(finish_sessions, self.path)
         self.tree.watchers.append(self._changed_elsewhere)
         self._socket = LocalSocket(
             self.path,

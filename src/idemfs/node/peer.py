@@ -10,12 +10,13 @@ from __future__ import annotations
 
 import logging
 import os
+import threading
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 
 import msgspec
 
-from idemfs.errors import StoreMissing
+from idemfs.errors import ConnectionLost, StoreMissing
 from idemfs.failover import remote
 from idemfs.failover.records import unpack_members
 from idemfs.failover.standbys import Guest, Invitation, LocalPlace
@@ -43,6 +44,7 @@ def serve_peer(channel: Channel, path: str, *, readonly: bool = False, run: Run 
     Raises as ``open_files``, ``ConnectionLost``.
     """
     with ExitStack() as stack:
+        stack.enter_context(_known(path, channel))
         handlers = place_handlers(path)
         guid = Guid(b"")
         try:
@@ -59,11 +61,31 @@ def serve_peer(channel: Channel, path: str, *, readonly: bool = False, run: Run 
                 stack.enter_context(lending(path, tree))
                 if run is not None:
                     stack.enter_context(_listening(path, run))
-        ending = _sessions.setdefault(os.path.realpath(path), set())
-        stack.callback(ending.discard, channel)
-        ending.add(channel)
         session = stack.enter_context(Session(channel, guid, handlers))
         session.serve()
+
+
+_sessions: dict[str, set[Channel]] = {}
+_waiting: dict[str, list[Callable[[], None]]] = {}
+_letting_go: set[str] = set()
+"""Stores whose owner in this process is closing them."""
+_changed = threading.Condition()
+
+
+@contextmanager
+def _known(path: str, channel: Channel) -> Iterator[None]:
+    """From before it uses the store until it does no more. Raises ``ConnectionLost`` when that is being closed."""
+    name = os.path.realpath(path)
+    with _changed:
+        if name in _letting_go:
+            raise ConnectionLost(f"{path}: the store is being closed")
+        _sessions.setdefault(name, set()).add(channel)
+    try:
+        yield
+    finally:
+        with _changed:
+            _sessions[name].discard(channel)
+            _changed.notify_all()
 
 
 @contextmanager
@@ -77,7 +99,9 @@ def _listening(path: str, run: Run) -> Iterator[None]:
 
 def end_sessions(path: str) -> None:
     """Those with the store at ``path`` in this process find their connections closed, whoever began them."""
-    for channel in list(_sessions.get(os.path.realpath(path), ())):
+    with _changed:
+        channels = list(_sessions.get(os.path.realpath(path), ()))
+    for channel in channels:
         channel.close()
     for interrupt in list(_waiting.get(os.path.realpath(path), ())):
         interrupt()
@@ -94,8 +118,19 @@ def interruptible(path: str, interrupt: Callable[[], None]) -> Iterator[None]:
         waiting.remove(interrupt)
 
 
-_sessions: dict[str, set[Channel]] = {}
-_waiting: dict[str, list[Callable[[], None]]] = {}
+def finish_sessions(path: str) -> None:
+    """None uses the store at ``path`` any more on return, and none begins before ``allow_sessions``."""
+    name = os.path.realpath(path)
+    with _changed:
+        _letting_go.add(name)
+    end_sessions(path)
+    with _changed:
+        _changed.wait_for(lambda: not _sessions.get(name))
+
+
+def allow_sessions(path: str) -> None:
+    with _changed:
+        _letting_go.discard(os.path.realpath(path))
 
 
 def store_handlers(stack: ExitStack, tree: Tree) -> dict[str, Handler]:

@@ -16,11 +16,12 @@ from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import NamedTuple
 
-from idemfs.errors import Damaged, DamagedBlock, StreamDamaged, StreamRefused
+from idemfs.errors import Damaged, DamagedBlock, NotStandby, StreamDamaged, StreamRefused
 from idemfs.format import inode as inodes
 from idemfs.format import keys
 from idemfs.format.address import HOLE
 from idemfs.format.inode import DYNAMIC, INLINE, Inode
+from idemfs.format.role import Role
 from idemfs.ids import NO_SNAPSHOT, ROOT_FILESET, FilesetId, Ino, Number, SnapshotId, make_ino, number_of
 from idemfs.limits import FILE_SIZE_MAX, INDIRECT_ENTRY_COUNT, NAME_SIZE_MAX, SYMLINK_SIZE_MAX
 from idemfs.replication import partial
@@ -41,6 +42,7 @@ from idemfs.versions.resolve import View
 from idemfs.versions.state import tail_size
 from idemfs.vfs.tree import Tree
 
+OVERTAKEN = "another change set came in, or this one was dropped; send it again"
 _STEP_RECORD_COUNT = 256
 _STEP_BYTES = 4 << 20
 _XATTR_STEP_COUNT = 32
@@ -91,8 +93,10 @@ class Applier:
                 partial.put(self._store, self._progress, self._fileset.number)
 
     def _check_alone(self) -> None:
+        if self._tree.role.role is not Role.STANDBY:
+            raise NotStandby("this store is no standby any more: what came of the change set is not used")
         if partial.get(self._store, self._fileset.number) != self._progress:
-            raise StreamRefused("another change set came in, or this one was dropped; send it again")
+            raise StreamRefused(OVERTAKEN)
 
     def _steps(self, changes: list[Change]) -> Iterator[list[Change]]:
         step: list[Change] = []

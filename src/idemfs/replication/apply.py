@@ -20,7 +20,7 @@ from idemfs.format.tables import COMPLETE, PINNED, Snapshot
 from idemfs.ids import ROOT_FILESET, FilesetId, Guid
 from idemfs.limits import SNAPSHOT_COUNT_MAX, SNAPSHOT_NAME_SIZE_MAX
 from idemfs.replication import partial
-from idemfs.replication.applier import Applier
+from idemfs.replication.applier import OVERTAKEN, Applier
 from idemfs.replication.codec import Header, StreamReader
 from idemfs.replication.description import Origin
 from idemfs.replication.partial import Partial
@@ -72,6 +72,16 @@ class Reception:
                 progress(self._stream.size)
         assert self._stream.end is not None
 
+    def refuse_if_overtaken(self) -> None:
+        """Raises ``StreamRefused`` when what is half received is not this change set any more.
+
+        One that was sent again, since its connection seemed lost, may have been completed by then.
+        """
+        half = partial.get(self._tree.store, self.fileset)
+        begun = self._begun
+        if half is None or begun is None or half.is_dropping or (half.target, half.base) != (begun.target, begun.base):
+            raise StreamRefused(OVERTAKEN)
+
     @property
     def is_resumed(self) -> bool:
         """Whether a part of it had come before."""
@@ -116,12 +126,16 @@ def complete(tree: Tree, receptions: Sequence[Reception], also: Callable[[], Non
     """Make snapshots of what was applied, all of them in one group: readers see all, or none.
 
     ``also`` puts what else belongs to that group, and has admitted nothing: a few records of each fileset.
-    Raises ``StreamRefused`` when one of them is not what was sent: that one is dropped, the others wait.
+    Raises ``StreamRefused`` when one of them is not what was sent: that one is dropped, the others wait; and, with
+    nothing changed, when one was overtaken by another reception, or by a later epoch.
     """
     store = tree.store
     with store.exclusive():
-        # A command may have made it a primary since the streams began.
+        # A command may have made it a primary since the streams began, or somebody else one of another epoch.
         refuse_unless_standby(tree)
+        for reception in receptions:
+            refuse_past(_seen_epoch(tree, reception.fileset), reception.header.epoch)
+            reception.refuse_if_overtaken()
         # crash: the digests below are those of all that was received; and the group that makes the snapshots is empty,
         # so that the end of the receiving records is in no other one.
         store.commit()
@@ -243,12 +257,7 @@ def _judge(tree: Tree, fileset: FilesetId, header: Header) -> Snapshot | None:
         raise StreamRefused("the stream is of another store, not of the one that this is a standby of")
     judge_format(tree, header)
     judge_name(header)
-    seen_epoch = _seen_epoch(tree, fileset)
-    if header.epoch < seen_epoch:
-        raise StreamRefused(
-            f"the stream is of epoch {header.epoch}, and epoch {seen_epoch} has begun: "
-            "send from the store that is primary now"
-        )
+    refuse_past(_seen_epoch(tree, fileset), header.epoch)
     if store.catalog.by_guid(fileset, header.target.guid) is not None:
         return None
     snapshots = store.catalog.snapshots(fileset)
@@ -300,6 +309,14 @@ def refuse_unless_standby(tree: Tree) -> None:
     """Raises ``NotStandby``."""
     if tree.role.role is not Role.STANDBY:
         raise NotStandby("this store is no standby, so it receives nothing; 'idemfs failback' makes an old primary one")
+
+
+def refuse_past(seen_epoch: int, epoch: int) -> None:
+    """Raises ``StreamRefused`` for a sender of an ``epoch`` that another one has ended."""
+    if epoch < seen_epoch:
+        raise StreamRefused(
+            f"the stream is of epoch {epoch}, and epoch {seen_epoch} has begun: send from the store that is primary now"
+        )
 
 
 def judge_format(tree: Tree, header: Header) -> None:

@@ -7,7 +7,7 @@
     DIR/streams/TIME-GUID.full.stream, TIME-GUID.change.stream         as 'idemfs send' writes them
 
 A stream gets its name when all of it is durable, and counts when the manifest names it. So what an interrupted
-write leaves is in no point, and is removed by the next one. The streams of one instant come into the manifest
+write leaves is in no point, and is removed by the next prune. The streams of one instant come into the manifest
 together. What the manifest names no more is removed after that.
 
 Threads: one. Readers take no lock: a stream that was pruned meanwhile is missing for them.

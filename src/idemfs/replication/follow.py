@@ -16,6 +16,7 @@ from idemfs.format.tables import SNAPSHOTS_COUNT, Fileset
 from idemfs.ids import ROOT_FILESET, ROOT_NUMBER, FilesetId, Guid, Ino, Number, fileset_of, make_ino, number_of
 from idemfs.limits import FILESET_COUNT_MAX, FILESET_NUMBER_MAX
 from idemfs.replication import partial
+from idemfs.replication.apply import refuse_unless_standby
 from idemfs.replication.describe import description_of
 from idemfs.replication.description import Description
 from idemfs.snapshots import clones, delete, drills, drop, lines, promote
@@ -183,8 +184,8 @@ def delete_gone(tree: Tree, guids: Iterable[Guid]) -> list[str]:
     """Delete the filesets of the own line that were deleted on the primary; names of those that stay.
 
     One that has what the primary had not, or a snapshot of which somebody holds, or nobody may delete, or on which a
-    clone rests, stays, and appears nowhere. It is asked for again at the next update. Raises ``NoSpace``,
-    ``CommitFailed``.
+    clone rests, stays, and appears nowhere. It is asked for again at the next update. Raises ``NotStandby``,
+    ``NoSpace``, ``CommitFailed``.
     """
     store = tree.store
     staying = []
@@ -194,12 +195,15 @@ def delete_gone(tree: Tree, guids: Iterable[Guid]) -> list[str]:
         if fileset is not None:
             _let_drills_stand(tree, fileset)
         with store.lock:
+            # Each time: who becomes primary meanwhile keeps what it has.
+            refuse_unless_standby(tree)
             if guid not in known:
                 store.admit(1, 100)
                 lines.put_gone(store, guid)
             if fileset is None or fileset.number == ROOT_FILESET or not lines.is_own(store, fileset.number):
                 continue
             store.admit(4, RECORD_BYTES)
+            refuse_unless_standby(tree)
             for child in [*store.catalog.children(fileset.number), fileset]:
                 if child.junction:
                     store.catalog.change_fileset(child, junction=Ino(0))

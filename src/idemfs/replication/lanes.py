@@ -50,6 +50,15 @@ def _candidates(store: Store, fileset: FilesetId, made: Plan) -> list[Candidate]
     return [found.get(at) or Candidate(at, step.target.name, 0) for at, step in enumerate(made.steps)]
 
 
+def hold(store: Store, owner: str, snapshots: Sequence[Snapshot], expires_ns: int = NEVER_NS) -> None:
+    """Before they are sent: who prunes meanwhile leaves them alone. Durable on return."""
+    with store.lock:
+        for snapshot in snapshots:
+            manage.hold(store, snapshot, owner, expires_ns)
+    # crash: when this store fails after the other one has made the snapshot, that is all that both have, and is kept.
+    store.commit()
+
+
 def hold_only(store: Store, owner: str, snapshots: Sequence[Snapshot], expires_ns: int = NEVER_NS) -> None:
     """Each is the one of its fileset that the peer whose hold this is needs; durable on return."""
     with store.lock:

@@ -259,9 +259,8 @@ class _Link:
         """Transfer the change sets of one instant; the other store's readers see all of them, or none."""
         sent = []
         streams = []
+        lanes.hold(self._source.store, self._owner, [step.target for step in unit], self._holds_until_ns)
         for step in unit:
-            # Held while it is under way, too: who prunes meanwhile leaves it alone.
-            manage.hold(self._source.store, step.target, self._owner, self._holds_until_ns)
             guid = self._guid(step.target)
             frames = Frames(self._source, step.base, step.target, after=_cursor(self._there[guid].half, step))
             sent.append(frames)

@@ -98,7 +98,7 @@ class Receiver(Protocol):
         """Its filesets, the root fileset first."""
 
     def make(self, missing: Sequence[NewFileset]) -> None:
-        """Empty filesets that appear nowhere. Raises ``StreamRefused``, ``StreamDamaged``."""
+        """Empty filesets that appear nowhere. Raises ``NotStandby``, ``StreamRefused``, ``StreamDamaged``."""
 
     def note_current(self, root: Guid, age_seconds: float) -> None:
         """The store of which ``root`` is the root fileset had nothing newer so many seconds ago."""
@@ -157,6 +157,7 @@ class LocalReceiver:
 
     def make(self, missing: Sequence[NewFileset]) -> None:
         with self._store.lock:
+            refuse_unless_standby(self._tree)
             root = self._store.catalog.filesets[ROOT_FILESET].guid
             for guid, name, compression, line in missing:
                 if follow.find(self._store, guid) is None:
@@ -198,10 +199,10 @@ class LocalReceiver:
         follow.reconcile(self._tree, wanted)
 
     def follow(self, following: Following) -> dict[Guid, Protection]:
-        refuse_unless_standby(self._tree)
         store, wanted = self._store, dict(following.wanted)
         numbers = list(follow.numbers_of(store, following.filesets).values())
         with store.lock:
+            refuse_unless_standby(self._tree)
             if follow.differs(self._tree, wanted):
                 policies = sum(len(each.policy) for each in wanted.values())
                 store.admit(4 * len(wanted), follow.RECORD_BYTES * len(wanted) + policies)

@@ -78,7 +78,7 @@ class Session:
         beat_seconds: float | None = BEAT_SECONDS,
     ) -> None:
         """Exchanges greetings. ``handlers``: what the other end may ask for, by name; ``beat_seconds`` None: never
-        say that this end is alive. Raises ``ConnectionLost``, ``PeerError``."""
+        say that this end is alive. Raises ``ConnectionLost``, ``PeerError``; then the channel is closed."""
         self.handlers = dict(handlers or {})
         self._channel = channel
         self._sent = self._received = 0
@@ -88,8 +88,13 @@ class Session:
         self._streams_left = 0
         self._is_midway = False
         """A stream was begun, and has not been read to its end."""
-        self._send(_HELLO, msgspec.json.encode(Hello(VERSION, OLDEST, _release(), store)))
-        self.peer = self._greeted()
+        try:
+            self._send(_HELLO, msgspec.json.encode(Hello(VERSION, OLDEST, _release(), store)))
+            self.peer = self._greeted()
+        except BaseException:
+            # Whoever made the connection has nothing else to close it by.
+            self.close()
+            raise
         if beat_seconds is not None:
             beats = threading.Thread(target=self._beat, args=(beat_seconds,), name="idemfs-beat", daemon=True)
             beats.start()

@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from idemfs.errors import Damaged, Fenced, NotPrimary, RoleError
+from idemfs.errors import Damaged, Fenced, NotPrimary, NotStandby, RoleError
 from idemfs.failover import actions, records
 from idemfs.failover.facts import Frozen
 from idemfs.failover.observe import guid_of
@@ -15,6 +15,9 @@ from idemfs.format import role
 from idemfs.format.role import Role, RoleRecord
 from idemfs.ids import ROOT_FILESET, Guid
 from idemfs.replication import link, partial
+from idemfs.replication.apply import Reception, drop_partials
+from idemfs.replication.codec import StreamReader
+from idemfs.replication.receiver import Following, LocalReceiver, NewFileset
 from idemfs.replication.records import START
 from idemfs.snapshots import manage, received
 from idemfs.store.store import Store
@@ -22,6 +25,7 @@ from idemfs.testing.builders import assert_clean, content_of, make_file, memory_
 from idemfs.testing.clock import Simulated
 from idemfs.vfs.tree import Tree
 from tests.unit.failover.sides import guid
+from tests.unit.replication.pairs import reading, standby_of, stream_of
 
 PEER = guid("P")
 
@@ -175,6 +179,41 @@ def test_taking_over_drops_what_is_half_received_even_if_no_plan_says_so() -> No
     assert partial.get(tree.store) is None
     assert tree.role.role is Role.PRIMARY
     assert_clean(tree)
+
+
+def test_what_begins_to_come_in_while_a_store_takes_over_is_not_what_its_users_see(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = primary()
+    tree = standby_of(source)
+    link.replicate_into(source, tree)
+    make_file(source, source.root, b"g", b"2" * 9000)
+    one, two = source.store.catalog.snapshots(ROOT_FILESET)[-1], manage.create(source.store, ROOT_FILESET, "two")
+
+    def drop_and_begin(dropped: Tree) -> None:
+        drop_partials(dropped)
+        Reception(dropped, StreamReader(reading(stream_of(source, one, two)))).apply()
+
+    monkeypatch.setattr(actions, "drop_partials", drop_and_begin)
+    with pytest.raises(RoleError, match="has begun to send to this one just now"):
+        actions.promote(tree, 2, None)
+    monkeypatch.undo()
+    assert tree.role.role is Role.STANDBY
+    actions.promote(tree, 2, None)
+    with pytest.raises(FileNotFoundError):
+        tree.reader.lookup(tree.root, b"g")
+
+
+@pytest.mark.parametrize("what", ["make", "follow"])
+def test_a_primary_makes_and_deletes_no_fileset_that_another_store_tells_of(what: str) -> None:
+    tree = primary()
+    receiver, somebody = LocalReceiver(tree), guid("Q")
+    with pytest.raises(NotStandby):
+        if what == "make":
+            receiver.make([NewFileset(somebody, "other", 0, Guid(tree.store.catalog.filesets[ROOT_FILESET].guid))])
+        else:
+            receiver.follow(Following((), (), (), (somebody,)))
+    assert [each.name for each in tree.store.catalog.listed_filesets()] == ["root"]
 
 
 def test_a_standby_whose_state_is_not_its_base_does_not_take_over() -> None:

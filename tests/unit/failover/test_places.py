@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from idemfs.errors import Fenced, NotPrimary, PeerError, StoreMissing
-from idemfs.failover import actions, records
-from idemfs.failover.facts import Frozen, Unreachable
+from idemfs.failover import actions, decisions, records
+from idemfs.failover.facts import Frozen, Plan, Unreachable
 from idemfs.failover.observe import guid_of
 from idemfs.failover.places import open_stage
 from idemfs.failover.standbys import Arrival, add_standby, remove_standby
@@ -18,8 +18,10 @@ from idemfs.format.role import Role
 from idemfs.ids import ROOT_FILESET, Guid
 from idemfs.replication import link
 from idemfs.snapshots import manage
+from idemfs.store.claim import Claim
 from idemfs.store.files import create_files, open_files
 from idemfs.testing.builders import assert_clean, make_file
+from idemfs.vfs.lending import lending
 from idemfs.vfs.tree import Tree
 
 
@@ -164,6 +166,30 @@ def test_a_store_in_use_is_known_to_be_alive(a: str, tmp_path: Path) -> None:
         (peer,) = stage.facts()[1]
         assert isinstance(peer, Unreachable) and peer.is_alive and f"process {os.getpid()}" in peer.reason
     tree.store.close()
+
+
+def test_a_store_that_a_command_is_busy_with_is_known_to_be_alive(
+    a: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(Claim.take, "__defaults__", (0.01,))
+    b = str(tmp_path / "B")
+    add_standby(a, b)
+    bring_up(a, b)
+    tree = opened(a)
+    tree.store.claim.take()
+    with lending(a, tree), open_stage(b) as stage:
+        me, peers = stage.facts()
+        assert isinstance(peers[0], Unreachable) and "another command moves data or roles" in peers[0].reason
+        plan = decisions.failover(me, peers)
+        assert isinstance(plan, Plan) and plan.warning is not None and "is not lost" in plan.warning
+    tree.store.close()
+
+
+def bring_up(a: str, b: str) -> None:
+    """The standby has what its primary has."""
+    with open_stage(a) as stage:
+        (guid,) = stage.peers
+        link.replicate_into(stage.me, stage.party(guid).receiver())
 
 
 def test_removing_a_standby_forgets_it_on_both_sides_and_what_was_held_for_it(a: str, tmp_path: Path) -> None:

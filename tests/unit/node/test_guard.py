@@ -4,18 +4,28 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from idemfs.errors import ConfigError, ConnectionLost, LeaseOver, PeerError
-from idemfs.failover import grants
+from idemfs.failover import actions, grants, records
 from idemfs.failover.automatic import Rules
+from idemfs.failover.lease import Answer
+from idemfs.failover.observe import guid_of
+from idemfs.failover.records import PeerRecord
+from idemfs.format.role import Role, RoleRecord
+from idemfs.ids import Guid
 from idemfs.node.config import StoreConfig
 from idemfs.node.guard import Guard, guards, rules_of
 from idemfs.replication.channel import Channel
+from idemfs.replication.session import Session
 from idemfs.store.files import create_files, open_files
 from idemfs.testing.builders import make_file
+from idemfs.testing.connected import channels
+from idemfs.vfs.lending import lending
 from idemfs.vfs.tree import Tree
 
 SECOND = 1_000_000_000
@@ -89,4 +99,42 @@ def test_it_goes_on_only_with_the_configuration_that_it_has(tree: Tree) -> None:
     assert not guard.configure(config(3))
     assert not guard.configure(config())
     assert not guard.configure(config(1))
+    tree.store.close()
+
+
+def test_its_end_does_not_wait_for_a_primary_that_takes_its_time(tree: Tree) -> None:
+    path, peer = tree.store.path, Guid(b"p" * 16)
+    members = [(guid_of(tree), path, "here"), (peer, "ssh://there/store", "there")]
+    records.commit_members(tree.store, [PeerRecord(guid=guid, path=place, name=name) for guid, place, name in members])
+    actions.tell(tree, 2)
+    asked, released = threading.Event(), threading.Event()
+
+    def claim(_raw: msgspec.Raw, _: Session) -> None:
+        asked.set()
+        assert released.wait(60)
+
+    answer = Answer(store=peer, role=RoleRecord(Role.PRIMARY, 2, 2))
+
+    def serve(there: Channel) -> None:
+        with suppress(ConnectionLost), Session(there, peer, {"ask_lease": lambda _, __: answer, "claim": claim}) as it:
+            it.serve()
+
+    def connect(address: str, readonly: bool) -> Channel:
+        here, there = channels()
+        threading.Thread(target=serve, args=(there,), daemon=True).start()
+        return here
+
+    rules = Rules(duration_ns=2 * SECOND, is_automatic=True)
+    with lending(path, tree):
+        guard = Guard(tree, path, "data", rules, connect, lambda: None)
+        guard.start()
+        try:
+            assert asked.wait(60)
+            closing = threading.Thread(target=guard.close)
+            closing.start()
+            closing.join(20)
+            assert not closing.is_alive()
+        finally:
+            released.set()
+            closing.join()
     tree.store.close()

@@ -6,6 +6,7 @@ import os
 import ssl
 from pathlib import Path
 
+import msgspec
 import pytest
 
 from idemfs.errors import ConfigError, PeerError
@@ -106,6 +107,20 @@ def test_a_name_is_not_taken_over(tmp_path: Path) -> None:
     assert [peer.fingerprint for peer in a.peers()] == [b.fingerprint()]
     a.remove_peer("b")
     a.add_peer(other.card())
+
+
+def test_an_address_is_not_taken_over(tmp_path: Path) -> None:
+    """Else a node could have itself replicated to in the place of another one."""
+    a, b, c = (keys_at(tmp_path, name) for name in ("a", "b", "c"))
+    for keys in (a, b, c):
+        keys.prepare()
+    b_card = msgspec.structs.replace(b.card(), url="https://b.example:7443")
+    a.add_peer(b_card)
+    with pytest.raises(PeerError, match=r"is paired with b at https://b\.example:7443: run 'idemfs node unpair b'"):
+        a.add_peer(msgspec.structs.replace(c.card(), url="https://B.example"))
+    a.add_peer(b_card)
+    a.remove_peer("b")
+    a.add_peer(msgspec.structs.replace(c.card(), url="https://b.example:7443"))
 
 
 @pytest.mark.parametrize(

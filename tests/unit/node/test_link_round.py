@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from idemfs.errors import PeerError
+from idemfs.errors import ConnectionLost, PeerError
 from idemfs.failover import actions
 from idemfs.failover.observe import guid_of
 from idemfs.failover.standbys import LocalPlace, add_standby
@@ -22,7 +22,7 @@ from idemfs.node.link_decisions import Rest, Send
 from idemfs.node.link_round import ArchiveTarget, NotNow, Outcome, StoreTarget
 from idemfs.node.link_status import held_for, lag, lag_bytes
 from idemfs.replication import collapse, link, remote
-from idemfs.replication.channel import PipeChannel
+from idemfs.replication.channel import Channel, PipeChannel
 from idemfs.replication.receiver import LocalReceiver
 from idemfs.replication.session import Session
 from idemfs.snapshots import delete, diverged, manage
@@ -30,6 +30,7 @@ from idemfs.snapshots.policy import Policy
 from idemfs.store.files import create_files, open_files
 from idemfs.testing.builders import assert_clean, make_file
 from idemfs.testing.clock import Simulated
+from idemfs.testing.connected import channels
 from idemfs.vfs.lending import lending
 from idemfs.vfs.tree import Tree
 from tests.unit.replication.pairs import assert_same, set_role
@@ -469,3 +470,35 @@ def test_a_primary_that_is_fenced_by_its_link_has_it_in_its_history(place: Place
     (event,) = [each for each in history.events(place.path("A")) if each.what == "fenced"]
     assert (event.source, event.target, event.by) == (place.path("B"), place.path("A"), "link")
     assert event.outcome == "epoch 2 has ended epoch 1"
+
+
+def test_a_link_that_ends_does_not_wait_for_a_greeting(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The other end may be opening a store, or have gone without a trace."""
+    here, silent = channels()
+    reached = threading.Event()
+
+    def connect(address: str, readonly: bool) -> Channel:
+        reached.set()
+        return here
+
+    monkeypatch.setattr(link_round, "connect", connect)
+    target = StoreTarget(place.make("a"), place.path("a"), "ssh://there/store", Policy())
+    failures: list[Exception] = []
+
+    def run() -> None:
+        try:
+            target.run()
+        except PeerError as error:
+            failures.append(error)
+
+    thread = threading.Thread(target=run)
+    thread.start()
+    assert reached.wait(30)
+    # What is said first tells that it waits for what comes back.
+    silent.receive()
+    target.interrupt()
+    thread.join(20)
+    assert not thread.is_alive() and len(failures) == 1
+    with pytest.raises(ConnectionLost):
+        here.receive()
+    silent.close()

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import msgspec
@@ -13,12 +15,20 @@ import pytest
 
 from idemfs.cli.main import main
 from idemfs.engines.lock import owner
+from idemfs.errors import ConnectionLost
+from idemfs.failover.remote import RemoteParty
+from idemfs.ids import Guid
 from idemfs.node.config import LinkConfig, NodeConfig, StoreConfig
 from idemfs.node.local_socket import TAKES_MOUNTS, inquire, stays
 from idemfs.node.node import Node
 from idemfs.node.owner import Commands, OwnedStore, Shown, owned_here
+from idemfs.node.peer import serve_peer
 from idemfs.node.progress import LinkStatus
+from idemfs.replication.channel import Channel
+from idemfs.replication.remote import RemoteReceiver
+from idemfs.replication.session import Session
 from idemfs.store.files import create_files
+from idemfs.testing.connected import channels
 
 NO_COMMANDS = Commands(lambda _arguments: 1, lambda _arguments: False, lambda _arguments: False)
 
@@ -170,6 +180,64 @@ def test_a_reload_touches_what_changed(world: World) -> None:
         node.reload(world.config(world.store("a"), world.store("b")))
         assert world.taken() == ["close a /n"] and owner(str(world.path / "b")) == os.getpid()
         assert node.store("a") is kept
+
+
+def test_a_store_that_goes_ends_the_sessions_that_use_it(world: World) -> None:
+    """They came by other ways than its socket, as those of other nodes do."""
+    path = str(world.path / "a")
+    with world.node(world.store("a"), world.store("b")) as node:
+        with asking(path) as receiver:
+            store = node.stores()[0].tree.store
+            assert receiver.guid == store.superblock.guid
+            receiver.stand()
+            # As one that is in the midst of a long question.
+            store.claim.take()
+            claiming = threading.Thread(target=claim, args=(receiver,))
+            claiming.start()
+            wait_until(lambda: store.claim.is_wanted)
+            reloading = threading.Thread(target=node.reload, args=(world.config(world.store("b")),))
+            reloading.start()
+            wait_until(lambda: [each.name for each in node.stores()] == ["b"])
+            assert owner(path) == os.getpid()
+            store.claim.release()
+            reloading.join(60)
+            claiming.join(60)
+            with pytest.raises(ConnectionLost):
+                receiver.stand()
+        assert owner(path) is None
+        with asking(path) as receiver:
+            receiver.stand()
+
+
+@contextmanager
+def asking(path: str) -> Iterator[RemoteReceiver]:
+    """A session with the store at ``path`` in this process, from another store."""
+    here, there = channels()
+    thread = threading.Thread(target=serve, args=(there, path))
+    thread.start()
+    try:
+        with Session(here, Guid(b"?" * 16)) as session:
+            yield RemoteReceiver(session)
+    finally:
+        thread.join(60)
+        there.close()
+
+
+def serve(channel: Channel, path: str) -> None:
+    with suppress(ConnectionLost):
+        serve_peer(channel, path)
+
+
+def claim(receiver: RemoteReceiver) -> None:
+    with suppress(ConnectionLost):
+        RemoteParty(receiver._session).claim()
+
+
+def wait_until(what: Callable[[], bool]) -> None:
+    until = time.monotonic() + 30
+    while not what():
+        assert time.monotonic() < until
+        os.sched_yield()
 
 
 def test_one_store_by_two_paths(world: World) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 
 import pytest
 
-from idemfs.errors import PeerError, SnapshotHeld, SnapshotMissing
+from idemfs.errors import ConnectionLost, PeerError, SnapshotHeld, SnapshotMissing
 from idemfs.ids import Guid
-from idemfs.replication import codec
+from idemfs.replication import codec, link
 from idemfs.replication.apply import is_half_received
+from idemfs.replication.description import Description
 from idemfs.replication.link import hold_owner, replicate_into
+from idemfs.replication.receiver import LocalReceiver
 from idemfs.snapshots import delete, manage
 from idemfs.testing.builders import assert_clean, memory_tree, random_changes, reopened
 from idemfs.testing.clock import Simulated
@@ -77,6 +80,23 @@ def test_the_newest_common_snapshot_is_held_and_no_other(primary: Tree) -> None:
     with pytest.raises(SnapshotHeld, match="standby:"):
         delete.delete(primary.active, snapshots(primary)[-1])
     assert held(reopened(primary, committed=False), one) == ["four"]
+
+
+def test_what_the_standby_has_made_is_held_when_the_primary_fails_before_it_hears_of_it(primary: Tree) -> None:
+    """Else it could be pruned then, and with it all that both have."""
+
+    class Lost(LocalReceiver):
+        def receive(
+            self, streams: Sequence[tuple[Guid, Iterable[bytes]]], wanted: Mapping[Guid, Description]
+        ) -> list[bool]:
+            super().receive(streams, wanted)
+            raise ConnectionLost("the other store made it, and its answer was lost")
+
+    standby = standby_of(primary)
+    with pytest.raises(ConnectionLost):
+        link.replicate_into(primary, Lost(standby))
+    primary = reopened(primary, committed=False)
+    assert [each.name for each in snapshots(standby)] == held(primary, standby) == ["one"]
 
 
 def test_progress_is_told_by_snapshot(primary: Tree) -> None:

@@ -10,12 +10,13 @@ import pytest
 from idemfs.engines.kv.api import Table
 from idemfs.engines.kv.memory import MemoryKV
 from idemfs.errors import NotStandby, StreamDamaged, StreamRefused
+from idemfs.failover import actions
 from idemfs.format import entry
 from idemfs.format.inode import DYNAMIC, INLINE, LOCAL_SIZE, Inode, pack_named
 from idemfs.format.role import Role, RoleRecord
 from idemfs.ids import NO_SNAPSHOT, ROOT_FILESET, ROOT_NUMBER, Guid, Number
-from idemfs.replication.apply import drop_partial, is_half_received, receive
-from idemfs.replication.codec import Encoder, Header, Point, block_checksum
+from idemfs.replication.apply import Reception, complete, drop_partial, is_half_received, receive
+from idemfs.replication.codec import Encoder, Header, Point, StreamReader, block_checksum
 from idemfs.replication.link import replicate_into
 from idemfs.replication.records import (
     BlockChange,
@@ -347,3 +348,60 @@ def test_another_receiver_is_noticed(stores: Stores) -> None:
     with pytest.raises(StreamRefused, match="another change set came in, or this one was dropped"):
         receive(stores.standby, interfere)
     stores.receive_the_due_one()
+
+
+def test_a_sender_that_comes_back_before_its_lost_connection_was_noticed_makes_no_second_snapshot(
+    stores: Stores,
+) -> None:
+    """What it sent before lies read to its end, and only has to be made a snapshot."""
+    _, two, three = snapshots(stores.primary)
+    lost = reception(stores, stream_of(stores.primary, two, three))
+    lost.apply()
+    receive(stores.standby, reading(stream_of(stores.primary, two, three)))
+    with pytest.raises(StreamRefused, match="another change set came in, or this one was dropped"):
+        complete(stores.standby, [lost])
+    assert [each.name for each in snapshots(stores.standby)] == ["one", "two", "three"]
+    assert_clean(stores.standby)
+
+
+def test_a_reception_that_was_overtaken_leaves_the_next_change_set_alone(stores: Stores) -> None:
+    _, two, three = snapshots(stores.primary)
+    lost = reception(stores, stream_of(stores.primary, two, three))
+    lost.apply()
+    stores.receive_the_due_one()
+    random_changes(stores.primary, Random(9), 30)
+    four = take(stores.primary, "four")
+    due = reception(stores, stream_of(stores.primary, three, four))
+    with pytest.raises(StreamRefused, match="another change set came in, or this one was dropped"):
+        complete(stores.standby, [lost])
+    due.apply()
+    complete(stores.standby, [due])
+    assert [each.name for each in snapshots(stores.standby)] == ["one", "two", "three", "four"]
+    assert_same(stores.primary, stores.standby, "four")
+
+
+def test_what_a_primary_sent_before_its_right_ended_makes_no_snapshot_after(stores: Stores) -> None:
+    _, two, three = snapshots(stores.primary)
+    late = reception(stores, stream_of(stores.primary, two, three))
+    late.apply()
+    actions.tell(stores.standby, 4)
+    with pytest.raises(StreamRefused, match="of epoch 3, and epoch 4 has begun"):
+        complete(stores.standby, [late])
+    assert [each.name for each in snapshots(stores.standby)] == ["one", "two"]
+
+
+def test_nothing_is_applied_to_a_store_that_became_primary_meanwhile(stores: Stores) -> None:
+    _, two, three = snapshots(stores.primary)
+    late = reception(stores, stream_of(stores.primary, two, three))
+    set_role(stores.standby.store, RoleRecord(Role.PRIMARY, 4, 4))
+    stores.standby.reload_role()
+    before = stores.standby.store.catalog.filesets[ROOT_FILESET].digest
+    with pytest.raises(NotStandby):
+        late.apply()
+    # crash: nothing relies on it; it brings the digest up to date.
+    stores.standby.store.commit()
+    assert stores.standby.store.catalog.filesets[ROOT_FILESET].digest == before
+
+
+def reception(stores: Stores, data: bytes) -> Reception:
+    return Reception(stores.standby, StreamReader(reading(data)))

@@ -238,11 +238,21 @@ def test_a_silent_end_is_given_up() -> None:
     with there:
         channel = PipeChannel(here.fileno(), here.detach(), silence_seconds=0.05, stuck_seconds=0.05)
         with pytest.raises(ConnectionLost, match="silent"):
-            Session(channel, ONE)
-        with pytest.raises(ConnectionLost, match="silent"):
             while True:
                 channel.send(b"x" * MESSAGE_SIZE_MAX)
+        with pytest.raises(ConnectionLost, match="silent"):
+            channel.receive()
         channel.close()
+
+
+def test_a_channel_whose_other_end_does_not_greet_is_closed() -> None:
+    here, there = socket.socketpair()
+    with there:
+        channel = PipeChannel(here.fileno(), here.detach(), silence_seconds=0.05, stuck_seconds=0.05)
+        with pytest.raises(ConnectionLost, match="silent"):
+            Session(channel, ONE)
+        assert there.recv(1 << 16)
+        assert there.recv(1) == b""
 
 
 def test_a_busy_end_says_that_it_is_alive() -> None:

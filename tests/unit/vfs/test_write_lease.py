@@ -15,6 +15,7 @@ from idemfs.snapshots import manage
 from idemfs.store.files import open_files
 from idemfs.testing.builders import assert_clean, file_store, make_file, memory_tree, reopened
 from idemfs.testing.clock import Simulated
+from idemfs.vfs.fileset_tree import FilesetTree
 from idemfs.vfs.snapshot_tree import SnapshotTree
 from idemfs.vfs.tree import AllocateFlag, Tree
 
@@ -198,3 +199,13 @@ def test_a_granted_lease_counts_in_full_from_the_opening() -> None:
     tree = reopened(tree)
     assert tree.granted_until_ns == 110 * SECOND
     assert_clean(tree)
+
+
+def test_a_fileset_that_is_seen_from_its_root_takes_changes_by_the_same_lease() -> None:
+    clock = Simulated()
+    tree = leased_tree(clock)
+    seen = FilesetTree(tree, tree.fileset)
+    make_file(seen, seen.root, b"one", b"1")
+    clock.advance(11)
+    with pytest.raises(LeaseOver):
+        make_file(seen, seen.root, b"two", b"2")

@@ -27,10 +27,12 @@ log = logging.getLogger("idemfs.http")
 class ServerChannel:
     """Messages to and from the node that has connected."""
 
-    def __init__(self, socket: WebSocket, what: str) -> None:
-        """``socket`` is accepted. ``what`` names the other end in messages."""
+    def __init__(self, socket: WebSocket, what: str, is_let_in: Callable[[], bool]) -> None:
+        """``socket`` is accepted. ``what`` names the other end in messages. ``is_let_in``: whether it may still come
+        in, which is asked for each message."""
         self._socket = socket
         self._what = what
+        self._is_let_in = is_let_in
         self._loop = asyncio.get_running_loop()
         self._changed = threading.Condition()
         self._incoming: deque[bytes] = deque()
@@ -62,7 +64,9 @@ class ServerChannel:
             message = self._incoming.popleft()
             if len(self._incoming) == PEER_QUEUE_COUNT - 1:
                 self._tell(self._may_read)
-            return message
+        if not self._is_let_in():
+            raise ConnectionLost(f"{self._what}: the connection is given up: it is not trusted any more")
+        return message
 
     def is_readable(self) -> bool:
         """Whether ``receive`` would return, or raise, at once."""

@@ -1,7 +1,7 @@
 """One connection to the server: what uvicorn's protocol lacks.
 
 It hands on which certificate the other end showed, bounds the head of a request and how many there are at once, and
-ends connections on which none comes.
+ends connections on which none comes, or none to its end.
 
 Threads: the server's.
 """
@@ -21,7 +21,8 @@ from uvicorn.server import ServerState
 from idemfs.limits import CONNECTION_COUNT_MAX, REQUEST_HEAD_SIZE_MAX
 
 IDLE_SECONDS = 20.0
-"""How long a new connection may take to say what it wants."""
+"""How long a new connection may take until it has said all of what it wants, and a request that follows until all of
+it has come: who says no more would keep others out."""
 CLOSING_SECONDS = 0.5
 """How long the other end of a WebSocket has to take leave."""
 
@@ -45,7 +46,7 @@ class Connection(HttpToolsProtocol):
         shown = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
         # What stands here is in the scope of every request of this connection.
         self.app_state = {**self.app_state, "certificate": shown}
-        self._idle = self.loop.call_later(IDLE_SECONDS, transport.close)
+        self._await_request()
 
     def connection_lost(self, exc: Exception | None) -> None:
         self._not_idle()
@@ -53,6 +54,7 @@ class Connection(HttpToolsProtocol):
 
     def on_message_begin(self) -> None:
         self._head_size = 0
+        self._await_request()
         super().on_message_begin()
 
     def on_url(self, url: bytes) -> None:
@@ -64,12 +66,19 @@ class Connection(HttpToolsProtocol):
         super().on_header(name, value)
 
     def on_headers_complete(self) -> None:
-        self._not_idle()
         served = self.app
         if max(len(self.connections), len(self.tasks)) > CONNECTION_COUNT_MAX:
             self.app = _too_many
         super().on_headers_complete()
         self.app = served
+
+    def on_message_complete(self) -> None:
+        self._not_idle()
+        super().on_message_complete()
+
+    def handle_websocket_upgrade(self) -> None:
+        self._not_idle()
+        super().handle_websocket_upgrade()
 
     def shutdown(self) -> None:
         """The server ends: so does a connection on which nothing is under way, without the other end's consent."""
@@ -82,6 +91,10 @@ class Connection(HttpToolsProtocol):
         if self._head_size > REQUEST_HEAD_SIZE_MAX:
             # The parser answers with status 400, and ends the connection.
             raise HttpParserError("the head of the request is too large")
+
+    def _await_request(self) -> None:
+        if self._idle is None:
+            self._idle = self.loop.call_later(IDLE_SECONDS, self.transport.close)
 
     def _not_idle(self) -> None:
         if self._idle is not None:

@@ -16,6 +16,7 @@ import logging
 import re
 
 import msgspec
+from starlette.requests import ClientDisconnect
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from idemfs.errors import IdemfsError
@@ -69,6 +70,9 @@ class Gate:
         except TooLarge:
             if not has_begun:
                 await refuse(scope, send, 413, TOO_LARGE)
+        except ClientDisconnect:
+            # Before it had said all of its request: nobody is there to be answered.
+            return
         except Exception:
             log.exception("%s %s failed", scope.get("method", scope["type"]), scope.get("path"))
             if not has_begun:
@@ -77,12 +81,15 @@ class Gate:
     async def _enter(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = dict(scope["headers"])
         path: str = scope["path"]
-        caller = self._caller(scope["state"]["certificate"], headers.get(b"authorization", b""))
+        shown = scope["state"]["certificate"], headers.get(b"authorization", b"")
+        caller = self._caller(*shown)
         is_open = OPEN.fullmatch(path) is not None or (path == METRICS and self._open_metrics)
         if caller is None and not is_open:
             await refuse(scope, send, 401, UNAUTHENTICATED, (b"www-authenticate", b"Bearer"))
             return
         scope["state"]["caller"] = caller or _ANYBODY
+        # For what lasts: who is trusted no more gets no further answer.
+        scope["state"]["is_let_in"] = lambda: caller is not None and self._caller(*shown) == caller
         if scope["type"] == "http":
             receive = _bounded(receive, headers.get(b"content-length", b"0"))
         await self._app(scope, receive, send)

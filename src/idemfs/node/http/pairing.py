@@ -80,7 +80,7 @@ class PeerRoute:
             return
         try:
             await websocket.accept()
-            channel = ServerChannel(websocket, f"{caller.name}, for store {name}")
+            channel = ServerChannel(websocket, f"{caller.name}, for store {name}", websocket.state.is_let_in)
             await channel.run(lambda channel: self._serve(channel, name, path, caller))
         finally:
             self._slots.release()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import http.client
+import socket
 import ssl
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -157,6 +159,35 @@ def test_a_body_that_does_not_tell_its_size_is_bounded_too(a: Running) -> None:
     with connection.getresponse() as response:
         assert response.status == 413
     connection.close()
+
+
+HALF = b"GET /live HTTP/1.1\r\nHost: a\r\n"
+HALF_REQUESTS = {
+    "head": [HALF],
+    "body": [b"POST /v1/pair HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{"],
+    "second head": [HALF + b"\r\n", HALF],
+}
+
+
+@pytest.mark.parametrize("what", HALF_REQUESTS)
+def test_who_says_half_of_a_request_keeps_nobody_out(
+    a: Running, what: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(connections, "IDLE_SECONDS", 0.5)
+    with socket.create_connection(("127.0.0.1", a.port), 30) as plain:
+        connection = tls.unverified().wrap_socket(plain)
+        connection.settimeout(10)
+        *before, half = HALF_REQUESTS[what]
+        for piece in before:
+            connection.sendall(piece)
+            assert connection.recv(4096).startswith(b"HTTP/1.1 200")
+        connection.sendall(half)
+        with suppress(ssl.SSLError, ConnectionError):
+            while connection.recv(4096):
+                pass
+        connection.close()
+    assert a.ask("/live").status == 200
+    assert [each.getMessage() for each in caplog.records if each.exc_info] == []
 
 
 @pytest.mark.parametrize(

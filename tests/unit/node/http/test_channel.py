@@ -22,6 +22,7 @@ from idemfs.node.http.gate import Caller
 from idemfs.node.keys import Keys
 from idemfs.node.tokens import Scope
 from idemfs.replication.channel import Channel
+from idemfs.replication.remote import RemoteReceiver
 from idemfs.replication.session import Session
 from tests.unit.node.http.running import Running, config_of, long_ago, make_store, pair, running
 
@@ -219,6 +220,15 @@ def test_a_session_with_a_store(a: Running, b: Keys) -> None:
     store = a.node.stores()[0].tree.store
     with connect_closing(a, b) as session:
         assert session.peer.store == store.superblock.guid
+
+
+def test_a_channel_ends_when_its_node_is_unpaired(a: Running, b: Keys) -> None:
+    with connect_closing(a, b) as session:
+        receiver = RemoteReceiver(session)
+        receiver.stand()
+        a.keys.remove_peer("b")
+        with pytest.raises(ConnectionLost):
+            receiver.stand()
 
 
 # -- refusals ------------------------------------------------------------------------------------------
