@@ -91,6 +91,9 @@ class RemoteReceiver:
     def follow(self, following: Following) -> dict[Guid, Protection]:
         return dict(self._session.call("follow", following, list[tuple[Guid, Protection]]))
 
+    def begin_anew(self, filesets: Sequence[Guid]) -> None:
+        self._session.call("begin_anew", filesets, type(None))
+
     def prune(self, filesets: Sequence[Guid], keep: Policy) -> int:
         return self._session.call("prune", _Prune(tuple(filesets), policies.pack(keep)), int)
 
@@ -127,7 +130,11 @@ def handlers(tree: Tree) -> dict[str, Handler]:
         filesets, keep = decode(raw, type=_Prune)
         return receiver.prune(filesets, policies.unpack(keep))
 
+    def begin_anew(raw: msgspec.Raw, _: Session) -> None:
+        receiver.begin_anew(decode(raw, type=list[Guid]))
+
     return {
+        "begin_anew": begin_anew,
         "agree": agree,
         "stand": stand,
         "look": look,

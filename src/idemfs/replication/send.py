@@ -16,7 +16,7 @@ from idemfs.replication.codec import Encoder, Header, Point
 from idemfs.replication.describe import describe
 from idemfs.replication.difference import difference
 from idemfs.replication.records import START, Cursor
-from idemfs.snapshots import drills
+from idemfs.snapshots import drills, lines
 from idemfs.snapshots.clones import is_origin
 from idemfs.vfs.tree import Tree
 
@@ -76,18 +76,24 @@ class Frames:
         yield self._encoder.finish()
 
 
+def _epoch(tree: Tree, target: Snapshot) -> int:
+    """What a standby passes on was written in the epoch that it follows, or that the line of the fileset was in."""
+    line = lines.line_of(tree.store, target.fileset)
+    if line is not None:
+        return line.seen_epoch
+    return tree.role.seen_epoch if tree.role.role is Role.STANDBY else tree.role.epoch
+
+
 def make_header(tree: Tree, base: Snapshot | None, target: Snapshot, after: Cursor | None = None) -> Header:
     store = tree.store
     fileset = store.catalog.filesets[target.fileset]
-    role = tree.role
     return Header(
         fileset=fileset.guid,
         source=store.superblock.guid,
         block_size=store.block_size,
         inline_size=store.superblock.inline_size,
         entry_count=store.superblock.entry_count,
-        # What a standby passes on was written in the epoch that it follows.
-        epoch=role.seen_epoch if role.role is Role.STANDBY else role.epoch,
+        epoch=_epoch(tree, target),
         next_number=fileset.next_number,
         target=_point(target),
         inode_count=target.inode_count,
