@@ -22,6 +22,7 @@ from idemfs.replication.records import START
 from idemfs.snapshots import diverged, received
 from idemfs.vfs.tree import Tree
 
+
 def begin(tree: Tree, number: FilesetId) -> None:
     """Durable on return; one that has begun anew already stays so. Raises ``StreamRefused``, ``NoSpace``,
     ``CommitFailed``."""

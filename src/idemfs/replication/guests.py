@@ -27,6 +27,7 @@ from idemfs.replication import follow
 from idemfs.replication.description import Description
 from idemfs.snapshots import delete, lines, manage, received
 from idemfs.store.store import Store
+from idemfs.versions.active import Active
 from idemfs.vfs.fileset_state import new_inode
 from idemfs.vfs.tree import Tree
 
@@ -43,9 +44,7 @@ def name_there(prefix: str, description: Description, root: Guid, guid: Guid) ->
 
 def told(prefix: str, wanted: Mapping[Guid, Description], root: Guid) -> dict[Guid, Description]:
     """What the filesets of a line are in the store where they are guests: its policies take no effect there."""
-    return {
-        guid: each._replace(name=name_there(prefix, each, root, guid), policy="") for guid, each in wanted.items()
-    }
+    return {guid: each._replace(name=name_there(prefix, each, root, guid), policy="") for guid, each in wanted.items()}
 
 
 def epochs(store: Store) -> dict[Guid, int]:
@@ -73,7 +72,7 @@ def become_host(tree: Tree) -> None:
     store = tree.store
     if tree.role.role is Role.STANDBY:
         return
-    if tree.role.role is not Role.PRIMARY or not is_untouched(tree):
+    if tree.role.role is not Role.PRIMARY or not is_untouched(tree.active):
         raise PeerError("is in use for something else; name an empty store, a standby, or none")
     with store.exclusive():
         # crash: nothing relies on it; the group below holds the change of role alone.
@@ -89,12 +88,14 @@ def become_host(tree: Tree) -> None:
     _show_places(tree)
 
 
-def is_untouched(tree: Tree) -> bool:
+def is_untouched(active: Active) -> bool:
     """Whether there is nothing in the store but, perhaps, an empty root directory."""
-    catalog = tree.store.catalog
-    if catalog.all_snapshots(ROOT_FILESET) or catalog.filesets[ROOT_FILESET].inode_count > 1 or len(catalog.filesets) > 1:
+    catalog = active.store.catalog
+    if catalog.all_snapshots(ROOT_FILESET) or catalog.filesets[ROOT_FILESET].inode_count > 1:
         return False
-    root = tree.active.inode(ROOT_INO)
+    if len(catalog.filesets) > 1:
+        return False
+    root = active.inode(ROOT_INO)
     return root is None or not root.size
 
 
@@ -180,4 +181,3 @@ def reconcile(tree: Tree, wanted: Mapping[Guid, Description]) -> bool:
     if changed:
         tree.moves += 1
     return changed
-

@@ -2,8 +2,8 @@
 
     P via    guid of that store(16)
 
-Its link keeps sending, whatever role it has: after a failover or a switchover this store follows the same one as before.
-The stores of the line do not count this one among those that know each other, so that it takes no part in their
+Its link keeps sending, whatever role it has: after a failover or a switchover this store follows the same one as
+before. The stores of the line do not count this one among those that know each other, so that it takes no part in their
 exchanges of roles, until ``standby add`` on the primary makes it a standby like any other, and takes the record away.
 
 Threads: under the store's lock; what is put is part of the open group.
