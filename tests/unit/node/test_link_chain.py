@@ -83,6 +83,7 @@ def test_it_goes_back_with_the_one_that_it_follows(place: Place) -> None:
     lost = third.store.catalog.snapshots(ROOT_FILESET)[-1]
     actions.demote(second, 3, Guid(second.store.catalog.snapshots(ROOT_FILESET)[-1].guid))
     actions.go_back(second, Guid(common.guid))
+    actions.promote(place.trees["A"], 3, None)
     place.write("A")
     place.round("A", "B", KEEP)
     place.round("B", "C", KEEP)
