@@ -38,5 +38,6 @@ def run(options: Namespace) -> None:
         Column("restore_bytes", "TO RESTORE", show_size, right=True),
         Column("restore_streams", "STREAMS", right=True),
         Column("restorable"),
+        Column("remarks"),
     ]
     listing(rows, columns, json=options.json)

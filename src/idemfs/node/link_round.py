@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple, Protocol
 
@@ -33,6 +33,7 @@ from idemfs.node.connecting import connect
 from idemfs.node.link_decisions import Decision, Here, Join, Learn, Refuse, Rest, Send, Tell, There
 from idemfs.replication import archiving, collapse, lanes, link, plan
 from idemfs.replication.archive import locked, open_archive
+from idemfs.replication.manifest import Point
 from idemfs.replication.receiver import Receiver
 from idemfs.replication.remote import RemoteReceiver
 from idemfs.replication.session import Session
@@ -45,6 +46,8 @@ from idemfs.vfs.tree import Tree
 HOLD_NS = 30 * 86_400 * 1_000_000_000
 """For how long a common snapshot is held for a peer that is not heard of any more."""
 ARCHIVE = "archive:"
+_NAMES_COUNT_MAX = 10
+"""Of snapshots in one line of the log."""
 _LINGERING = (addresses.HTTPS,)
 """Schemes of connections that stay open between rounds: whoever serves them holds no lock of the store meanwhile."""
 
@@ -403,10 +406,22 @@ class ArchiveTarget:
             if before is not None and before.store != archive.manifest.guid:
                 log.warning("%s: is not the archive that this link filled before; goes on with this one", self._path)
             now_ns = tree.store.clock.now_ns()
+            known = {each.snapshot for each in archiving.purged_since(archive)}
             report = archiving.archive_into(tree, archive, progress, keep=self.keep, holds_until_ns=now_ns + HOLD_NS)
+            self._tell_purged([each for each in archiving.purged_since(archive) if each.snapshot not in known])
             note_filled(tree, self._address, archive.manifest.guid)
             pruned = archiving.prune(archive, self.keep, now_ns) if report.transfers else None
         return Outcome(Send(), report, 0 if pruned is None else len(pruned.gone))
+
+    def _tell_purged(self, points: Sequence[Point]) -> None:
+        if points:
+            names = ", ".join(each.operand for each in points[:_NAMES_COUNT_MAX])
+            log.warning(
+                "%s: the archive still has what was purged here, in %s: 'idemfs archive purge %s' deletes it there",
+                self._path,
+                names if len(points) <= _NAMES_COUNT_MAX else f"{names}, …",
+                self._path,
+            )
 
     def interrupt(self) -> None:
         """A file is written to its end, or the host is at fault."""
