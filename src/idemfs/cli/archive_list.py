@@ -38,6 +38,7 @@ def run(options: Namespace) -> None:
         Column("restore_bytes", "TO RESTORE", show_size, right=True),
         Column("restore_streams", "STREAMS", right=True),
         Column("restorable"),
-        Column("remarks"),
     ]
+    if any(each.is_purged for each in points):
+        columns.append(Column("remarks"))
     listing(rows, columns, json=options.json)

@@ -11,6 +11,7 @@ from idemfs import FileSystem
 from idemfs.node.link_round import ArchiveTarget
 from idemfs.replication import archiving, manifest
 from idemfs.snapshots.policy import Policy
+from idemfs.testing.builders import make_file
 from tests.unit.replication.test_archive import Archiving
 
 
@@ -50,6 +51,7 @@ def test_they_are_deleted_with_what_begins_from_them_and_the_rest_is_restored(pu
     store = purged.restored("one").store
     assert store.catalog.filesets[purged.tree.fileset].digest == root.digest
     store.close()
+    make_file(purged.tree, purged.tree.root, b"f", b"again")
     purged.take("three", b"new" * 1000)
     purged.fill()
     purged.assert_restored("three")
