@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from idemfs.errors import StreamRefused
-from idemfs.format.role import Role
+from idemfs.format.role import FROZEN, Role
 from idemfs.format.tables import Snapshot
 from idemfs.ids import Guid
 from idemfs.replication.codec import Encoder, Header, Point
@@ -76,14 +76,6 @@ class Frames:
         yield self._encoder.finish()
 
 
-def _epoch(tree: Tree, target: Snapshot) -> int:
-    """What a standby passes on was written in the epoch that it follows, or that the line of the fileset was in."""
-    line = lines.line_of(tree.store, target.fileset)
-    if line is not None:
-        return line.seen_epoch
-    return tree.role.seen_epoch if tree.role.role is Role.STANDBY else tree.role.epoch
-
-
 def make_header(tree: Tree, base: Snapshot | None, target: Snapshot, after: Cursor | None = None) -> Header:
     store = tree.store
     fileset = store.catalog.filesets[target.fileset]
@@ -103,6 +95,22 @@ def make_header(tree: Tree, base: Snapshot | None, target: Snapshot, after: Curs
         after=after or START,
         description=describe(tree, fileset, target, base),
     )
+
+
+def _epoch(tree: Tree, target: Snapshot) -> int:
+    """The one whose right to write this is sent by; of a fileset of another line, that of the line."""
+    line = lines.line_of(tree.store, target.fileset)
+    if line is not None:
+        return line.seen_epoch
+    role = tree.role
+    if role.role is Role.STANDBY:
+        # What it passes on was written in the epoch that it follows.
+        return role.seen_epoch
+    if role.role is Role.FENCED and tree.store.small.get(FROZEN) is not None:
+        # It gave its right up for a peer, and to it alone it sends, until that one's epoch begins: also to one that has
+        # heard of an epoch in which somebody had begun to take over, and has not.
+        return max(role.epoch, role.seen_epoch - 1)
+    return role.epoch
 
 
 def _point(snapshot: Snapshot) -> Point:
