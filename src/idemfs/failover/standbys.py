@@ -151,7 +151,7 @@ def lodge(path: str, place: Place | str, *, clock: Clock | None = None) -> None:
         _refuse_fenced(me, path)
         if me.role.role is Role.STANDBY:
             raise NotPrimary(f"{path}: is a standby; its primary makes the store that filesets of both come to")
-        place.host(invite(me, path)._replace(fileset=Guid(me.store.clock.random_bytes(16))))
+        place.host(invite(me, path))
 
 
 def _refuse_fenced(me: Tree, path: str) -> None:
@@ -224,13 +224,18 @@ class LocalPlace:
 
     def host(self, invitation: Invitation) -> None:
         if _is_free(self.path):
-            self.make(invitation)
+            # Its root fileset is nobody's but its own.
+            create_files(
+                self.path, block_size=invitation.block_size, compression=invitation.compression, clock=self._clock
+            )
         if read_superblock(self.path).guid == invitation.store:
             raise PeerError(f"{self.address}: is the store itself; a standby is another one")
         with ExitStack() as stack:
             peer = Tree(open_store(stack, self.path, clock=self._clock))
             if peer.store.block_size != invitation.block_size:
                 raise PeerError(_other_blocks(self.address, peer.store.block_size, invitation))
+            if peer.store.catalog.filesets[ROOT_FILESET].guid == invitation.fileset:
+                raise PeerError(f"{self.address}: is a standby of the same files; give no name with 'as'")
             try:
                 guests.become_host(peer)
             except PeerError as error:

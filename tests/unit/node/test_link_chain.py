@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -16,11 +16,12 @@ from idemfs.node import link_round
 from idemfs.node.beginning import begin_anew
 from idemfs.node.link_decisions import Send
 from idemfs.node.link_round import NotNow
-from idemfs.replication import anew, via
+from idemfs.replication import anew, applier, via
 from idemfs.replication.apply import drop_partials
 from idemfs.snapshots import delete, diverged, received
 from idemfs.snapshots.policy import Policy
 from idemfs.testing.builders import assert_clean
+from idemfs.vfs.tree import Tree
 from tests.unit.node.test_link_round import Place, transfers
 from tests.unit.replication.pairs import listing
 
@@ -148,6 +149,33 @@ def test_what_came_of_a_full_stream_is_dropped_without_harm_to_what_was_put_asid
     drop_partials(standby)
     assert received.is_anew(standby.store, ROOT_FILESET)
     assert listing(standby.snapshot_reader(old)) == before
+    place.round("A", "B")
+    place.assert_equal("A", "B")
+
+
+def test_emptying_that_is_interrupted_is_undone_and_can_be_repeated(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    standby = place.trees["B"]
+    (old,) = standby.store.catalog.snapshots(standby.fileset)
+    before = listing(standby.snapshot_reader(old))
+    nothing_in_common(place)
+    whole, count = applier.lose, iter(range(10))
+
+    def lose(tree: Tree, losses: applier.Losses, check: Callable[[], None]) -> None:
+        if next(count) == 1:
+            raise NotNow
+        whole(tree, losses, check)
+
+    monkeypatch.setattr(applier, "lose", lose)
+    with pytest.raises(NotNow):
+        anew.begin(standby, ROOT_FILESET)
+    assert standby.store.catalog.filesets[ROOT_FILESET].inode_count == 1
+    # As the next update begins.
+    assert drop_partials(standby)
+    assert standby.store.catalog.filesets[ROOT_FILESET].digest == old.digest
+    assert listing(standby.newest_reader()) == listing(standby.snapshot_reader(old)) == before
+    anew.begin(standby, ROOT_FILESET)
     place.round("A", "B")
     place.assert_equal("A", "B")
 

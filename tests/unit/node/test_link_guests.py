@@ -156,6 +156,14 @@ def test_a_store_in_use_is_refused(machine: Machine) -> None:
         machine.round("A")
 
 
+def test_a_standby_of_the_same_files_is_no_place_beside_them(machine: Machine) -> None:
+    add_standby(machine.path("A"), machine.path("S"), clock=machine.clock)
+    with pytest.raises(PeerError, match="of the same files"):
+        add_host(machine.path("A"), machine.path("S"))
+    with pytest.raises(PeerError, match="is the store itself"):
+        add_host(machine.path("A"), machine.path("A"))
+
+
 def test_an_empty_store_and_one_that_follows_another_primary_take_guests(machine: Machine) -> None:
     backup = machine.make("backup")
     machine.round("A")
