@@ -39,4 +39,6 @@ def run(options: Namespace) -> None:
         Column("restore_streams", "STREAMS", right=True),
         Column("restorable"),
     ]
+    if any(each.is_purged for each in points):
+        columns.append(Column("remarks"))
     listing(rows, columns, json=options.json)

@@ -40,7 +40,7 @@ def run(options: Namespace) -> None:
             report = archiving.archive_into(tree, archive, keep=keep)
             if keep is not None:
                 archiving.prune(archive, keep, store.clock.now_ns())
-            purged = archiving.purged_since(tree, archive)
+            purged = archiving.purged_since(archive)
     finally:
         store.close()
     for each in report.transfers:
@@ -51,6 +51,7 @@ def run(options: Namespace) -> None:
         print("the archive has all snapshots already")
     for point in purged:
         print(
-            f"idemfs: {show_name(point.operand)}: in the archive it still has what was purged from it in the store",
+            f"idemfs: {show_name(point.operand)}: in the archive it still has what was purged from it in the store; "
+            "'idemfs archive purge' deletes it there",
             file=sys.stderr,
         )

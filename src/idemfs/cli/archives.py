@@ -53,6 +53,8 @@ def row(archive: Archive, point: Point, chain: list[Point], *, stands: bool) -> 
         "restore_streams": len(chain),
         "kept": point.is_kept,
         "restorable": stands,
+        "purged": point.is_purged,
+        "remarks": "has what was purged in the store" if point.is_purged else "",
         "guid": point.snapshot.hex(),
         "base_guid": None if point.base is None else point.base.hex(),
         "digest": f"{point.digest:032x}",

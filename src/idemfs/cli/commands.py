@@ -53,6 +53,7 @@ COMMANDS: dict[tuple[str, ...], str] = {
     ("archive", "list"): "list the snapshots of an archive, with what restoring each takes",
     ("archive", "restore"): "make a standby of an archive, as at one of its snapshots",
     ("archive", "check"): "read all of an archive; say what is damaged, and what can be restored",
+    ("archive", "purge"): "delete from an archive what shows what 'snapshot purge' removed in the store",
     ("archive", "prune"): "delete from an archive what rules do not keep, and no chain needs",
     ("standby", "add"): "make a store a standby of this one",
     ("standby", "list"): "list the standbys, and the snapshot that each has",

@@ -173,6 +173,11 @@ def _require_received(tree: Tree) -> None:
         raise RoleError("another store has begun to send to this one just now: repeat the command")
     for fileset in lines.own_filesets(tree.store):
         base = received.base(tree.store, fileset.number)
+        if received.is_anew(tree.store, fileset.number):
+            raise RoleError(
+                f"fileset {fileset.name!r} was begun anew, and nothing of it has come yet: 'idemfs replicate' on the "
+                "primary sends it; what it was before is in its snapshots"
+            )
         if base is not None or fileset.number == tree.fileset:
             _require_state(tree, fileset, base)
 
@@ -281,7 +286,7 @@ def _require_state(tree: Tree, fileset: Fileset, snapshot: Snapshot | None) -> N
 
 
 def _snapshot(tree: Tree, guid: Guid) -> Snapshot:
-    for fileset in lines.own_filesets(tree.store):
+    for fileset in tree.store.catalog.listed_filesets():
         snapshot = tree.store.catalog.by_guid(fileset.number, guid)
         if snapshot is not None:
             return snapshot

@@ -143,7 +143,7 @@ def _bring_up(source: Side, target: Side) -> list[Step] | str:
         if common is None and theirs.snapshots:
             return (
                 f"{target.path} has snapshots{_of(theirs)}, but none that {source.path} has: they are not related any "
-                "more; remove this standby and add a new one"
+                f"more; 'idemfs standby add {source.path} {target.path} --anew' keeps them aside and fills it again"
             )
         if common is not None and theirs.base != common.guid:
             back.append(GoBack(store=target.guid, snapshot=common.guid))

@@ -59,13 +59,15 @@ def _part(store: Store, fileset: Fileset) -> Part:
     base = received.base(store, fileset.number)
     pending = bring_back.pending(store)
     half = partial.get(store, fileset.number)
+    # What was put aside is none of what this store and its primary know of each other.
+    known = [] if received.is_anew(store, fileset.number) else store.catalog.snapshots(fileset.number)
     if half is not None and half.is_dropping and base is not None:
         # What is being undone is as good as undone.
         pending = base
     return Part(
         fileset=fileset.guid,
         name=fileset.name if fileset.number else "",
-        snapshots=tuple(held(snapshot) for snapshot in store.catalog.snapshots(fileset.number)),
+        snapshots=tuple(held(snapshot) for snapshot in known),
         digest=pending.digest if pending and pending.fileset == fileset.number else fileset.digest,
         base=base.guid if base else None,
         purged=tuple(

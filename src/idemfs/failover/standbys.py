@@ -25,6 +25,7 @@ from idemfs.format import role
 from idemfs.format.role import Role, RoleRecord
 from idemfs.format.superblock import COMPRESSION_ZSTD
 from idemfs.ids import ROOT_FILESET, ROOT_INO, Guid
+from idemfs.replication import guests, via
 from idemfs.store.files import create_files
 from idemfs.store.peek import read_superblock
 from idemfs.versions.active import Active
@@ -59,6 +60,8 @@ class Invitation(NamedTuple):
     compression: str
     epoch: int
     seen_epoch: int
+    via: Guid | None = None
+    """The standby that says so, and that is to be followed itself."""
 
 
 class Guest(NamedTuple):
@@ -83,6 +86,9 @@ class Place(Protocol):
     def take_in(self, invitation: Invitation, members: list[PeerRecord]) -> None:
         """Durable on return: a standby that knows its primary. Raises as ``judge``."""
 
+    def host(self, invitation: Invitation) -> None:
+        """Durable on return: a standby that filesets of any store may come to. Raises ``PeerError``."""
+
 
 def add_standby(
     path: str,
@@ -96,13 +102,14 @@ def add_standby(
     """Make the store at ``place`` a standby of the one at ``path``; it is made when there is none.
 
     Empty stores and standbys of the same files are taken over, which makes it safe to repeat. ``own_address``: where
-    the standby finds the primary; its path if it does not say. Raises ``PeerError`` for any other store, and
-    ``NotPrimary``, ``Fenced`` when ``path`` is no primary.
+    the standby finds the primary; its path if it does not say. Where ``path`` is a standby itself, the other one
+    follows it, and no other store is told. Raises ``PeerError`` for any other store, ``Fenced`` when the right of
+    ``path`` to write has ended.
     """
     place = LocalPlace(place, clock) if isinstance(place, str) else place
     with ExitStack() as stack:
         me = Tree(open_store(stack, path, readonly=dry_run, clock=clock))
-        _refuse_unless_primary(me, path)
+        _refuse_fenced(me, path)
         invitation = invite(me, path, compression)
         guest = place.judge(invitation)
         arrival = guest.arrival
@@ -114,13 +121,16 @@ def add_standby(
         assert guest.store is not None
         members = records.get_members(me.store)
         members = records.with_member(members, guid_of(me), _own_address(me, members, path, own_address))
-        members = records.with_member(members, guest.store, place.address)
+        if invitation.via is None:
+            members = records.with_member(members, guest.store, place.address)
         common = _common(me, guest) if arrival is Arrival.STANDBY else None
         if not dry_run:
             # The standby first: a primary that knows a standby can rely on its knowing the primary.
             place.take_in(invitation, members)
-            records.commit_members(me.store, members)
-        name = next(record.name for record in members if record.guid == guest.store)
+            if invitation.via is None:
+                records.commit_members(me.store, members)
+        name = addresses.name_of(place.address)
+        name = next((record.name for record in members if record.guid == guest.store), name)
         return Joined(path=place.address, name=name, arrival=arrival, common=common)
 
 
@@ -132,9 +142,19 @@ def _own_address(me: Tree, members: list[PeerRecord], path: str, wanted: str | N
     return known if addresses.is_remote(known) else os.path.abspath(path)
 
 
-def _refuse_unless_primary(me: Tree, path: str) -> None:
-    if me.role.role is Role.STANDBY:
-        raise NotPrimary(f"{path}: is a standby; add standbys to its primary")
+def lodge(path: str, place: Place | str, *, clock: Clock | None = None) -> None:
+    """The store at ``place`` is one that filesets of the one at ``path`` can stand in beside others; it is made when
+    there is none. Raises ``PeerError`` for one that is in use for something else, ``NotPrimary``, ``Fenced``."""
+    place = LocalPlace(place, clock) if isinstance(place, str) else place
+    with ExitStack() as stack:
+        me = Tree(open_store(stack, path, clock=clock))
+        _refuse_fenced(me, path)
+        if me.role.role is Role.STANDBY:
+            raise NotPrimary(f"{path}: is a standby; its primary makes the store that filesets of both come to")
+        place.host(invite(me, path))
+
+
+def _refuse_fenced(me: Tree, path: str) -> None:
     if me.role.role is Role.FENCED:
         raise Fenced(
             f"{path}: epoch {me.role.seen_epoch} has ended this store's right to write; run 'idemfs failback {path}'"
@@ -142,7 +162,7 @@ def _refuse_unless_primary(me: Tree, path: str) -> None:
 
 
 def invite(me: Tree, path: str, compression: str | None = None) -> Invitation:
-    """What the primary at ``path`` says to a store that is to follow it."""
+    """What the store at ``path`` says to a store that is to follow it."""
     own = "zstd" if me.store.superblock.compression == COMPRESSION_ZSTD else "none"
     return Invitation(
         primary=path,
@@ -152,6 +172,7 @@ def invite(me: Tree, path: str, compression: str | None = None) -> Invitation:
         compression=compression or own,
         epoch=me.role.epoch,
         seen_epoch=me.role.seen_epoch,
+        via=guid_of(me) if me.role.role is Role.STANDBY else None,
     )
 
 
@@ -203,6 +224,32 @@ class LocalPlace:
                 owner.reload_role()
                 owner.moves += 1
 
+    def host(self, invitation: Invitation) -> None:
+        if _is_free(self.path):
+            # Its root fileset is nobody's but its own.
+            create_files(
+                self.path, block_size=invitation.block_size, compression=invitation.compression, clock=self._clock
+            )
+        if read_superblock(self.path).guid == invitation.store:
+            raise PeerError(f"{self.address}: is the store itself; a standby is another one")
+        with ExitStack() as stack:
+            peer = Tree(open_store(stack, self.path, clock=self._clock))
+            if peer.store.block_size != invitation.block_size:
+                raise PeerError(_other_blocks(self.address, peer.store.block_size, invitation))
+            if peer.store.catalog.filesets[ROOT_FILESET].guid == invitation.fileset:
+                raise PeerError(f"{self.address}: is a standby of the same files; give no name with 'as'")
+            try:
+                guests.become_host(peer)
+            except PeerError as error:
+                raise PeerError(f"{self.address}: {error}") from None
+
+
+def _other_blocks(address: str, size: int, invitation: Invitation) -> str:
+    return (
+        f"{address}: has blocks of {size} bytes, and {invitation.primary} of {invitation.block_size}; "
+        f"make it with 'idemfs init {address} --standby-of {invitation.primary}'"
+    )
+
 
 def _is_free(path: str) -> bool:
     """Whether a store can be made there."""
@@ -218,40 +265,30 @@ def _judge(active: Active, peer_path: str, invitation: Invitation) -> Arrival:
     """Whether this store can be a standby. Raises ``PeerError``; nothing has changed."""
     peer = active.store
     if peer.block_size != invitation.block_size:
-        raise PeerError(
-            f"{peer_path}: has blocks of {peer.block_size} bytes, and {invitation.primary} of {invitation.block_size}; "
-            f"make it with 'idemfs init {peer_path} --standby-of {invitation.primary}'"
-        )
+        raise PeerError(_other_blocks(peer_path, peer.block_size, invitation))
     is_same = peer.catalog.filesets[ROOT_FILESET].guid == invitation.fileset
     now = role.unpack(peer.small.get(role.KEY))
     if now.role is Role.STANDBY and is_same:
         return Arrival.STANDBY
-    if now.role is Role.PRIMARY and _is_untouched(active):
+    if now.role is Role.PRIMARY and guests.is_untouched(active):
         return Arrival.EMPTY
     if is_same:
         raise PeerError(f"{peer_path}: was primary of the same files; 'idemfs failback' makes it a standby again")
     raise PeerError(f"{peer_path}: is in use for something else; name an empty store, or none")
 
 
-def _is_untouched(active: Active) -> bool:
-    """Whether there is nothing in the store but, perhaps, an empty root directory."""
-    catalog = active.store.catalog
-    if catalog.all_snapshots(ROOT_FILESET) or catalog.filesets[ROOT_FILESET].inode_count > 1:
-        return False
-    if len(catalog.filesets) > 1:
-        return False
-    root = active.inode(ROOT_INO)
-    return root is None or not root.size
-
-
 def _take_in(active: Active, invitation: Invitation, members: list[PeerRecord], arrival: Arrival) -> None:
     """One group makes an empty store a standby that knows its primary, or tells a standby where that is."""
     peer = active.store
     if arrival is Arrival.STANDBY:
-        records.commit_members(peer, members)
+        with peer.exclusive():
+            peer.admit(1, 100)
+            via.put(peer, invitation.via)
+            records.commit_members(peer, members)
         return
     with peer.exclusive():
         peer.admit(100, 10_000)
+        via.put(peer, invitation.via)
         if active.inode(ROOT_INO) is not None:
             active.remove_inode(ROOT_INO)
         peer.catalog.filesets[ROOT_FILESET].guid = invitation.fileset

@@ -18,12 +18,13 @@ from collections.abc import Callable
 
 import msgspec
 
-from idemfs.errors import BadPolicy, ConfigError
+from idemfs.errors import BadFilesetName, BadPolicy, ConfigError
 from idemfs.limits import CONFIG_SIZE_MAX
 from idemfs.node.config_table import Fields
 from idemfs.snapshots import schedule
 from idemfs.snapshots.policy import Policy
 from idemfs.units import parse_count, parse_duration, parse_size
+from idemfs.vfs.junctions import check_fileset_name
 
 _NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}")
 _ADDRESS = re.compile(r"(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]*):(\d{1,5})")
@@ -79,6 +80,8 @@ class LinkConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Retention on the other side: only the fields ``keep_…`` and ``zone`` are set."""
     bandwidth: int = 0
     """Bytes a second."""
+    guest_name: str | None = None
+    """``as``: what the filesets are called in a store that others fill, too."""
     windows: tuple[Window, ...] = ()
 
 
@@ -231,7 +234,10 @@ def _link(fields: Fields) -> LinkConfig:
         keep=fields.parsed("keep", lambda text: parse_keep(text, zone), None),
         bandwidth=fields.parsed("bandwidth", _bandwidth, 0),
         windows=fields.each("windows", _window),
+        guest_name=fields.parsed("as", _guest_name, None),
     )
+    if found.guest_name is not None and to.startswith("archive:"):
+        raise fields.wrong("as", "is for stores; an archive is of one store")
     if bool(found.every_seconds) == bool(found.cron):
         raise fields.wrong("every", 'or cron says when the link runs: one of them; write for example every = "1s"')
     fields.end()
@@ -321,6 +327,14 @@ def _target(text: str) -> str:
     )
     if not text.isprintable() or not any(re.fullmatch(each, text) for each in known):
         raise ValueError(f"{text[:200]!r} is nothing that a link leads to; it is {_TARGETS}")
+    return text
+
+
+def _guest_name(text: str) -> str:
+    try:
+        check_fileset_name(text)
+    except BadFilesetName as bad:
+        raise ValueError(str(bad)) from None
     return text
 
 

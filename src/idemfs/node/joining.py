@@ -44,6 +44,9 @@ class RemotePlace:
     def take_in(self, invitation: Invitation, members: list[PeerRecord]) -> None:
         self._session.call("take_in", TakeIn(invitation, records.pack_members(members)), type(None))
 
+    def host(self, invitation: Invitation) -> None:
+        self._session.call("host", invitation, type(None))
+
 
 @contextmanager
 def place_at(store: str, address: str, own_address: str | None) -> Iterator[tuple[Place, str | None]]:

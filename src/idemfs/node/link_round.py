@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import NamedTuple, Protocol
 
@@ -24,17 +24,18 @@ from idemfs.failover import actions, addresses, records
 from idemfs.failover.observe import guid_of
 from idemfs.failover.party import LocalParty, Party
 from idemfs.failover.remote import RemoteParty
-from idemfs.failover.standbys import add_standby
+from idemfs.failover.standbys import add_standby, lodge
 from idemfs.format import keys
 from idemfs.format.role import Role
 from idemfs.ids import ROOT_FILESET, FilesetId, Guid
 from idemfs.node import history, joining, link_decisions
 from idemfs.node.connecting import connect
 from idemfs.node.history import Event
-from idemfs.node.link_decisions import Decision, Here, Learn, Refuse, Rest, Send, Tell, There
+from idemfs.node.link_decisions import Decision, Here, Join, Learn, Refuse, Rest, Send, Tell, There
 from idemfs.replication import archiving, collapse, lanes, link, plan
 from idemfs.replication.archive import locked, open_archive
 from idemfs.replication.channel import Channel
+from idemfs.replication.manifest import Point
 from idemfs.replication.receiver import Receiver
 from idemfs.replication.remote import RemoteReceiver
 from idemfs.replication.session import Session
@@ -49,6 +50,8 @@ HOLD_NS = 30 * 86_400 * 1_000_000_000
 ARCHIVE = "archive:"
 BY = "link"
 """Who ordered what links do."""
+_NAMES_COUNT_MAX = 10
+"""Of snapshots in one line of the log."""
 _LINGERING = (addresses.HTTPS,)
 """Schemes of connections that stay open between rounds: whoever serves them holds no lock of the store meanwhile."""
 
@@ -192,7 +195,8 @@ def filled(tree: Tree, address: str) -> Filled | None:
     return Filled(Guid(value[:16]), int.from_bytes(value[16:24], "little"), Guid(value[24:]))
 
 
-def _note_filled(tree: Tree, address: str, guid: Guid) -> None:
+def note_filled(tree: Tree, address: str, guid: Guid) -> None:
+    """The link to this address filled the store, or archive, with this guid."""
     store = tree.store
     with store.lock:
         newest = store.catalog.newest(ROOT_FILESET)
@@ -267,14 +271,24 @@ class Target(Protocol):
 
 
 class StoreTarget:
-    """Another store. ``own_address``: how it finds this one, if not by its path."""
+    """Another store. ``own_address``: how it finds this one, if not by its path; ``guest_name``: what the filesets of
+    this one are called there, beside those of others."""
 
-    def __init__(self, tree: Tree, path: str, address: str, keep: Policy, own_address: str | None = None) -> None:
+    def __init__(
+        self,
+        tree: Tree,
+        path: str,
+        address: str,
+        keep: Policy,
+        own_address: str | None = None,
+        guest_name: str | None = None,
+    ) -> None:
         self.tree = tree
         self.path = path
         self.peer = Peer(tree, address)
         self.keep = keep
         self.own_address = own_address
+        self.guest_name = guest_name
 
     def interrupt(self) -> None:
         self.peer.interrupt()
@@ -305,7 +319,7 @@ class StoreTarget:
                 assert party is not None
                 return self._send(party, decision, progress, as_of)
         self.peer.close()
-        self._join()
+        self._join(is_guest=isinstance(decision, Join) and decision.is_guest)
         with self.peer.reached() as party:
             decision = self._decide(party)
             if party is None or not isinstance(decision, Send):
@@ -322,20 +336,23 @@ class StoreTarget:
         found = None
         if party is not None:
             standing = party.receiver().stand()
-            found = There(party.guid, standing.role, standing.root, standing.filesets)
+            guests = dict(standing.guests)
+            found = There(party.guid, standing.role, standing.root, standing.filesets, guests, standing.via)
         address = self.peer.address
         before = filled(self.tree, address)
         mine = here(self.tree)
-        return link_decisions.decide(address, self.path, mine, found, None if before is None else before.store)
+        known = None if before is None else before.store
+        return link_decisions.decide(address, self.path, mine, found, known, self.guest_name)
 
-    def _join(self) -> None:
+    def _join(self, *, is_guest: bool) -> None:
         """The other store becomes a standby of this one. Raises ``PeerError`` for one that cannot."""
         address = self.peer.address
-        if self.tree.role.role is Role.STANDBY:
-            raise PeerError(f"a standby fills only stores made with 'idemfs init {address} --standby-of {self.path}'")
         with joining.place_at(self.path, address, self.own_address) as (place, own):
-            joined = add_standby(self.path, place, own_address=own)
-        history.record(self.path, Event(what="standby add", source=self.path, target=joined.path, by=BY))
+            if is_guest:
+                lodge(self.path, place)
+            else:
+                add_standby(self.path, place, own_address=own)
+            history.record(self.path, Event(what="standby add", source=self.path, target=place.address, by=BY))
         log.info("%s is a standby now", address)
 
     def _send(self, party: Party, decision: Send, progress: link.Progress | None, as_of: float | None) -> Outcome:
@@ -343,10 +360,10 @@ class StoreTarget:
         try:
             report = self._replicate(receiver, progress)
         except PeerError as error:
-            if isinstance(error, ConnectionLost) or decision.is_guest or not self._go_back(party, receiver):
+            if isinstance(error, ConnectionLost) or not self._go_back(party, receiver, is_sole=decision.is_sole):
                 raise
             report = self._replicate(receiver, progress)
-        _note_filled(self.tree, self.peer.address, party.guid)
+        note_filled(self.tree, self.peer.address, party.guid)
         if as_of is not None:
             age = self.tree.store.clock.monotonic_seconds() - as_of
             receiver.note_current(Guid(self.tree.store.catalog.filesets[ROOT_FILESET].guid), age)
@@ -360,20 +377,25 @@ class StoreTarget:
     def _replicate(self, receiver: Receiver, progress: link.Progress | None) -> link.Report:
         until_ns = self.tree.store.clock.now_ns() + HOLD_NS
         try:
-            return link.replicate_into(self.tree, receiver, progress, keep=self.keep, holds_until_ns=until_ns)
+            return self._replicate_once(receiver, progress, until_ns)
         except SnapshotMissing as gone:
             # Pruned between the plan and its turn: nothing was sent of it, and the next plan goes without it.
             log.info("plans again: %s", gone)
-            return link.replicate_into(self.tree, receiver, progress, keep=self.keep, holds_until_ns=until_ns)
+            return self._replicate_once(receiver, progress, until_ns)
 
-    def _go_back(self, party: Party, receiver: Receiver) -> bool:
+    def _replicate_once(self, receiver: Receiver, progress: link.Progress | None, until_ns: int) -> link.Report:
+        return link.replicate_into(
+            self.tree, receiver, progress, keep=self.keep, holds_until_ns=until_ns, guest_name=self.guest_name
+        )
+
+    def _go_back(self, party: Party, receiver: Receiver, *, is_sole: bool) -> bool:
         """Where the other store is at a snapshot that came from here and is gone here, let it go back to one that both
-        have; whether it did."""
+        have; whether it did. ``is_sole``: whatever it is at, it came from here, or from who was primary before."""
         before = filled(self.tree, self.peer.address)
         presents = receiver.look()
         root = self.tree.store.catalog.filesets[ROOT_FILESET].guid
         base = next((each.base for each in presents if each.fileset == root), None)
-        if before is None or before != (party.guid, self.tree.role.epoch, base):
+        if not is_sole and (before is None or before != (party.guid, self.tree.role.epoch, base)):
             # Somebody else may have sent what is there.
             return False
         mine = {each.guid: each.number for each in lines.own_filesets(self.tree.store)}
@@ -382,13 +404,13 @@ class StoreTarget:
             number = mine.get(present.fileset)
             if number is None:
                 continue
-            there = plan.Side(present.fileset, [plan.Held(*each) for each in present.snapshots], present.base)
-            found = plan.make_plan(link.side_of(self.tree, number), there)
-            if isinstance(found, plan.Ahead):
+            found = plan.make_plan(link.side_of(self.tree, number), link.side_there(present))
+            if isinstance(found, plan.Ahead) or (is_sole and isinstance(found, plan.Apart)):
                 log.warning(
-                    "what both had since snapshot %s is gone here, as the hold on it has lapsed: the other store goes "
-                    "back to it, and keeps what it has",
+                    "what both had since snapshot %s is gone here, %s: the other store goes back to it, and keeps what "
+                    "it has",
                     found.common.name,
+                    "or never was" if is_sole else "as the hold on it has lapsed",
                 )
                 party.drop_partials()
                 party.go_back(found.common.guid)
@@ -417,10 +439,22 @@ class ArchiveTarget:
             if before is not None and before.store != archive.manifest.guid:
                 log.warning("%s: is not the archive that this link filled before; goes on with this one", self._path)
             now_ns = tree.store.clock.now_ns()
+            known = {each.snapshot for each in archiving.purged_since(archive)}
             report = archiving.archive_into(tree, archive, progress, keep=self.keep, holds_until_ns=now_ns + HOLD_NS)
-            _note_filled(tree, self._address, archive.manifest.guid)
+            self._tell_purged([each for each in archiving.purged_since(archive) if each.snapshot not in known])
+            note_filled(tree, self._address, archive.manifest.guid)
             pruned = archiving.prune(archive, self.keep, now_ns) if report.transfers else None
         return Outcome(Send(), report, 0 if pruned is None else len(pruned.gone))
+
+    def _tell_purged(self, points: Sequence[Point]) -> None:
+        if points:
+            names = ", ".join(each.operand for each in points[:_NAMES_COUNT_MAX])
+            log.warning(
+                "%s: the archive still has what was purged here, in %s: 'idemfs archive purge %s' deletes it there",
+                self._path,
+                names if len(points) <= _NAMES_COUNT_MAX else f"{names}, …",
+                self._path,
+            )
 
     def interrupt(self) -> None:
         """A file is written to its end, or the host is at fault."""

@@ -119,7 +119,8 @@ class LinkRunner:
 
     def configure(self, config: StoreConfig) -> bool:
         wanted = {each.to: each for each in config.links}
-        for to in set(self._links) - wanted.keys():
+        kept = {to for to, each in wanted.items() if to in self._links and self._links[to].leads_as(each)}
+        for to in set(self._links) - kept:
             link = self._links.pop(to)
             link.end()
             link.close()
@@ -170,7 +171,7 @@ class Link:
         if config.to.startswith(ARCHIVE):
             return ArchiveTarget(self._tree, config.to, keep)
         own = f"{url.rstrip('/')}/{self._owner.name}" if url and config.to.startswith("https:") else None
-        return StoreTarget(self._tree, self._owner.path, config.to, keep, own)
+        return StoreTarget(self._tree, self._owner.path, config.to, keep, own, config.guest_name)
 
     # -- from outside ------------------------------------------------------------------------------
 
@@ -196,6 +197,10 @@ class Link:
         self._target.close()
         self._past.flush()
         self._owner.report(f"link {self._config.to}", None)
+
+    def leads_as(self, config: LinkConfig) -> bool:
+        """Whether it fills the same filesets by this configuration."""
+        return config.guest_name == self._config.guest_name
 
     def configure(self, config: LinkConfig) -> None:
         """Another schedule, bandwidth or retention, from now on; what is under way goes on."""

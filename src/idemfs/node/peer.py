@@ -189,4 +189,7 @@ def place_handlers(path: str) -> dict[str, Handler]:
         invitation, members = decode(raw, type=TakeIn)
         LocalPlace(path).take_in(invitation, unpack_members(members))
 
-    return {"judge": judge, "make_store": make, "take_in": take_in}
+    def host(raw: msgspec.Raw, _: Session) -> None:
+        LocalPlace(path).host(decode(raw, type=Invitation))
+
+    return {"judge": judge, "make_store": make, "take_in": take_in, "host": host}

@@ -23,7 +23,7 @@ from idemfs.format.address import HOLE
 from idemfs.format.inode import DYNAMIC, INLINE, Inode
 from idemfs.format.role import Role
 from idemfs.ids import NO_SNAPSHOT, ROOT_FILESET, FilesetId, Ino, Number, SnapshotId, make_ino, number_of
-from idemfs.limits import FILE_SIZE_MAX, INDIRECT_ENTRY_COUNT, NAME_SIZE_MAX, SYMLINK_SIZE_MAX
+from idemfs.limits import FILE_SIZE_MAX, INDIRECT_ENTRY_COUNT, NAME_SIZE_MAX, SCAN_COUNT, SYMLINK_SIZE_MAX
 from idemfs.replication import partial
 from idemfs.replication.codec import Header
 from idemfs.replication.partial import Partial
@@ -53,6 +53,8 @@ _MAP_BYTES = 20_000
 _RECORD_BYTES = 1000
 """A record, its shadow, and their keys, without content."""
 _NO_BLOCK = 1 << 62
+_EMPTYING_COUNT = 64
+"""Inodes that are looked up at once."""
 
 
 class Losses(NamedTuple):
@@ -352,6 +354,39 @@ def _lose_records(tree: Tree, ino: Ino) -> bool:
                 tree.active.delete_record(key, node)
             return True
     return False
+
+
+def empty(tree: Tree, number: FilesetId) -> None:
+    """The active state of a fileset holds nothing; its newest snapshot keeps what it sees. May be repeated."""
+    store, active = tree.store, tree.active
+    while True:
+        with store.lock:
+            # The tables alone tell which inodes there are.
+            active.settle()
+            found = _inodes(tree, number)
+        if not found:
+            break
+        for ino in found:
+            lose(tree, Losses(ino, 0, True), lambda: None)
+            with store.lock:
+                store.admit(16, 20_000)
+                if active.inode(ino) is not None:
+                    active.remove_inode(ino)
+    with store.lock:
+        for key, _ in store.small.scan(*keys.orphan_range(number), SCAN_COUNT):
+            store.admit(1, 100)
+            store.small.put(key, None)
+
+
+def _inodes(tree: Tree, number: FilesetId) -> list[Ino]:
+    """Some of those that there are, once each."""
+    start, end = keys.fileset_range(number)
+    found: list[Ino] = []
+    while len(found) < _EMPTYING_COUNT and (pairs := tree.store.active.scan(start, end, 1)):
+        ino = keys.ino_of(pairs[0][0])
+        found.append(ino)
+        start = (ino + 1).to_bytes(8, "big")
+    return found
 
 
 def _has_blocks(node: Inode) -> bool:

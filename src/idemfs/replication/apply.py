@@ -20,7 +20,7 @@ from idemfs.format.tables import COMPLETE, PINNED, Snapshot
 from idemfs.ids import ROOT_FILESET, FilesetId, Guid
 from idemfs.limits import SNAPSHOT_COUNT_MAX, SNAPSHOT_NAME_SIZE_MAX
 from idemfs.replication import partial
-from idemfs.replication.applier import OVERTAKEN, Applier
+from idemfs.replication.applier import OVERTAKEN, Applier, empty
 from idemfs.replication.codec import Header, StreamReader
 from idemfs.replication.description import Origin
 from idemfs.replication.partial import Partial
@@ -213,6 +213,9 @@ def drop_partial(tree: Tree, fileset: FilesetId = ROOT_FILESET) -> bool:
         if base is None:
             _drop_all(tree, fileset)
             return True
+        if received.is_anew(store, fileset):
+            # There was nothing before it; the snapshots that were put aside keep what they see.
+            empty(tree, fileset)
         elif base.id == store.catalog.filesets[fileset].newest:
             bring_back.rollback(tree.active, fileset)
         else:
@@ -265,7 +268,7 @@ def _judge(tree: Tree, fileset: FilesetId, header: Header) -> Snapshot | None:
         raise StreamRefused(f"this standby has {SNAPSHOT_COUNT_MAX} snapshots already; delete some first")
     base = received.base(store, fileset)
     if header.base is None:
-        if snapshots:
+        if snapshots and not received.is_anew(store, fileset):
             raise StreamRefused(
                 "the stream is a full one, and this standby has snapshots already: send with --base "
                 f"{base.name if base else 'and a snapshot that both have'}"

@@ -52,6 +52,7 @@ def archive_into(
     with store.lock:
         own = lines.own_filesets(store)
         numbers = {Guid(each.guid): each.number for each in own}
+    _note_purged(source, archive)
     standing = archive.standing()
     plans = [(number, _plan(source, archive, standing, guid, number)) for guid, number in numbers.items()]
     root = plans[0][1]
@@ -134,11 +135,15 @@ def _note_gone(archive: Archive, own: Collection[Guid]) -> None:
     archive.put(made._replace(gone={guid: instant for guid, instant in gone.items() if guid not in own}))
 
 
-def purged_since(source: Tree, archive: Archive) -> list[Point]:
-    """Points that show what was purged from these snapshots on the source since. An archive is never changed inside."""
+def _note_purged(source: Tree, archive: Archive) -> None:
     with source.store.lock:
         old = {bytes.fromhex(each.old_guid) for purge in audit.purges(source.store) for each in purge.replaced}
-    return [each for each in archive.manifest.points if each.snapshot in old]
+    archive.put(manifest.with_purged(archive.manifest, old))
+
+
+def purged_since(archive: Archive) -> list[Point]:
+    """Points that show what was purged from these snapshots on the source since. An archive is never changed inside."""
+    return [each for each in archive.manifest.points if each.is_purged]
 
 
 def plan_pruning(archive: Archive, keep: Policy, now_ns: int) -> Pruning:

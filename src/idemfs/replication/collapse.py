@@ -50,10 +50,14 @@ def goes(keep: Policy, snapshots: Sequence[Candidate], now_ns: int, zone: tzinfo
     going: list[Candidate] = []
     if not retention.limits_number(keep):
         own = [each for each in snapshots[:-1] if is_own(each.name)]
-        going = [each for each in own if not (each.holders or each.is_base or each.locked_until_ns > now_ns)]
+        going = [each for each in own if not _is_needed(each, now_ns)]
     left = [each for each in snapshots if each not in going]
     verdicts = retention.plan(rules_of(keep), left, now_ns=now_ns, zone=zone, free_bytes=free_bytes)
     return going + [each.snapshot for each in verdicts if not each.keeps]
+
+
+def _is_needed(each: Candidate, now_ns: int) -> bool:
+    return bool(each.holders or each.is_base or each.diverged or each.locked_until_ns > now_ns)
 
 
 class Lane(NamedTuple):

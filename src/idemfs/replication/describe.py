@@ -12,7 +12,7 @@ from idemfs.format.tables import SNAPSHOTS_COUNT, Fileset, Snapshot
 from idemfs.ids import ROOT_FILESET, Guid, fileset_of, number_of
 from idemfs.limits import HOLD_COUNT_MAX
 from idemfs.replication.description import Description, Origin
-from idemfs.snapshots import manage
+from idemfs.snapshots import lines, manage
 from idemfs.store.store import Store
 from idemfs.vfs.tree import Tree
 
@@ -25,7 +25,7 @@ def describe(tree: Tree, fileset: Fileset, snapshot: Snapshot, base: Snapshot | 
         above = tree.store.catalog.filesets[base.fileset]
         made = made._replace(origin=Origin(above.guid, Guid(base.guid), fileset.origin.next_number))
     plain = Description(made.line, made.name)
-    return None if fileset.number == ROOT_FILESET and made == plain else made
+    return None if fileset.guid == made.line and made == plain else made
 
 
 def description_of(store: Store, fileset: Fileset, snapshot: Snapshot | None = None) -> Description:
@@ -33,9 +33,13 @@ def description_of(store: Store, fileset: Fileset, snapshot: Snapshot | None = N
     filesets = store.catalog.filesets
     above = filesets.get(fileset_of(fileset.junction)) if fileset.junction else None
     policy = store.small.get(keys.policy(fileset.number)) or b""
+    line = lines.line_of(store, fileset.number)
+    if line is not None and fileset.guid == line.root:
+        # Where it appears is this store's affair; in its own line it is the root.
+        above = None
     return Description(
-        line=filesets[ROOT_FILESET].guid,
-        name=fileset.name,
+        line=filesets[ROOT_FILESET].guid if line is None else line.root,
+        name=fileset.name if line is None else lines.home_name(store, fileset, line),
         parent=None if above is None else above.guid,
         junction=0 if above is None else number_of(fileset.junction),
         compression=fileset.compression,

@@ -80,9 +80,9 @@ def reconcile(tree: Tree, wanted: Mapping[Guid, Description]) -> bool:
     store = tree.store
     ours = {each.guid: each for each in lines.own_filesets(store) if each.guid in wanted}
     changed = _name(store, ours, wanted)
-    changed |= _place(tree, ours, wanted)
+    changed |= place(tree, ours, wanted)
     for guid, fileset in ours.items():
-        changed |= _limit(store, fileset, wanted[guid])
+        changed |= limit(store, fileset, wanted[guid])
         policy = wanted[guid].policy.encode() or None
         if lines.policy_of(store, fileset.number) != policy:
             lines.put_policy(store, fileset.number, policy)
@@ -107,7 +107,8 @@ def _name(store: Store, ours: Mapping[Guid, Fileset], wanted: Mapping[Guid, Desc
     return bool(changing)
 
 
-def _place(tree: Tree, ours: Mapping[Guid, Fileset], wanted: Mapping[Guid, Description]) -> bool:
+def place(tree: Tree, ours: Mapping[Guid, Fileset], wanted: Mapping[Guid, Description]) -> bool:
+    """``ours`` appear where they are to; whether anything was to be changed. Part of the open group."""
     catalog = tree.store.catalog
     places: list[tuple[Fileset, Ino]] = []
     for guid, fileset in ours.items():
@@ -132,7 +133,8 @@ def _place(tree: Tree, ours: Mapping[Guid, Fileset], wanted: Mapping[Guid, Descr
 def _place_of(tree: Tree, fileset: Fileset, ours: Mapping[Guid, Fileset], description: Description) -> Ino | None:
     """Where a fileset is to appear now; 0: nowhere, None: where it does, since nobody can tell yet."""
     if fileset.number == ROOT_FILESET or description.parent is None:
-        return Ino(0)
+        # Where the root of another line appears is for the store to say that it is a guest of.
+        return Ino(0) if lines.is_own(tree.store, fileset.number) else None
     above = ours.get(description.parent)
     if above is None:
         return Ino(0)
@@ -149,7 +151,8 @@ def _is_place(tree: Tree, ino: Ino) -> bool | None:
     return bool(node is not None and node.is_dir and node.nlink and not node.size and number_of(ino) != ROOT_NUMBER)
 
 
-def _limit(store: Store, fileset: Fileset, description: Description) -> bool:
+def limit(store: Store, fileset: Fileset, description: Description) -> bool:
+    """Compression, quotas and flags become so; whether they were not. Part of the open group."""
     flags = fileset.flags & ~SNAPSHOTS_COUNT | description.flags
     now = fileset.compression, fileset.quota_bytes, fileset.quota_inodes, fileset.flags
     if now == (description.compression, description.quota_bytes, description.quota_inodes, flags):
@@ -181,7 +184,7 @@ def promote_clones(tree: Tree, independent: Iterable[Guid]) -> None:
 
 
 def delete_gone(tree: Tree, guids: Iterable[Guid]) -> list[str]:
-    """Delete the filesets of the own line that were deleted on the primary; names of those that stay.
+    """Delete the filesets that were deleted on the primary of their line; names of those that stay.
 
     One that has what the primary had not, or a snapshot of which somebody holds, or nobody may delete, or on which a
     clone rests, stays, and appears nowhere. It is asked for again at the next update. Raises ``NotStandby``,
@@ -197,10 +200,11 @@ def delete_gone(tree: Tree, guids: Iterable[Guid]) -> list[str]:
         with store.lock:
             # Each time: who becomes primary meanwhile keeps what it has.
             refuse_unless_standby(tree)
-            if guid not in known:
+            is_guest = fileset is not None and lines.line_of(store, fileset.number) is not None
+            if guid not in known and not is_guest:
                 store.admit(1, 100)
                 lines.put_gone(store, guid)
-            if fileset is None or fileset.number == ROOT_FILESET or not lines.is_own(store, fileset.number):
+            if fileset is None or fileset.number == ROOT_FILESET or drills.is_drill(store, fileset.number):
                 continue
             store.admit(4, RECORD_BYTES)
             refuse_unless_standby(tree)

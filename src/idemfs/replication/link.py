@@ -17,7 +17,7 @@ from typing import NamedTuple, TypeAlias
 from idemfs.errors import PeerError, SnapshotMissing
 from idemfs.format.tables import Snapshot
 from idemfs.ids import ROOT_FILESET, FilesetId, Guid
-from idemfs.replication import follow, holds, lanes, plan, purges
+from idemfs.replication import follow, guests, holds, lanes, plan, purges
 from idemfs.replication.describe import description_of
 from idemfs.replication.description import Description
 from idemfs.replication.plan import Held, Plan, Side
@@ -76,11 +76,14 @@ def replicate_into(
     *,
     keep: Policy | None = None,
     holds_until_ns: int = NEVER_NS,
+    guest_name: str | None = None,
 ) -> Report:
     """Bring ``target`` to the newest snapshots of all filesets of ``source``; durable on return, unit by unit.
 
     ``keep``: of a backlog, send only what these rules of the other side keep, and the newest; None: each snapshot.
     ``holds_until_ns``: when what is held on ``source`` for the other store may go all the same.
+    ``guest_name``: in a store of another line, the filesets stand beside what is there, and this is what the root is
+    called; without it, only those come that are there, and that are new.
     Raises ``PeerError`` when there is no way from one to the other, and what sending and receiving raise.
     """
     receiver = LocalReceiver(target) if isinstance(target, Tree) else target
@@ -92,8 +95,15 @@ def replicate_into(
         line = _line(source, numbers)
     receiver.agree(line)
     there = {each.fileset: each for each in receiver.look()}
+    is_guest = next(iter(there), line.root) != line.root
+    if is_guest and guest_name is not None:
+        wanted = guests.told(guest_name, wanted, line.root)
+        _make_missing(source, receiver, wanted, numbers, there, root_too=True)
     root = _plan(source, ROOT_FILESET, _root_there(line, there))
     _make_missing(source, receiver, wanted, numbers, there)
+    if is_guest and guest_name is None:
+        # Each has the name that somebody gave it there.
+        wanted, gone = {}, set()
     plans = [(ROOT_FILESET, root)]
     for guid, number in numbers.items():
         if number != ROOT_FILESET and guid in there:
@@ -146,8 +156,10 @@ def side_of(tree: Tree, fileset: FilesetId = ROOT_FILESET) -> Side:
         )
 
 
-def _side_there(present: Present) -> Side:
-    return Side(present.fileset, [Held(*each) for each in present.snapshots], present.base)
+def side_there(present: Present) -> Side:
+    """The same of one of the other store's."""
+    known = [] if present.is_anew else [Held(*each) for each in present.snapshots]
+    return Side(present.fileset, known, present.base)
 
 
 def _from_origins(
@@ -182,7 +194,7 @@ def _origin_there(source: Tree, receiver: Receiver, number: FilesetId, coming: s
 
 def _plan(source: Tree, number: FilesetId, present: Present, origin: Held | None = None) -> Plan:
     """Raises ``PeerError``."""
-    made = plan.make_plan(side_of(source, number)._replace(origin=origin), _side_there(present))
+    made = plan.make_plan(side_of(source, number)._replace(origin=origin), side_there(present))
     if isinstance(made, Plan):
         return made
     where = "" if number == ROOT_FILESET else f"fileset {source.store.catalog.filesets[number].name!r}: "
@@ -195,14 +207,21 @@ def _make_missing(
     wanted: Mapping[Guid, Description],
     numbers: Mapping[Guid, FilesetId],
     there: dict[Guid, Present],
+    *,
+    root_too: bool = False,
 ) -> None:
     """Filesets that have something to send are there, too."""
     with source.store.lock:
         sent = [guid for guid, number in numbers.items() if source.store.catalog.snapshots(number)]
-    missing = [guid for guid in sent if guid not in there and numbers[guid] != ROOT_FILESET]
+    missing = [guid for guid in sent if guid not in there and (root_too or numbers[guid] != ROOT_FILESET)]
     if missing:
         line = Guid(source.store.catalog.filesets[ROOT_FILESET].guid)
-        receiver.make([NewFileset(guid, wanted[guid].name, wanted[guid].compression, line) for guid in missing])
+        receiver.make(
+            [
+                NewFileset(guid, wanted[guid].name, wanted[guid].compression, line, numbers[guid] == ROOT_FILESET)
+                for guid in missing
+            ]
+        )
         there.update((guid, Present(guid, ())) for guid in missing)
 
 

@@ -9,13 +9,14 @@
     full_next   guids of filesets of which the next stream is to be a full one
     gone        {guid of a fileset that was deleted: the last instant that it is of}
     points      [{instant, fileset, fileset_name, snapshot, name, created_ns, digest, base, file, bytes, checksum,
-                is_kept}, …]
+                is_kept, is_purged}, …]
     checksum    xxh3 of all the rest, as JSON with sorted keys and no spaces
 
 A *point* is one snapshot of one fileset, in the order in which they were written. ``base`` is the guid of the snapshot
 that its stream begins from, null for a full one: so each point has a *chain*, from a full stream to its own, and all of
 it is of one fileset. Points that were taken at one instant, and came together, have one ``instant``, a number that only
-grows: clocks may be set back. One with ``is_kept`` false is there only because others begin from it.
+grows: clocks may be set back. One with ``is_kept`` false is there only because others begin from it; one with
+``is_purged`` shows what was purged from its snapshot in the store since.
 
 Threads: any; everything here is values.
 """
@@ -58,6 +59,7 @@ class Point(NamedTuple):
     bytes: int
     checksum: str
     is_kept: bool = True
+    is_purged: bool = False
 
     @property
     def operand(self) -> str:
@@ -148,6 +150,7 @@ def _point(fields: Mapping[str, str]) -> Point:
         int(fields["bytes"]),
         str(fields["checksum"]),
         bool(fields["is_kept"]),
+        bool(fields.get("is_purged", False)),
     )
 
 
@@ -270,6 +273,32 @@ def prune(manifest: Manifest, keep: Policy, now_ns: int, zone: tzinfo) -> Prunin
     ]
     after = manifest._replace(points=tuple(left), full_next=manifest.full_next | set(restarted))
     return Pruning(after, tuple(gone), tuple(restarted))
+
+
+def with_purged(manifest: Manifest, old: Collection[bytes]) -> Manifest:
+    """``old``: guids of snapshots from which the store purged something. So that no stream that comes begins from one
+    of these points, the next ones of their filesets are full."""
+    found = {each.fileset for each in manifest.points if each.snapshot in old and not each.is_purged}
+    points = tuple(each._replace(is_purged=True) if each.snapshot in old else each for each in manifest.points)
+    return manifest._replace(points=points, full_next=manifest.full_next | found) if found else manifest
+
+
+def without_purged(manifest: Manifest) -> Pruning:
+    """Let go of points that show what was purged, and of all that begin from these."""
+    going: set[tuple[Guid, Guid]] = set()
+    left, gone = [], []
+    for each in manifest.points:
+        if each.is_purged or (each.base is not None and (each.fileset, each.base) in going):
+            going.add((each.fileset, each.snapshot))
+            gone.append(each)
+        else:
+            left.append(each)
+    needed = _with_bases(left, {(each.fileset, each.snapshot) for each in left if each.is_kept})
+    gone += [each for each in left if (each.fileset, each.snapshot) not in needed]
+    left = [each for each in left if (each.fileset, each.snapshot) in needed]
+    restarted = tuple(dict.fromkeys(each.fileset for each in gone))
+    after = manifest._replace(points=tuple(left), full_next=manifest.full_next | set(restarted))
+    return Pruning(after, tuple(gone), restarted)
 
 
 def _kept(fileset: Guid, points: Sequence[Point], keep: Policy, now_ns: int, zone: tzinfo) -> set[tuple[Guid, Guid]]:

@@ -111,7 +111,7 @@ def explain(conflict: Conflict) -> str:
         case NoCommon():
             return (
                 "the standby has snapshots, but none that its primary has, so there is nothing to compare with; "
-                "make a new standby"
+                "'idemfs standby add STORE PEER --anew' puts them aside and fills it again, or make a new standby"
             )
         case Ahead(common=common, newer=newer):
             names = ", ".join(held.name for held in newer) or "changes"

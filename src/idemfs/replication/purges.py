@@ -53,7 +53,7 @@ def carry_out(tree: Tree, purges: Iterable[Told]) -> None:
     """
     for told in purges:
         fileset = follow.find(tree.store, told.fileset)
-        if fileset is not None and lines.is_own(tree.store, fileset.number):
+        if fileset is not None and not drills.is_drill(tree.store, fileset.number):
             with tree.store.exclusive():
                 _carry_out(tree, fileset, told)
                 _adopt(tree.store, fileset, told.purge)

@@ -14,7 +14,7 @@ from typing import NamedTuple, Protocol
 from idemfs.errors import StreamRefused
 from idemfs.format.role import Role, RoleRecord
 from idemfs.ids import ROOT_FILESET, FilesetId, Guid
-from idemfs.replication import collapse, follow, holds, partial, purges
+from idemfs.replication import anew, collapse, follow, guests, holds, partial, purges, via
 from idemfs.replication.apply import Reception, complete, find_origin, refuse_unless_standby
 from idemfs.replication.codec import StreamReader
 from idemfs.replication.description import Description
@@ -48,14 +48,21 @@ class Present(NamedTuple):
     snapshots: tuple[Kept, ...]
     base: Guid | None = None
     half: Half | None = None
+    is_anew: bool = False
+    """What it has was put aside: a full stream is to come."""
 
 
 class Standing(NamedTuple):
-    """What a store is, in short: its role, the guid of its root fileset, and those of all its filesets."""
+    """What a store is, in short: its role, the guid of its root fileset, and those of all its filesets.
+
+    ``guests``: root and highest known epoch of each other line of which it has filesets; ``via``: the standby that it
+    follows its primary through, None: it does not."""
 
     role: RoleRecord
     root: Guid
     filesets: tuple[Guid, ...]
+    guests: tuple[tuple[Guid, int], ...] = ()
+    via: Guid | None = None
 
 
 class Line(NamedTuple):
@@ -67,12 +74,13 @@ class Line(NamedTuple):
 
 
 class NewFileset(NamedTuple):
-    """``line``: guid of the root fileset of the store that sends."""
+    """``line``: guid of the root fileset of the store that sends. ``is_exact``: it has this name, or is not made."""
 
     guid: Guid
     name: str
     compression: int
     line: Guid
+    is_exact: bool = False
 
 
 class Following(NamedTuple):
@@ -98,7 +106,8 @@ class Receiver(Protocol):
         """Its filesets, the root fileset first."""
 
     def make(self, missing: Sequence[NewFileset]) -> None:
-        """Empty filesets that appear nowhere. Raises ``NotStandby``, ``StreamRefused``, ``StreamDamaged``."""
+        """Empty filesets that appear nowhere. Raises ``NotStandby``, ``StreamRefused``, ``StreamDamaged``,
+        ``FilesetExists``."""
 
     def note_current(self, root: Guid, age_seconds: float) -> None:
         """The store of which ``root`` is the root fileset had nothing newer so many seconds ago."""
@@ -117,6 +126,9 @@ class Receiver(Protocol):
     def follow(self, following: Following) -> dict[Guid, Protection]:
         """Durable on return; what now keeps which snapshots there."""
 
+    def begin_anew(self, filesets: Sequence[Guid]) -> None:
+        """What these hold is put aside in snapshots that diverged; full streams fill them. Raises as ``anew.begin``."""
+
     def prune(self, filesets: Sequence[Guid], keep: Policy) -> int:
         """Delete of these filesets what a link took and needs no more, and what ``keep`` does not keep; how many."""
 
@@ -130,15 +142,17 @@ class LocalReceiver:
         self.guid = Guid(tree.store.superblock.guid)
 
     def agree(self, line: Line) -> None:
-        root = self._store.catalog.filesets[ROOT_FILESET].guid
-        if root == line.root and self._tree.role.role is Role.STANDBY:
-            follow.promote_clones(self._tree, line.independent)
+        if self._tree.role.role is Role.STANDBY:
+            if self._store.catalog.filesets[ROOT_FILESET].guid == line.root:
+                follow.promote_clones(self._tree, line.independent)
             purges.carry_out(self._tree, line.purges)
 
     def stand(self) -> Standing:
         with self._store.lock:
             guids = tuple(Guid(each.guid) for each in self._store.catalog.listed_filesets())
-            return Standing(self._tree.role, Guid(self._store.catalog.filesets[ROOT_FILESET].guid), guids)
+            root = Guid(self._store.catalog.filesets[ROOT_FILESET].guid)
+            others = tuple(guests.epochs(self._store).items())
+            return Standing(self._tree.role, root, guids, others, via.get(self._store))
 
     def look(self) -> list[Present]:
         store = self._store
@@ -153,13 +167,16 @@ class LocalReceiver:
             tuple(Kept(Guid(each.guid), each.name) for each in self._store.catalog.snapshots(number)),
             None if base is None else Guid(base.guid),
             None if half is None or half.is_dropping else Half(half.base, half.target, half.cursor),
+            received.is_anew(self._store, number),
         )
 
     def make(self, missing: Sequence[NewFileset]) -> None:
         with self._store.lock:
             refuse_unless_standby(self._tree)
             root = self._store.catalog.filesets[ROOT_FILESET].guid
-            for guid, name, compression, line in missing:
+            for guid, name, compression, line, is_exact in missing:
+                if is_exact:
+                    guests.refuse_taken(self._store, guid, name)
                 if follow.find(self._store, guid) is None:
                     follow.make(self._store, guid, name, compression, None if line == root else lines.Line(line, 0))
             # crash: nothing relies on it; an empty fileset that appears nowhere is found here the next time.
@@ -197,22 +214,29 @@ class LocalReceiver:
 
     def _reconcile(self, wanted: Mapping[Guid, Description]) -> None:
         follow.reconcile(self._tree, wanted)
+        guests.reconcile(self._tree, wanted)
 
     def follow(self, following: Following) -> dict[Guid, Protection]:
         store, wanted = self._store, dict(following.wanted)
         numbers = list(follow.numbers_of(store, following.filesets).values())
         with store.lock:
             refuse_unless_standby(self._tree)
-            if follow.differs(self._tree, wanted):
+            if follow.differs(self._tree, wanted) or guests.epochs(store):
                 policies = sum(len(each.policy) for each in wanted.values())
                 store.admit(4 * len(wanted), follow.RECORD_BYTES * len(wanted) + policies)
-                follow.reconcile(self._tree, wanted)
+                self._reconcile(wanted)
             told = holds.follow(store, numbers, dict(following.kept))
             if store.dirty:
                 # crash: nothing relies on it; what is not durable is found to be different the next time.
                 store.commit()
         follow.delete_gone(self._tree, following.gone)
+        guests.settle(self._tree)
         return told
+
+    def begin_anew(self, filesets: Sequence[Guid]) -> None:
+        refuse_unless_standby(self._tree)
+        for number in follow.numbers_of(self._store, filesets).values():
+            anew.begin(self._tree, number)
 
     def prune(self, filesets: Sequence[Guid], keep: Policy) -> int:
         refuse_unless_standby(self._tree)

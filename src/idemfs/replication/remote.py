@@ -99,6 +99,9 @@ class RemoteReceiver:
     def note_current(self, root: Guid, age_seconds: float) -> None:
         self._session.call("note_current", _Current(root, age_seconds), type(None))
 
+    def begin_anew(self, filesets: Sequence[Guid]) -> None:
+        self._session.call("begin_anew", filesets, type(None))
+
     def prune(self, filesets: Sequence[Guid], keep: Policy) -> int:
         return self._session.call("prune", _Prune(tuple(filesets), policies.pack(keep)), int)
 
@@ -138,8 +141,12 @@ def handlers(tree: Tree) -> dict[str, Handler]:
     def note_current(raw: msgspec.Raw, _: Session) -> None:
         receiver.note_current(*decode(raw, type=_Current))
 
+    def begin_anew(raw: msgspec.Raw, _: Session) -> None:
+        receiver.begin_anew(decode(raw, type=list[Guid]))
+
     return {
         "note_current": note_current,
+        "begin_anew": begin_anew,
         "agree": agree,
         "stand": stand,
         "look": look,

@@ -16,7 +16,7 @@ from idemfs.replication.codec import Encoder, Header, Point
 from idemfs.replication.describe import describe
 from idemfs.replication.difference import difference
 from idemfs.replication.records import START, Cursor
-from idemfs.snapshots import drills
+from idemfs.snapshots import drills, lines
 from idemfs.snapshots.clones import is_origin
 from idemfs.vfs.tree import Tree
 
@@ -85,7 +85,7 @@ def make_header(tree: Tree, base: Snapshot | None, target: Snapshot, after: Curs
         block_size=store.block_size,
         inline_size=store.superblock.inline_size,
         entry_count=store.superblock.entry_count,
-        epoch=_epoch(tree),
+        epoch=_epoch(tree, target),
         next_number=fileset.next_number,
         target=_point(target),
         inode_count=target.inode_count,
@@ -97,8 +97,11 @@ def make_header(tree: Tree, base: Snapshot | None, target: Snapshot, after: Curs
     )
 
 
-def _epoch(tree: Tree) -> int:
-    """The one whose right to write this is sent by."""
+def _epoch(tree: Tree, target: Snapshot) -> int:
+    """The one whose right to write this is sent by; of a fileset of another line, that of the line."""
+    line = lines.line_of(tree.store, target.fileset)
+    if line is not None:
+        return line.seen_epoch
     role = tree.role
     if role.role is Role.STANDBY:
         # What it passes on was written in the epoch that it follows.

@@ -26,6 +26,7 @@ from idemfs.store.store import Store
 
 _LINE, _KEPT, _POLICY = "line", "kept", "policy"
 _GONE = keys.replication("gone ")
+_LINK = keys.replication("link ")
 
 
 class Line(NamedTuple):
@@ -47,6 +48,14 @@ def line_of(store: Store, fileset: FilesetId) -> Line | None:
 
 def put_line(store: Store, fileset: FilesetId, line: Line) -> None:
     store.small.put(keys.fileset_replication(fileset, _LINE), line.root + line.seen_epoch.to_bytes(8, "little"))
+
+
+def home_name(store: Store, fileset: Fileset, line: Line) -> str:
+    """What a fileset of another line is called in that line: its root fileset names the others here, too."""
+    if fileset.guid == line.root:
+        return "root"
+    names = [each.name for each in store.catalog.listed_filesets() if each.guid == line.root]
+    return fileset.name.removeprefix(f"{names[0]}-") if names else fileset.name
 
 
 def is_own(store: Store, fileset: FilesetId) -> bool:
@@ -87,8 +96,9 @@ def gone(store: Store) -> set[Guid]:
 
 
 def remember_gone(store: Store, fileset: Fileset) -> None:
-    """A primary deletes it, and has peers that may have it too. The caller has admitted a record."""
-    if store.small.get(keys.replication("peers")) is not None and is_own(store, fileset.number):
+    """A primary deletes it, and has peers, or links, that may have it too. The caller has admitted a record."""
+    is_known = store.small.get(keys.replication("peers")) is not None or store.small.scan(_LINK, _LINK + b"\xff", 1)
+    if is_known and is_own(store, fileset.number):
         put_gone(store, fileset.guid)
 
 

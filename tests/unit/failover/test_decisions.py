@@ -83,7 +83,7 @@ def test_replicate_serves_who_is_there_and_then_fails_for_who_is_not() -> None:
 def test_replicate_to_a_standby_without_any_common_snapshot_fails() -> None:
     made = plan(decisions.replicate(side("A", snapshots="1 2"), [side("B", STANDBY, snapshots="8 9")]))
     assert made.steps == ()
-    assert isinstance(made.then, PeerError) and "add a new one" in str(made.then)
+    assert isinstance(made.then, PeerError) and "--anew" in str(made.then)
 
 
 @pytest.mark.parametrize(

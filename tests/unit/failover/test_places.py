@@ -13,10 +13,10 @@ from idemfs.failover import actions, decisions, records
 from idemfs.failover.facts import Frozen, Plan, Unreachable
 from idemfs.failover.observe import guid_of
 from idemfs.failover.places import open_stage
-from idemfs.failover.standbys import Arrival, add_standby, remove_standby
+from idemfs.failover.standbys import Arrival, add_standby, lodge, remove_standby
 from idemfs.format.role import Role
 from idemfs.ids import ROOT_FILESET, Guid
-from idemfs.replication import link
+from idemfs.replication import link, via
 from idemfs.snapshots import manage
 from idemfs.store.claim import Claim
 from idemfs.store.files import create_files, open_files
@@ -112,10 +112,22 @@ def test_what_cannot_become_a_standby_is_refused_and_stays_as_it_is(a: str, tmp_
         tree.store.close()
 
 
-def test_only_a_primary_gets_standbys(a: str, tmp_path: Path) -> None:
-    add_standby(a, str(tmp_path / "B"))
+def test_a_standby_gets_standbys_of_its_own_and_no_lines_beside(a: str, tmp_path: Path) -> None:
+    b, c = str(tmp_path / "B"), str(tmp_path / "C")
+    add_standby(a, b)
+    add_standby(b, c)
+    second, third = opened(b), opened(c)
+    assert via.get(third.store) == second.store.superblock.guid
+    assert {each.path for each in records.get_peers(third.store)} == {a, b}
+    assert [each.path for each in records.get_peers(second.store)] == [a]
+    for tree in (second, third):
+        tree.store.close()
     with pytest.raises(NotPrimary):
-        add_standby(str(tmp_path / "B"), str(tmp_path / "C"))
+        lodge(b, str(tmp_path / "D"))
+    assert not os.path.exists(tmp_path / "D")
+
+
+def test_one_whose_right_to_write_has_ended_gets_none(a: str, tmp_path: Path) -> None:
     tree = opened(a)
     actions.freeze(tree, Frozen(peer=Guid(b"x" * 16), epoch=3))
     tree.store.close()

@@ -172,6 +172,13 @@ LINK = STORE + '[[store.link]]\nto = "/b"\n'
         (LINK + "keep = 'last=x'", "[[store.link]] of a, number 1 to /b", "keep", "no number"),
         (LINK + "keep = 'matching=('", "[[store.link]] of a, number 1 to /b", "keep", "regular expression"),
         (LINK + "keep = ' '", "[[store.link]] of a, number 1 to /b", "keep", "is empty"),
+        (LINK + "every = '1s'\nas = 'a/b'", "[[store.link]] of a, number 1 to /b", "as", "fileset name"),
+        (
+            LINK.replace("/b", "archive:/b") + "every = '1s'\nas = 'a'",
+            "[[store.link]] of a, number 1 to archive:/b",
+            "as",
+            "an archive is of one store",
+        ),
         (LINK + "bandwidth = 'fast'", "[[store.link]] of a, number 1 to /b", "bandwidth", "no size"),
         (LINK + "windows = ['9-5']", "[[store.link]] of a, number 1 to /b", "windows", "no window"),
         (LINK + "windows = ['09:00-09:00']", "[[store.link]] of a, number 1 to /b", "windows", "not empty"),
@@ -182,7 +189,12 @@ LINK = STORE + '[[store.link]]\nto = "/b"\n'
             "to",
             "two links to /b",
         ),
-        (LINK + "every = '1s'\nextra = 1", "[[store.link]] of a, number 1 to /b", "extra", "known: bandwidth, cron"),
+        (
+            LINK + "every = '1s'\nextra = 1",
+            "[[store.link]] of a, number 1 to /b",
+            "extra",
+            "known: as, bandwidth, cron",
+        ),
     ],
 )
 def test_a_mistake_is_one_line_with_its_place(text: str, table: str, key: str, what: str) -> None:

@@ -47,6 +47,9 @@ def decided(mine: Here, other: There | None, filled: Guid | None = PEER) -> Deci
         # A standby of a standby.
         (here(Role.STANDBY, knows=False), there(), PEER, Send()),
         (here(Role.STANDBY, knows=False), None, None, Join()),
+        # It was made by this one's link, which goes on after a failover, and after the roles are exchanged again.
+        (here(knows=False), there()._replace(via=ME), PEER, Send(is_sole=True)),
+        (here(Role.STANDBY), there()._replace(via=ME), PEER, Send(is_sole=True)),
         # Filesets beside those of another line.
         (here(), there(root=OTHERS, also=(FILES,)), None, Send(is_guest=True)),
         # Later epochs.
@@ -95,3 +98,36 @@ def test_what_somebody_has_to_settle(mine: Here, other: There | None, filled: Gu
     found = decided(mine, other, filled)
     assert isinstance(found, Refuse)
     assert re.search(reason, found.reason)
+
+
+@pytest.mark.parametrize(
+    ("mine", "other", "filled", "expected"),
+    [
+        (here(), None, None, Join(is_guest=True)),
+        (here(), there(Role.PRIMARY, 1, root=OTHERS), None, Join(is_guest=True)),
+        (here(), there(root=OTHERS), None, Send(is_guest=True, is_sole=True)),
+        (here(), there(root=OTHERS)._replace(guests={FILES: 3}), PEER, Send(is_guest=True, is_sole=True)),
+        (here(), there(root=OTHERS)._replace(guests={FILES: 4}), PEER, Learn(4)),
+        (here(Role.STANDBY), there(root=OTHERS), PEER, Rest("its primary sends to it")),
+        (here(Role.STANDBY), None, None, Rest("its primary makes it")),
+    ],
+)
+def test_what_is_to_be_done_beside_others(
+    mine: Here, other: There | None, filled: Guid | None, expected: Decision
+) -> None:
+    assert decide("/b", "/a", mine, other, filled, "a") == expected
+
+
+@pytest.mark.parametrize(
+    ("other", "filled", "reason"),
+    [
+        (there(), None, "leave 'as' out"),
+        (None, PEER, "--as a"),
+        (there(guid=STRANGER, root=OTHERS), PEER, "--as a"),
+        (there(Role.PRIMARY, root=OTHERS), PEER, "is no standby"),
+        (there(Role.FENCED, root=OTHERS), None, "is no standby"),
+    ],
+)
+def test_what_is_refused_beside_others(other: There | None, filled: Guid | None, reason: str) -> None:
+    found = decide("/b", "/a", here(knows=False), other, filled, "a")
+    assert isinstance(found, Refuse) and reason in found.reason
