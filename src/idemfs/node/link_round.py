@@ -27,6 +27,7 @@ from idemfs.failover.remote import RemoteParty
 from idemfs.failover.standbys import add_standby
 from idemfs.format import keys
 from idemfs.format.role import Role
+from idemfs.format.tables import Snapshot
 from idemfs.ids import ROOT_FILESET, FilesetId, Guid
 from idemfs.node import joining, link_decisions
 from idemfs.node.connecting import connect
@@ -40,6 +41,7 @@ from idemfs.snapshots import automatic, lines, manage
 from idemfs.snapshots.policy import Policy
 from idemfs.store.files import open_files
 from idemfs.store.peek import lent
+from idemfs.store.store import Store
 from idemfs.vfs.tree import Tree
 
 HOLD_NS = 30 * 86_400 * 1_000_000_000
@@ -194,24 +196,45 @@ def _key(address: str) -> bytes:
     return keys.replication(f"link {xxh3_128_hexdigest(address.encode(errors='surrogateescape'))}")
 
 
-def take(tree: Tree) -> None:
-    """Snapshots, at one instant, of the filesets of a primary that have changed since their newest."""
+def take(tree: Tree, address: str | None = None) -> None:
+    """Snapshots, at one instant, of the filesets of a primary that have changed since their newest.
+
+    They need not be durable on return: a stream of them does not end before they are. ``address``: they are held for
+    the store that the link to it filled.
+    """
     store = tree.store
-    # crash: nothing relies on it; most of what is open goes out while others still write.
-    store.commit()
+    known = None if address is None else filled(tree, address)
+    # Others change things while the group before goes out, and not only when it is out.
+    store.wait_durable()
     with store.exclusive():
         if tree.role.role is not Role.PRIMARY:
             return
-        # crash: nothing relies on it; the digests are those of the active state only when all is committed.
-        store.commit()
         name = collapse.name_of(store.clock.now_ns())
-        places: list[tuple[FilesetId, str]] = []
-        for fileset in lines.own_filesets(store):
-            newest = store.catalog.snapshots(fileset.number)[-1:]
-            if all(snapshot.digest != fileset.digest for snapshot in newest):
-                places.append((fileset.number, manage.unique_name(store, fileset.number, name)))
-        if places:
-            manage.create_all(store, places)
+        numbers = [fileset.number for fileset in lines.own_filesets(store)]
+        if not store.dirty and not _changed(store, numbers):
+            return
+
+        def joined(snapshot: Snapshot) -> bool:
+            if known is not None:
+                expires_ns = store.clock.now_ns() + HOLD_NS
+                owner = link.hold_owner(known.store).encode()
+                store.small.put(keys.hold(snapshot.id, owner), expires_ns.to_bytes(8, "little"))
+            return True
+
+        places = [(number, manage.unique_name(store, number, name)) for number in numbers]
+        choice = manage.Choice(lambda: _changed(store, numbers), len(numbers), 300 * len(numbers))
+        # crash: nothing relies on it before the end of a stream is made, which waits for it.
+        manage.create_all(store, places, joined=joined, chosen=choice, wait=False)
+
+
+def _changed(store: Store, numbers: list[FilesetId]) -> set[FilesetId]:
+    """Filesets that are not what their newest snapshot is, as of the last seal."""
+    found = set()
+    for number in numbers:
+        digest = store.catalog.filesets[number].digest
+        if all(snapshot.digest != digest for snapshot in store.catalog.snapshots(number)[-1:]):
+            found.add(number)
+    return found
 
 
 def let_go(tree: Tree) -> int:

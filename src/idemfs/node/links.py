@@ -250,7 +250,9 @@ class Link:
         self._next_ns = None
         try:
             with self._shared.taking:
-                link_round.take(self._tree)
+                # What is held for one that cannot be reached would pile up.
+                is_held = not self._state.failure_count
+                link_round.take(self._tree, self._config.to if is_held else None)
             if self._is_current() and began - self._contact_at < CONTACT_SECONDS:
                 self._state = link_schedule.succeeded(self._state)
                 return 0.0

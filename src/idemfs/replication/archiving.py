@@ -28,7 +28,7 @@ from idemfs.replication.manifest import Point, Pruning
 from idemfs.replication.plan import Plan, Side
 from idemfs.replication.send import Frames
 from idemfs.replication.standby import open_standby, receive_into
-from idemfs.snapshots import audit, delete, lines, manage, received
+from idemfs.snapshots import audit, delete, lines, received
 from idemfs.snapshots.info import NEVER_NS
 from idemfs.snapshots.policy import Policy, zone_of
 from idemfs.vfs.tree import Tree
@@ -66,10 +66,10 @@ def archive_into(
     transfers: list[Transfer] = []
     for unit in link.units(source, plans):
         # Held while it is under way, too: who prunes meanwhile leaves it alone.
-        for step in unit:
-            manage.hold(store, step.target, owner, holds_until_ns)
+        targets = [step.target for step in unit]
+        is_new = lanes.hold(store, owner, targets, holds_until_ns)
         transfers += _bring(source, archive, unit, progress)
-        lanes.hold_only(store, owner, [step.target for step in unit], holds_until_ns)
+        lanes.hold_only(store, owner, targets, holds_until_ns, is_new=is_new)
     _note_gone(archive, numbers.keys())
     return Report(root.common, tuple(transfers))
 

@@ -50,17 +50,30 @@ def _candidates(store: Store, fileset: FilesetId, made: Plan) -> list[Candidate]
     return [found.get(at) or Candidate(at, step.target.name, 0) for at, step in enumerate(made.steps)]
 
 
-def hold_only(store: Store, owner: str, snapshots: Sequence[Snapshot], expires_ns: int = NEVER_NS) -> None:
-    """Each is the one of its fileset that the peer whose hold this is needs; durable on return."""
+def hold(store: Store, owner: str, snapshots: Sequence[Snapshot], expires_ns: int = NEVER_NS) -> bool:
+    """Hold them for a peer; whether that is new. Part of the open group. Raises ``SnapshotMissing``."""
+    is_new = False
     with store.lock:
         for snapshot in snapshots:
             until_ns = dict(manage.keep_of(store, snapshot).holds).get(owner, 0)
             if abs(until_ns - expires_ns) > _SLACK_NS:
                 manage.hold(store, snapshot, owner, expires_ns)
+                is_new = True
+    return is_new
+
+
+def hold_only(
+    store: Store, owner: str, snapshots: Sequence[Snapshot], expires_ns: int = NEVER_NS, *, is_new: bool = False
+) -> None:
+    """Each is the one of its fileset that the peer whose hold this is needs; durable on return. ``is_new``: such a hold
+    was put before, and may not be durable. That others are let go is not waited for."""
+    with store.lock:
+        is_new |= hold(store, owner, snapshots, expires_ns)
+        for snapshot in snapshots:
             for other in store.catalog.all_snapshots(snapshot.fileset):
                 if other.id != snapshot.id and owner in manage.holders(store, other):
                     manage.release(store, other, owner)
-        if store.dirty:
+        if is_new:
             # crash: the next change set may be refused without these, so the holds are durable before that begins.
             store.commit()
 

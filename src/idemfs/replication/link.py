@@ -259,15 +259,16 @@ class _Link:
         """Transfer the change sets of one instant; the other store's readers see all of them, or none."""
         sent = []
         streams = []
+        targets = [step.target for step in unit]
+        # Held while it is under way, too: who prunes meanwhile leaves it alone.
+        is_new = lanes.hold(self._source.store, self._owner, targets, self._holds_until_ns)
         for step in unit:
-            # Held while it is under way, too: who prunes meanwhile leaves it alone.
-            manage.hold(self._source.store, step.target, self._owner, self._holds_until_ns)
             guid = self._guid(step.target)
             frames = Frames(self._source, step.base, step.target, after=_cursor(self._there[guid].half, step))
             sent.append(frames)
             streams.append((guid, self._told(frames, step.target)))
         resumed = self._receiver.receive(streams, self._wanted)
-        self.hold_only([step.target for step in unit])
+        self.hold_only(targets, is_new)
         return [
             Transfer(
                 None if step.base is None else step.base.name,
@@ -290,9 +291,9 @@ class _Link:
             if self._progress is not None:
                 self._progress(Guid(snapshot.guid), frames.sent.bytes)
 
-    def hold_only(self, snapshots: Sequence[Snapshot]) -> None:
-        """Each is the one of its fileset that the standby holds."""
-        lanes.hold_only(self._source.store, self._owner, snapshots, self._holds_until_ns)
+    def hold_only(self, snapshots: Sequence[Snapshot], is_new: bool = False) -> None:
+        """Each is the one of its fileset that the standby holds. ``is_new``: as for ``lanes.hold_only``."""
+        lanes.hold_only(self._source.store, self._owner, snapshots, self._holds_until_ns, is_new=is_new)
 
     def follow_others(self, gone: set[Guid], numbers: Sequence[FilesetId]) -> None:
         """What is no content: what the filesets are, which are gone, which snapshots users hold."""
