@@ -36,7 +36,7 @@ def believe_every_message(patch: pytest.MonkeyPatch) -> None:
 
 
 def hold_nothing_for_standbys(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(link._Link, "hold_only", lambda *_: None)
+    patch.setattr(link._Link, "hold_only", lambda *_, **__: None)
     patch.setattr(manage, "hold", lambda *_: None)
 
 

@@ -34,7 +34,7 @@ from idemfs.node.connecting import connect
 from idemfs.node.link_decisions import Decision, Here, Learn, Refuse, Rest, Send, Tell, There
 from idemfs.replication import archiving, collapse, lanes, link, plan
 from idemfs.replication.archive import locked, open_archive
-from idemfs.replication.receiver import Receiver
+from idemfs.replication.receiver import Receiver, Standing
 from idemfs.replication.remote import RemoteReceiver
 from idemfs.replication.session import Session
 from idemfs.snapshots import automatic, lines, manage
@@ -48,7 +48,7 @@ HOLD_NS = 30 * 86_400 * 1_000_000_000
 """For how long a common snapshot is held for a peer that is not heard of any more."""
 ARCHIVE = "archive:"
 _LINGERING = (addresses.HTTPS,)
-"""Schemes of connections that stay open between rounds: whoever serves them holds no lock of the store meanwhile."""
+"""Schemes of connections that stay open while nothing is sent: whoever serves them holds no lock of the store."""
 
 log = logging.getLogger("idemfs.link")
 
@@ -72,6 +72,8 @@ class Peer:
         self._tree = tree
         self.address = address
         self._session: Session | None = None
+        self._standing: Standing | None = None
+        """What the other end said of itself when it was asked whether it is there."""
 
     @contextmanager
     def reached(self) -> Iterator[Party | None]:
@@ -88,6 +90,14 @@ class Peer:
         except BaseException:
             self.close()
             raise
+
+    def stand(self, party: Party) -> Standing:
+        """What the store is that was ``reached``."""
+        standing, self._standing = self._standing, None
+        return standing or party.receiver().stand()
+
+    def rest(self) -> None:
+        """Between rounds, for some time: nobody is kept from the other store by a connection that nobody needs."""
         if not self._lingers():
             self.close()
 
@@ -96,7 +106,7 @@ class Peer:
         session = self._session
         if session is not None:
             try:
-                RemoteReceiver(session).stand()
+                self._standing = RemoteReceiver(session).stand()
             except (PeerError, OSError):
                 # It went meanwhile, or there was no store: nothing has failed yet.
                 self.close()
@@ -132,6 +142,7 @@ class Peer:
 
     def close(self) -> None:
         session, self._session = self._session, None
+        self._standing = None
         if session is not None:
             session.close()
 
@@ -264,6 +275,9 @@ class Target(Protocol):
     def interrupt(self) -> None:
         """A round that waits fails at once. From any thread."""
 
+    def rest(self) -> None:
+        """Between rounds, when the next one is some time away."""
+
     def close(self) -> None:
         """Between rounds."""
 
@@ -280,6 +294,9 @@ class StoreTarget:
 
     def interrupt(self) -> None:
         self.peer.interrupt()
+
+    def rest(self) -> None:
+        self.peer.rest()
 
     def close(self) -> None:
         self.peer.close()
@@ -315,7 +332,7 @@ class StoreTarget:
     def _decide(self, party: Party | None) -> Decision:
         found = None
         if party is not None:
-            standing = party.receiver().stand()
+            standing = self.peer.stand(party)
             found = There(party.guid, standing.role, standing.root, standing.filesets)
         address = self.peer.address
         before = filled(self.tree, address)
@@ -415,8 +432,11 @@ class ArchiveTarget:
     def interrupt(self) -> None:
         """A file is written to its end, or the host is at fault."""
 
-    def close(self) -> None:
+    def rest(self) -> None:
         """Nothing stays open between rounds."""
+
+    def close(self) -> None:
+        """Likewise."""
 
 
 def renew(tree: Tree, address: str) -> None:

@@ -8,7 +8,7 @@ Threads: the store's lock is taken for each part.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from idemfs.format.tables import Snapshot
 from idemfs.ids import FilesetId, Guid
@@ -63,15 +63,25 @@ def hold(store: Store, owner: str, snapshots: Sequence[Snapshot], expires_ns: in
 
 
 def hold_only(
-    store: Store, owner: str, snapshots: Sequence[Snapshot], expires_ns: int = NEVER_NS, *, is_new: bool = False
+    store: Store,
+    owner: str,
+    snapshots: Sequence[Snapshot],
+    expires_ns: int = NEVER_NS,
+    *,
+    is_new: bool = False,
+    coming: Collection[Guid] = (),
 ) -> None:
-    """Each is the one of its fileset that the peer whose hold this is needs; durable on return. ``is_new``: such a hold
-    was put before, and may not be durable. That others are let go is not waited for."""
+    """Each is the one of its fileset that the peer whose hold this is needs; durable on return.
+
+    ``is_new``: such a hold was put before, and may not be durable. Those on snapshots that are ``coming`` stay; that
+    others are let go is not waited for.
+    """
     with store.lock:
         is_new |= hold(store, owner, snapshots, expires_ns)
         for snapshot in snapshots:
             for other in store.catalog.all_snapshots(snapshot.fileset):
-                if other.id != snapshot.id and owner in manage.holders(store, other):
+                is_other = other.id != snapshot.id and other.guid not in coming
+                if is_other and owner in manage.holders(store, other):
                     manage.release(store, other, owner)
         if is_new:
             # crash: the next change set may be refused without these, so the holds are durable before that begins.

@@ -11,7 +11,7 @@ Threads: as in ``send`` and ``receiver``; no lock is held while the other store 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from idemfs.errors import PeerError, SnapshotMissing
@@ -90,8 +90,7 @@ def replicate_into(
         numbers = follow.numbers_of(store, wanted)
         gone = lines.gone(store)
         line = _line(source, numbers)
-    receiver.agree(line)
-    there = {each.fileset: each for each in receiver.look()}
+    there = {each.fileset: each for each in receiver.agree(line)}
     root = _plan(source, ROOT_FILESET, _root_there(line, there))
     _make_missing(source, receiver, wanted, numbers, there)
     plans = [(ROOT_FILESET, root)]
@@ -104,7 +103,8 @@ def replicate_into(
     link = _Link(source, receiver, wanted, there, progress, holds_until_ns)
     for number, made in plans:
         if made.common is not None:
-            link.hold_only([_snapshot(source, number, made.common)])
+            coming = [step.target.guid for step in made.steps]
+            link.hold_only([_snapshot(source, number, made.common)], coming=coming)
     transfers = [each for unit in units(source, plans) for each in link.bring(unit)]
     link.follow_others(gone - wanted.keys(), [number for number, _ in plans])
     return Report(root.common, tuple(transfers))
@@ -268,7 +268,7 @@ class _Link:
             sent.append(frames)
             streams.append((guid, self._told(frames, step.target)))
         resumed = self._receiver.receive(streams, self._wanted)
-        self.hold_only(targets, is_new)
+        self.hold_only(targets, is_new=is_new)
         return [
             Transfer(
                 None if step.base is None else step.base.name,
@@ -291,9 +291,10 @@ class _Link:
             if self._progress is not None:
                 self._progress(Guid(snapshot.guid), frames.sent.bytes)
 
-    def hold_only(self, snapshots: Sequence[Snapshot], is_new: bool = False) -> None:
-        """Each is the one of its fileset that the standby holds. ``is_new``: as for ``lanes.hold_only``."""
-        lanes.hold_only(self._source.store, self._owner, snapshots, self._holds_until_ns, is_new=is_new)
+    def hold_only(self, snapshots: Sequence[Snapshot], *, is_new: bool = False, coming: Collection[Guid] = ()) -> None:
+        """Each is the one of its fileset that the standby holds. ``is_new``, ``coming``: as for ``lanes``."""
+        store, until_ns = self._source.store, self._holds_until_ns
+        lanes.hold_only(store, self._owner, snapshots, until_ns, is_new=is_new, coming=coming)
 
     def follow_others(self, gone: set[Guid], numbers: Sequence[FilesetId]) -> None:
         """What is no content: what the filesets are, which are gone, which snapshots users hold."""

@@ -89,8 +89,9 @@ class Receiver(Protocol):
 
     guid: Guid
 
-    def agree(self, line: Line) -> None:
-        """Let go of what is not so any more on the other side. Raises ``PeerError``, ``NoSpace``, ``CommitFailed``."""
+    def agree(self, line: Line) -> list[Present]:
+        """Let go of what is not so any more on the other side; then as ``look``. Raises ``PeerError``, ``NoSpace``,
+        ``CommitFailed``."""
 
     def stand(self) -> Standing: ...
 
@@ -126,11 +127,12 @@ class LocalReceiver:
         self._store = tree.store
         self.guid = Guid(tree.store.superblock.guid)
 
-    def agree(self, line: Line) -> None:
+    def agree(self, line: Line) -> list[Present]:
         root = self._store.catalog.filesets[ROOT_FILESET].guid
         if root == line.root and self._tree.role.role is Role.STANDBY:
             follow.promote_clones(self._tree, line.independent)
             purges.carry_out(self._tree, line.purges)
+        return self.look()
 
     def stand(self) -> Standing:
         with self._store.lock:
