@@ -188,7 +188,7 @@ def filled(tree: Tree, address: str) -> Filled | None:
     return Filled(Guid(value[:16]), int.from_bytes(value[16:24], "little"), Guid(value[24:]))
 
 
-def _note_filled(tree: Tree, address: str, guid: Guid) -> None:
+def note_filled(tree: Tree, address: str, guid: Guid) -> None:
     store = tree.store
     with store.lock:
         newest = store.catalog.newest(ROOT_FILESET)
@@ -356,7 +356,7 @@ class StoreTarget:
             if isinstance(error, ConnectionLost) or decision.is_guest or not self._go_back(party, receiver):
                 raise
             report = self._replicate(receiver, progress)
-        _note_filled(self.tree, self.peer.address, party.guid)
+        note_filled(self.tree, self.peer.address, party.guid)
         pruned = receiver.prune(self._filesets(), self.keep) if report.transfers else 0
         return Outcome(decision, report, pruned)
 
@@ -425,7 +425,7 @@ class ArchiveTarget:
                 log.warning("%s: is not the archive that this link filled before; goes on with this one", self._path)
             now_ns = tree.store.clock.now_ns()
             report = archiving.archive_into(tree, archive, progress, keep=self.keep, holds_until_ns=now_ns + HOLD_NS)
-            _note_filled(tree, self._address, archive.manifest.guid)
+            note_filled(tree, self._address, archive.manifest.guid)
             pruned = archiving.prune(archive, self.keep, now_ns) if report.transfers else None
         return Outcome(Send(), report, 0 if pruned is None else len(pruned.gone))
 
