@@ -30,7 +30,7 @@ def believe_every_message(patch: pytest.MonkeyPatch) -> None:
 
     def believing(self: session.Session) -> tuple[int, bytes]:
         message = self._channel.receive()
-        return message[8], message[9:]
+        return message[8], bytes(message[9:])
 
     patch.setattr(session.Session, "_next", believing)
 

@@ -221,17 +221,10 @@ class LocalReceiver:
 
 
 class _Pipe:
-    """Chunks of bytes as something to read from."""
+    """Chunks of bytes as something to read from: all of the next one at a time, however few are wanted."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
-        self._chunk = memoryview(b"")
 
-    def read(self, size: int) -> bytes:
-        while not self._chunk:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                return b""
-            self._chunk = memoryview(chunk)
-        data, self._chunk = bytes(self._chunk[:size]), self._chunk[size:]
-        return data
+    def read(self, _: int) -> bytes:
+        return next((chunk for chunk in self._chunks if chunk), b"")
