@@ -7,6 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from idemfs.errors import ConnectionLost
+from idemfs.failover.remote import RemoteParty
+from idemfs.ids import Guid
+from idemfs.node.connecting import connect
+from idemfs.replication.session import Session
 from tests.conformance.mounted import missing, mounted
 from tests.e2e.program import done, idemfs, refused, rows
 
@@ -167,3 +172,14 @@ def test_a_role_that_came_over_a_connection_is_in_the_history(here: Path, tmp_pa
     assert [(row["what"], row["epoch"]) for row in rows("history", tmp_path / "B")] == [("primary", 2)]
     (switchover,) = [row for row in rows("history", here) if row["what"] != "transfer"]
     assert (switchover["what"], switchover["epoch"]) == ("switchover", 2)
+
+
+def test_a_standby_takes_over_while_a_lost_primary_still_holds_it(here: Path, tmp_path: Path) -> None:
+    there = tmp_path / "B"
+    with Session(connect(f"ssh://there{there}"), Guid(b"?" * 16)) as session:
+        party = RemoteParty(session)
+        party.claim()
+        assert "primary of epoch 2" in done("failover", there, "--yes")
+        with pytest.raises(ConnectionLost):
+            party.observe("")
+    assert roles(there) == ["primary"]

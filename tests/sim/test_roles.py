@@ -11,11 +11,15 @@ from contextlib import suppress
 import pytest
 
 from idemfs.errors import RoleError
+from idemfs.failover import actions
+from idemfs.failover.facts import Frozen
 from idemfs.failover.observe import observe
 from idemfs.format.role import Role
+from tests.sim.nodes import Nodes
 from tests.sim.scenes import (
     SCENES,
     Scene,
+    behind,
     come_back,
     end_of,
     failback,
@@ -62,6 +66,21 @@ def test_a_power_cut_at_any_write_point_leads_to_the_same_end(scene: Scene, nest
         assert end_of(world) == wanted, f"power cut at write point {after}"
         after += 1
     assert after > 2
+
+
+@pytest.mark.parametrize("world_of", [World, Nodes])
+def test_a_switchover_is_finished_though_a_takeover_was_begun_meanwhile_and_not_done(world_of: type[World]) -> None:
+    """Frozen for B, A has what B has not; B has heard of an epoch that nobody ever began."""
+    world = world_of("ABC")
+    behind(world)
+    with world.opened("A") as tree:
+        actions.freeze(tree, Frozen(peer=world.machines["B"].guid, epoch=2))
+    world.run("B", failover, steps=3)
+    assert world.side("B").role.seen_epoch > world.side("A").role.epoch and world.side("B").is_standby
+    world.run("A", switchover)
+    assert world.side("B").is_primary and world.side("A").is_standby
+    assert world.side("A").digest == world.side("B").digest
+    meet(world)
 
 
 def test_after_a_power_cut_in_a_failback_the_primary_alone_can_bring_the_returned_store_up() -> None:

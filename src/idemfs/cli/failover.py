@@ -16,6 +16,11 @@ def arguments(parser: ArgumentParser) -> None:
 def run(options: Namespace) -> None:
     from idemfs.cli.plans import perform
     from idemfs.failover import decisions
+    from idemfs.node.peer import end_sessions
+
+    if not options.dry_run:
+        # What a lost primary began here ends now, and not when its silence is noticed.
+        end_sessions(options.store)
 
     perform(
         options,

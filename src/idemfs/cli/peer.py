@@ -16,6 +16,7 @@ def arguments(parser: ArgumentParser) -> None:
 
 def run(options: Namespace) -> None:
     from idemfs.cli.failures import UsageError
+    from idemfs.cli.serving import commands
     from idemfs.node.peer import serve_peer
     from idemfs.replication.channel import PipeChannel
 
@@ -23,6 +24,6 @@ def run(options: Namespace) -> None:
         raise UsageError("this is what another idemfs runs, over ssh; there is nothing to type")
     channel = PipeChannel(os.dup(sys.stdin.fileno()), os.dup(sys.stdout.fileno()))
     try:
-        serve_peer(channel, options.store, readonly=options.read_only)
+        serve_peer(channel, options.store, readonly=options.read_only, run=commands().run)
     finally:
         channel.close()

@@ -21,13 +21,13 @@ from dataclasses import dataclass
 from idemfs.errors import Damaged, PeerError
 from idemfs.failover import addresses
 from idemfs.failover.facts import Frozen
-from idemfs.format import keys
+from idemfs.format import keys, role
 from idemfs.ids import Guid
 from idemfs.limits import RECORD_SIZE_MAX
 from idemfs.store.store import Store
 
+FROZEN = role.FROZEN
 PEERS = keys.replication("peers")
-FROZEN = keys.replication("frozen")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

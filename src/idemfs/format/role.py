@@ -16,6 +16,8 @@ from idemfs.errors import Damaged
 from idemfs.format import keys
 
 KEY = keys.replication("role")
+FROZEN = keys.replication("frozen")
+"""There from freezing for a switchover until that is done."""
 _LAYOUT = Struct("<BQQ")
 
 

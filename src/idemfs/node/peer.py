@@ -9,7 +9,8 @@ Threads: the caller's, until the other end has gone.
 from __future__ import annotations
 
 import os
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 
 import msgspec
 
@@ -20,6 +21,7 @@ from idemfs.failover.standbys import Guest, Invitation, LocalPlace
 from idemfs.ids import Guid
 from idemfs.node.history import Event, record
 from idemfs.node.joining import TakeIn
+from idemfs.node.local_socket import STAYS, LocalSocket, Run
 from idemfs.replication.channel import Channel
 from idemfs.replication.session import Handler, Session
 from idemfs.store.files import open_files
@@ -29,10 +31,12 @@ from idemfs.vfs.tree import Tree
 _CLAIM_SECONDS = 5.0
 
 
-def serve_peer(channel: Channel, path: str, *, readonly: bool = False) -> None:
+def serve_peer(channel: Channel, path: str, *, readonly: bool = False, run: Run | None = None) -> None:
     """Answer for the store at ``path``, or for the place where one can be made, until the other end has gone.
 
-    ``readonly``: look at its last committed group, without a lock. Raises as ``open_files``, ``ConnectionLost``.
+    ``readonly``: look at its last committed group, without a lock. ``run``: carries out the commands of others, which
+    find the store in use meanwhile: whoever wants to fail over need not wait until a lost connection is noticed.
+    Raises as ``open_files``, ``ConnectionLost``.
     """
     with ExitStack() as stack:
         handlers = place_handlers(path)
@@ -49,11 +53,22 @@ def serve_peer(channel: Channel, path: str, *, readonly: bool = False) -> None:
             handlers |= store_handlers(stack, tree)
             if store.lent_by is None and not readonly:
                 stack.enter_context(lending(path, tree))
+                if run is not None:
+                    stack.enter_context(_listening(path, run))
         ending = _sessions.setdefault(os.path.realpath(path), set())
         stack.callback(ending.discard, channel)
         ending.add(channel)
         session = stack.enter_context(Session(channel, guid, handlers))
         session.serve()
+
+
+@contextmanager
+def _listening(path: str, run: Run) -> Iterator[None]:
+    local = LocalSocket(path, run, lambda _: None, {STAYS: lambda: True}, lambda: end_sessions(path))
+    try:
+        yield
+    finally:
+        local.close()
 
 
 def end_sessions(path: str) -> None:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from idemfs.errors import StreamRefused
-from idemfs.format.role import Role
+from idemfs.format.role import FROZEN, Role
 from idemfs.format.tables import Snapshot
 from idemfs.ids import Guid
 from idemfs.replication.codec import Encoder, Header, Point
@@ -81,15 +81,13 @@ class Frames:
 def make_header(tree: Tree, base: Snapshot | None, target: Snapshot, after: Cursor | None = None) -> Header:
     store = tree.store
     fileset = store.catalog.filesets[target.fileset]
-    role = tree.role
     return Header(
         fileset=fileset.guid,
         source=store.superblock.guid,
         block_size=store.block_size,
         inline_size=store.superblock.inline_size,
         entry_count=store.superblock.entry_count,
-        # What a standby passes on was written in the epoch that it follows.
-        epoch=role.seen_epoch if role.role is Role.STANDBY else role.epoch,
+        epoch=_epoch(tree),
         next_number=fileset.next_number,
         target=_point(target),
         inode_count=target.inode_count,
@@ -99,6 +97,19 @@ def make_header(tree: Tree, base: Snapshot | None, target: Snapshot, after: Curs
         after=after or START,
         description=describe(tree, fileset, target, base),
     )
+
+
+def _epoch(tree: Tree) -> int:
+    """The one whose right to write this is sent by."""
+    role = tree.role
+    if role.role is Role.STANDBY:
+        # What it passes on was written in the epoch that it follows.
+        return role.seen_epoch
+    if role.role is Role.FENCED and tree.store.small.get(FROZEN) is not None:
+        # It gave its right up for a peer, and to it alone it sends, until that one's epoch begins: also to one that has
+        # heard of an epoch in which somebody had begun to take over, and has not.
+        return max(role.epoch, role.seen_epoch - 1)
+    return role.epoch
 
 
 def _point(snapshot: Snapshot) -> Point:

@@ -352,8 +352,9 @@ class Network:
 
     def _live(self, task: _Task) -> None:
         try:
-            if not task.is_killed:
-                task.work()
+            if task.is_killed:
+                raise PowerCut
+            task.work()
         except BaseException as failure:
             task.failure = failure
         finally:
