@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -446,3 +447,41 @@ def test_without_changes_nothing_is_taken_and_nothing_committed(place: Place, mo
     link_round.take(place.trees["A"], place.path("B"))
     monkeypatch.undo()
     assert place.names("A") == names
+
+
+SSH = """\
+#!/bin/sh
+# What ssh does with its last argument, on this machine.
+echo started >> "$0.log"
+for command; do :; done
+cd / && exec {python} -m $command
+"""
+
+
+def test_a_connection_over_ssh_stays_open_until_the_link_rests(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    program, log = place.folder / "ssh", place.folder / "ssh.log"
+    program.write_text(SSH.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setenv("IDEMFS_SSH", str(program))
+    place.round("A", "B")
+    address = f"ssh://there{place.path('B')}"
+    target = StoreTarget(place.trees["A"], place.path("A"), address, Policy())
+
+    def rounds(count: int) -> int:
+        """How often ssh was started by then."""
+        for _ in range(count):
+            place.write("A")
+            link_round.take(place.trees["A"], address)
+            assert len(transfers(target.run())) == 1
+            link_round.let_go(place.trees["A"])
+        return len(log.read_text().splitlines())
+
+    try:
+        assert rounds(3) == 1
+        target.rest()
+        # Nobody has the other store open now.
+        open_files(place.path("B"), background=False, clock=place.clock).close()
+        assert rounds(2) == 2
+    finally:
+        target.close()
+    place.assert_equal("A", "B")
