@@ -86,10 +86,12 @@ def _carry_out(tree: Tree, fileset: Fileset, told: Told) -> None:
     known = _known(store, fileset)
     guids = [bytes.fromhex(each.old_guid) for each in told.purge.replaced]
     named = [known[guid] for guid in guids if guid in known]
+    half = partial.get(store, fileset.number)
+    if half is not None and (named or half.is_dropping):
+        # Also when the power went after the purge: the active state must not go on having it until something comes.
+        drop_partial(tree, fileset.number)
     if not named:
         return
-    if partial.get(store, fileset.number) is not None:
-        drop_partial(tree, fileset.number)
     for snapshot in named:
         # What came with holds of the other store's users, which let it be purged. Those that they have now come anew.
         holds.protect(store, snapshot, NOTHING)

@@ -93,9 +93,9 @@ class FilesetState:
         self._clones = store.catalog.clones
         self._open_counts: dict[Ino, int] = {}
         self.moves = 0
+        """Grows when a directory is renamed, removed or restored, or the role is: paths may lead elsewhere then."""
         self.watchers: list[Callable[[], None]] = []
         """Called, without a lock, when another store has had it changed: what was shown of it before may be old."""
-        """Grows when a directory is renamed, removed or restored, or the role is: paths may lead elsewhere then."""
         self.write_lease: WriteLease | None = lease_of(store)
         """None: the role alone gives the right to write."""
         self.reload_role()

@@ -10,7 +10,7 @@ import pytest
 
 from idemfs import FileSystem
 from idemfs.errors import PeerError, RoleError, SnapshotHeld
-from idemfs.ids import ROOT_FILESET, Guid
+from idemfs.ids import ROOT_FILESET, FilesetId, Guid
 from idemfs.replication import partial, purges
 from idemfs.replication.link import replicate_into
 from idemfs.snapshots import audit, clones, delete, manage, received
@@ -198,6 +198,28 @@ def test_a_half_received_change_set_is_dropped_and_begins_anew(
     purge(primary, active=True)
     replicate_into(primary, standby)
     assert_equal(primary, standby)
+
+
+def test_the_active_state_follows_when_the_power_went_after_the_purge(
+    pair: tuple[Tree, Tree], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is sent afterwards: both have the newest snapshot already."""
+    primary, standby = pair
+    purge(primary)
+
+    def power_goes(_tree: Tree, _fileset: FilesetId) -> None:
+        raise RuntimeError("the power goes")
+
+    with monkeypatch.context() as patch, pytest.raises(RuntimeError):
+        patch.setattr(purges, "drop_partial", power_goes)
+        replicate_into(primary, standby)
+    standby = reopened(standby)
+    replicate_into(primary, standby)
+    assert guids(standby) == guids(primary)
+    store = standby.store
+    assert partial.get(store) is None
+    assert store.catalog.filesets[ROOT_FILESET].digest == store.catalog.snapshots(ROOT_FILESET)[-1].digest
+    assert_clean(standby)
 
 
 def test_both_were_purged_by_hand(pair: tuple[Tree, Tree]) -> None:
