@@ -30,13 +30,13 @@ def believe_every_message(patch: pytest.MonkeyPatch) -> None:
 
     def believing(self: session.Session) -> tuple[int, bytes]:
         message = self._channel.receive()
-        return message[8], message[9:]
+        return message[8], bytes(message[9:])
 
     patch.setattr(session.Session, "_next", believing)
 
 
 def hold_nothing_for_standbys(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(link._Link, "hold_only", lambda self, snapshots: None)
+    patch.setattr(link._Link, "hold_only", lambda *_, **__: None)
     patch.setattr(manage, "hold", lambda *_: None)
 
 

@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import os
 import shlex
-import socket
 import subprocess
 import threading
 from collections.abc import Callable
@@ -125,30 +124,43 @@ class OwnerChannel(PipeChannel):
     def __init__(self, path: str, readonly: bool) -> None:
         """Raises ``ConnectionLost``."""
         self._path = path
-        here, there = socket.socketpair()
-        with here, there:
-            self._said = os.memfd_create("idemfs-peer", os.MFD_CLOEXEC)
-            streams = there.fileno(), there.fileno(), self._said
+        # Pipes, and no pair of sockets: what these take at a time makes for many more turns of both ends.
+        reading, theirs_to_write = os.pipe()
+        theirs_to_read, writing = os.pipe()
+        self._said = os.fdopen(os.memfd_create("idemfs-peer", os.MFD_CLOEXEC), "rb", buffering=0)
+        self._ending = threading.Lock()
+        connection = None
+        try:
+            streams = theirs_to_read, theirs_to_write, self._said.fileno()
             connection = local_socket.ask(path, peer_command(path, readonly), streams)
+        finally:
             if connection is None:
-                os.close(self._said)
-                raise ConnectionLost(f"{path}: the process that has the store open takes no commands")
-            self._connection = connection
-            end = here.detach()
-            super().__init__(end, end)
+                self._said.close()
+            kept = () if connection is not None else (reading, writing)
+            for fd in (theirs_to_read, theirs_to_write, *kept):
+                os.close(fd)
+        if connection is None:
+            raise ConnectionLost(f"{path}: the process that has the store open takes no commands")
+        self._connection = connection
+        super().__init__(reading, writing)
 
     def close(self) -> None:
         """What the other end holds is given back on return."""
         super().close()
-        if self._connection.fileno() >= 0:
-            with self._connection:
-                self._connection.settimeout(_ENDING_SECONDS)
-                with suppress(TimeoutError):
-                    local_socket.answer(self._connection)
-            os.close(self._said)
+        with self._ending:
+            if self._connection.fileno() >= 0:
+                with self._connection:
+                    self._connection.settimeout(_ENDING_SECONDS)
+                    with suppress(TimeoutError):
+                        local_socket.answer(self._connection)
+                self._said.close()
 
     def _lost(self) -> ConnectionLost:
-        return _ended(self._path, os.pread(self._said, _TEXT_SIZE_MAX, 0) if self._connection.fileno() >= 0 else b"")
+        try:
+            return _ended(self._path, os.pread(self._said.fileno(), _TEXT_SIZE_MAX, 0))
+        except ValueError:
+            # Another thread has closed this end meanwhile.
+            return _ended(self._path, b"")
 
 
 def _ended(address: str, said: bytes) -> ConnectionLost:

@@ -27,6 +27,7 @@ from idemfs.failover.remote import RemoteParty
 from idemfs.failover.standbys import add_standby, lodge
 from idemfs.format import keys
 from idemfs.format.role import Role
+from idemfs.format.tables import Snapshot
 from idemfs.ids import ROOT_FILESET, FilesetId, Guid
 from idemfs.node import history, joining, link_decisions
 from idemfs.node.connecting import connect
@@ -36,13 +37,14 @@ from idemfs.replication import archiving, collapse, lanes, link, plan
 from idemfs.replication.archive import locked, open_archive
 from idemfs.replication.channel import Channel
 from idemfs.replication.manifest import Point
-from idemfs.replication.receiver import Receiver
+from idemfs.replication.receiver import Receiver, Standing
 from idemfs.replication.remote import RemoteReceiver
 from idemfs.replication.session import Session
 from idemfs.snapshots import automatic, lines, manage
 from idemfs.snapshots.policy import Policy
 from idemfs.store.files import open_files
 from idemfs.store.peek import lent
+from idemfs.store.store import Store
 from idemfs.vfs.tree import Tree
 
 HOLD_NS = 30 * 86_400 * 1_000_000_000
@@ -53,7 +55,7 @@ BY = "link"
 _NAMES_COUNT_MAX = 10
 """Of snapshots in one line of the log."""
 _LINGERING = (addresses.HTTPS,)
-"""Schemes of connections that stay open between rounds: whoever serves them holds no lock of the store meanwhile."""
+"""Schemes of connections that stay open while nothing is sent: whoever serves them holds no lock of the store."""
 
 log = logging.getLogger("idemfs.link")
 
@@ -80,6 +82,8 @@ class Peer:
         self._greeting: Channel | None = None
         """A connection at whose other end a store is being opened."""
         self._is_interrupted = False
+        self._standing: Standing | None = None
+        """What the other end said of itself when it was asked whether it is there."""
 
     @contextmanager
     def reached(self) -> Iterator[Party | None]:
@@ -96,6 +100,14 @@ class Peer:
         except BaseException:
             self.close()
             raise
+
+    def stand(self, party: Party) -> Standing:
+        """What the store is that was ``reached``."""
+        standing, self._standing = self._standing, None
+        return standing or party.receiver().stand()
+
+    def rest(self) -> None:
+        """Between rounds, for some time: nobody is kept from the other store by a connection that nobody needs."""
         if not self._lingers():
             self.close()
 
@@ -104,7 +116,7 @@ class Peer:
         session = self._session
         if session is not None:
             try:
-                RemoteReceiver(session).stand()
+                self._standing = RemoteReceiver(session).stand()
             except (PeerError, OSError):
                 # It went meanwhile, or there was no store: nothing has failed yet.
                 self.close()
@@ -141,8 +153,11 @@ class Peer:
             return True
         return addresses.parse(self.address).scheme in _LINGERING
 
+    def begin(self) -> None:
+        self._is_interrupted = False
+
     def interrupt(self) -> None:
-        """What waits for the other end fails at once, from now on."""
+        """What waits for the other end fails at once, until ``begin`` is called."""
         self._is_interrupted = True
         for waiting in (self._greeting, self._session):
             if waiting is not None:
@@ -150,6 +165,7 @@ class Peer:
 
     def close(self) -> None:
         session, self._session = self._session, None
+        self._standing = None
         if session is not None:
             session.close()
 
@@ -215,24 +231,45 @@ def _key(address: str) -> bytes:
     return keys.replication(f"link {xxh3_128_hexdigest(address.encode(errors='surrogateescape'))}")
 
 
-def take(tree: Tree) -> None:
-    """Snapshots, at one instant, of the filesets of a primary that have changed since their newest."""
+def take(tree: Tree, address: str | None = None) -> None:
+    """Snapshots, at one instant, of the filesets of a primary that have changed since their newest.
+
+    They need not be durable on return: a stream of them does not end before they are. ``address``: they are held for
+    the store that the link to it filled.
+    """
     store = tree.store
-    # crash: nothing relies on it; most of what is open goes out while others still write.
-    store.commit()
+    known = None if address is None else filled(tree, address)
+    # Others change things while the group before goes out, and not only when it is out.
+    store.wait_durable()
     with store.exclusive():
         if tree.role.role is not Role.PRIMARY:
             return
-        # crash: nothing relies on it; the digests are those of the active state only when all is committed.
-        store.commit()
         name = collapse.name_of(store.clock.now_ns())
-        places: list[tuple[FilesetId, str]] = []
-        for fileset in lines.own_filesets(store):
-            newest = store.catalog.snapshots(fileset.number)[-1:]
-            if all(snapshot.digest != fileset.digest for snapshot in newest):
-                places.append((fileset.number, manage.unique_name(store, fileset.number, name)))
-        if places:
-            manage.create_all(store, places)
+        numbers = [fileset.number for fileset in lines.own_filesets(store)]
+        if not store.dirty and not _changed(store, numbers):
+            return
+
+        def joined(snapshot: Snapshot) -> bool:
+            if known is not None:
+                expires_ns = store.clock.now_ns() + HOLD_NS
+                owner = link.hold_owner(known.store).encode()
+                store.small.put(keys.hold(snapshot.id, owner), expires_ns.to_bytes(8, "little"))
+            return True
+
+        places = [(number, manage.unique_name(store, number, name)) for number in numbers]
+        choice = manage.Choice(lambda: _changed(store, numbers), len(numbers), 300 * len(numbers))
+        # crash: nothing relies on it before the end of a stream is made, which waits for it.
+        manage.create_all(store, places, joined=joined, chosen=choice, wait=False)
+
+
+def _changed(store: Store, numbers: list[FilesetId]) -> set[FilesetId]:
+    """Filesets that are not what their newest snapshot is, as of the last seal."""
+    found = set()
+    for number in numbers:
+        digest = store.catalog.filesets[number].digest
+        if all(snapshot.digest != digest for snapshot in store.catalog.snapshots(number)[-1:]):
+            found.add(number)
+    return found
 
 
 def let_go(tree: Tree) -> int:
@@ -263,8 +300,14 @@ class Target(Protocol):
         Raises ``PeerError`` for what somebody has to settle, ``NotNow``, and what transfers raise.
         """
 
+    def begin(self) -> None:
+        """Before a round: what was interrupted is over."""
+
     def interrupt(self) -> None:
-        """A round that waits fails at once. From any thread."""
+        """A round that waits, or begins to before ``begin`` is called again, fails at once. From any thread."""
+
+    def rest(self) -> None:
+        """Between rounds, when the next one is some time away."""
 
     def close(self) -> None:
         """Between rounds."""
@@ -290,8 +333,14 @@ class StoreTarget:
         self.own_address = own_address
         self.guest_name = guest_name
 
+    def begin(self) -> None:
+        self.peer.begin()
+
     def interrupt(self) -> None:
         self.peer.interrupt()
+
+    def rest(self) -> None:
+        self.peer.rest()
 
     def close(self) -> None:
         self.peer.close()
@@ -335,7 +384,7 @@ class StoreTarget:
     def _decide(self, party: Party | None) -> Decision:
         found = None
         if party is not None:
-            standing = party.receiver().stand()
+            standing = self.peer.stand(party)
             guests = dict(standing.guests)
             found = There(party.guid, standing.role, standing.root, standing.filesets, guests, standing.via)
         address = self.peer.address
@@ -456,11 +505,17 @@ class ArchiveTarget:
                 self._path,
             )
 
+    def begin(self) -> None:
+        """Nothing was interrupted."""
+
     def interrupt(self) -> None:
         """A file is written to its end, or the host is at fault."""
 
-    def close(self) -> None:
+    def rest(self) -> None:
         """Nothing stays open between rounds."""
+
+    def close(self) -> None:
+        """Likewise."""
 
 
 def renew(tree: Tree, address: str) -> None:

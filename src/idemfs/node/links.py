@@ -37,6 +37,9 @@ from idemfs.vfs.tree import Tree
 
 CONTACT_SECONDS = 30.0
 """Without anything to send, the other side is asked this often whether it is still what it was."""
+LINGER_SECONDS = 5.0
+"""For how long a connection over ssh may wait for the next round. Starting one takes half a second; but the other end
+has its store open, and is in the way of whoever wants to serve it there."""
 _LOOK_SECONDS = 1.0
 _PAUSE_SECONDS = 0.5
 _RENEW_SECONDS = 3600.0
@@ -236,13 +239,20 @@ class Link:
             return found.seconds
         with self._shared.claimed() as is_free:
             if not is_free:
+                self._target.rest()
                 self._doing, self._reason = progress.PAUSED, "a command has the store for itself"
                 return _PAUSE_SECONDS
             self._state = link_schedule.begun(times, self._state, now_ns, zone)
+            with self._changed:
+                if self._is_ending:
+                    return None
+                self._target.begin()
             with interruptible(self._owner.path, self._target.interrupt):
                 return self._round()
 
     def _waits(self, found: link_schedule.Next, now_ns: int, times: Times, zone: tzinfo) -> None:
+        if found.seconds is None or found.seconds > LINGER_SECONDS:
+            self._target.rest()
         if found.turn is Turn.WAIT_FOR_WINDOW:
             self._doing, self._reason = progress.WINDOW, None
             self._next_ns = link_schedule.opens_ns(times.windows, now_ns, zone)
@@ -259,9 +269,13 @@ class Link:
         try:
             as_of = self._as_of(began)
             with self._shared.taking:
-                link_round.take(self._tree)
+                # What is held for one that cannot be reached would pile up.
+                is_held = not self._state.failure_count
+                link_round.take(self._tree, self._config.to if is_held else None)
             if self._is_current() and began - self._contact_at < CONTACT_SECONDS:
                 self._state = link_schedule.succeeded(self._state)
+                if began - self._contact_at >= LINGER_SECONDS:
+                    self._target.rest()
                 return 0.0
             if self._doing == progress.PAUSED:
                 self._reason = None
@@ -305,6 +319,7 @@ class Link:
                 log.info("rests: %s", outcome.decision.reason)
             self._doing, self._reason = progress.RESTING, outcome.decision.reason
             self._sent = {}
+            self._target.rest()
             return
         report = outcome.report
         assert report is not None

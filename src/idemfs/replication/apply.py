@@ -129,36 +129,43 @@ def complete(tree: Tree, receptions: Sequence[Reception], also: Callable[[], Non
     Raises ``StreamRefused`` when one of them is not what was sent: that one is dropped, the others wait; and, with
     nothing changed, when one was overtaken by another reception, or by a later epoch.
     """
-    store = tree.store
+    store, count = tree.store, len(receptions)
+    wrong: list[Reception] = []
+
+    def choose() -> set[FilesetId]:
+        wrong.extend(each for each in receptions if not _is_as_sent(tree, each))
+        return set() if wrong else {each.fileset for each in receptions}
+
+    def joined(snapshot: Snapshot) -> bool:
+        if snapshot.fileset == receptions[0].fileset:
+            # The end of the receiving records is in no other group than the snapshots.
+            for each in receptions:
+                _end(tree, each)
+            if also is not None:
+                also()
+        return True
+
     with store.exclusive():
         # A command may have made it a primary since the streams began, or somebody else one of another epoch.
         refuse_unless_standby(tree)
         for reception in receptions:
             refuse_past(_seen_epoch(tree, reception.fileset), reception.header.epoch)
             reception.refuse_if_overtaken()
-        # crash: the digests below are those of all that was received; and the group that makes the snapshots is empty,
-        # so that the end of the receiving records is in no other one.
-        store.commit()
-        for reception in receptions:
-            _require_digest(tree, reception)
-        count = len(receptions)
-        store.admit(4 * count + _room(store, also), 2000 * count + 500 * _room(store, also))
-        for reception in receptions:
-            header = reception.header
-            partial.put(store, None, reception.fileset)
-            received.put_base(store, header.target.guid, reception.fileset)
-            fileset = store.catalog.filesets[reception.fileset]
-            fileset.next_number = max(fileset.next_number, header.next_number)
-            store.catalog.changed_fileset(reception.fileset)
-        tree.moves += 1
-        if also is not None:
-            also()
+        room = 4 * count + _room(store, also)
         made = manage.create_all(
             store,
             [(each.fileset, _free_name(tree, each.fileset, each.header.name)) for each in receptions],
             guids=tuple(each.header.target.guid for each in receptions),
             created_ns=receptions[0].header.created_ns,
+            joined=joined,
+            chosen=manage.Choice(choose, room, 500 * room),
         )
+        if wrong:
+            drop_partial(tree, wrong[0].fileset)
+            raise StreamRefused(
+                "what came does not make the snapshot that was sent: the digests differ; nothing was kept. "
+                "Send it again; if that does not help, run 'idemfs check' on both stores"
+            )
         # Whoever looked meanwhile found no snapshot yet.
         tree.moves += 1
         return made
@@ -168,15 +175,21 @@ def _room(store: Store, also: Callable[[], None] | None) -> int:
     return 0 if also is None else 4 * len(store.catalog.filesets)
 
 
-def _require_digest(tree: Tree, reception: Reception) -> None:
+def _is_as_sent(tree: Tree, reception: Reception) -> bool:
     fileset = tree.store.catalog.filesets[reception.fileset]
     header = reception.header
-    if (fileset.digest, fileset.inode_count) != (header.target.digest, header.inode_count):
-        drop_partial(tree, reception.fileset)
-        raise StreamRefused(
-            "what came does not make the snapshot that was sent: the digests differ; nothing was kept. "
-            "Send it again; if that does not help, run 'idemfs check' on both stores"
-        )
+    return (fileset.digest, fileset.inode_count) == (header.target.digest, header.inode_count)
+
+
+def _end(tree: Tree, reception: Reception) -> None:
+    """Nothing is under way any more, and the target is the base of what comes next."""
+    store, header = tree.store, reception.header
+    partial.put(store, None, reception.fileset)
+    received.put_base(store, header.target.guid, reception.fileset)
+    fileset = store.catalog.filesets[reception.fileset]
+    fileset.next_number = max(fileset.next_number, header.next_number)
+    store.catalog.changed_fileset(reception.fileset)
+    tree.moves += 1
 
 
 def is_half_received(store: Store) -> bool:
@@ -375,8 +388,8 @@ def _begin(tree: Tree, fileset: FilesetId, header: Header, base: Snapshot | None
         )
     if not goes_on:
         drop_partial(tree, fileset)
-        # crash: nothing relies on it; it brings the digest up to date.
-        store.commit()
+        # crash: nothing relies on it; sealing brings the digest up to date.
+        store.commit(wait=False)
         is_clone = base is not None and base.fileset != fileset
         if store.catalog.filesets[fileset].digest != (base.digest if base and not is_clone else 0):
             raise StreamRefused(

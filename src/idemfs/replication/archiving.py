@@ -66,9 +66,11 @@ def archive_into(
             lanes.hold_only(store, owner, [] if common is None else [common], holds_until_ns)
     transfers: list[Transfer] = []
     for unit in link.units(source, plans):
-        lanes.hold(store, owner, [step.target for step in unit], holds_until_ns)
+        # Held while it is under way, too: who prunes meanwhile leaves it alone.
+        targets = [step.target for step in unit]
+        is_new = lanes.hold(store, owner, targets, holds_until_ns)
         transfers += _bring(source, archive, unit, progress)
-        lanes.hold_only(store, owner, [step.target for step in unit], holds_until_ns)
+        lanes.hold_only(store, owner, targets, holds_until_ns, is_new=is_new)
     _note_gone(archive, numbers.keys())
     return Report(root.common, tuple(transfers))
 

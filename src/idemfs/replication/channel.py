@@ -19,7 +19,6 @@ from idemfs.errors import ConnectionLost
 from idemfs.limits import MESSAGE_SIZE_MAX, SILENCE_SECONDS, STUCK_SECONDS
 
 _SIZE = 4
-_READ_SIZE = 1 << 20
 _PIPE_SIZE = 1 << 20
 
 
@@ -29,7 +28,7 @@ class Channel(Protocol):
     def send(self, message: bytes) -> None:
         """May wait until the other end takes it. Raises ``ConnectionLost``."""
 
-    def receive(self) -> bytes:
+    def receive(self) -> bytes | bytearray:
         """The next message. Raises ``ConnectionLost`` when the other end has gone, or is silent for too long."""
 
     def is_readable(self) -> bool:
@@ -57,7 +56,6 @@ class PipeChannel:
         self._stuck_ms = int(stuck_seconds * 1000)
         self._has_begun = False
         """Something came: before, the connection is being made, and the other store opened."""
-        self._came = bytearray()
         self._users = 0
         self._is_closing = False
         self._is_closed = False
@@ -69,17 +67,17 @@ class PipeChannel:
     def send(self, message: bytes) -> None:
         if len(message) > MESSAGE_SIZE_MAX:
             raise ValueError(f"a message of {len(message)} bytes is too long")
-        left = memoryview(len(message).to_bytes(_SIZE, "big") + message)
+        left = [memoryview(len(message).to_bytes(_SIZE, "big")), memoryview(message)]
         with self._in_use():
             while left:
                 try:
-                    left = left[os.write(self._writing, left) :]
+                    left = _after(left, os.writev(self._writing, left))
                 except BlockingIOError:
                     self._wait(self._writing, select.POLLOUT, self._stuck_ms)
                 except OSError as error:
                     raise self._lost() from error
 
-    def receive(self) -> bytes:
+    def receive(self) -> bytes | bytearray:
         with self._in_use():
             size = int.from_bytes(self._take(_SIZE), "big")
             if size > MESSAGE_SIZE_MAX:
@@ -88,8 +86,6 @@ class PipeChannel:
 
     def is_readable(self) -> bool:
         with self._in_use():
-            if len(self._came) >= _SIZE:
-                return True
             found = select.poll()
             found.register(self._reading, select.POLLIN)
             return bool(found.poll(0))
@@ -130,21 +126,22 @@ class PipeChannel:
             self._users -= 1
             return self._is_closing and not self._users
 
-    def _take(self, size: int) -> bytes:
-        while len(self._came) < size:
+    def _take(self, size: int) -> bytearray:
+        """So many bytes, read to where they stay."""
+        taken = bytearray(size)
+        left = memoryview(taken)
+        while left:
             try:
-                piece = os.read(self._reading, _READ_SIZE)
+                count = os.readv(self._reading, [left])
             except BlockingIOError:
                 self._wait(self._reading, select.POLLIN, self._silence_ms if self._has_begun else self._stuck_ms)
                 continue
             except OSError as error:
                 raise self._lost() from error
-            if not piece:
+            if not count:
                 raise self._lost()
-            self._came += piece
+            left = left[count:]
             self._has_begun = True
-        taken = bytes(memoryview(self._came)[:size])
-        del self._came[:size]
         return taken
 
     def _wait(self, fd: int, event: int, milliseconds: int) -> None:
@@ -163,6 +160,14 @@ class PipeChannel:
 
     def _strange(self) -> ConnectionLost:
         return ConnectionLost("what comes over the connection is not from idemfs: check the command that makes it")
+
+
+def _after(left: list[memoryview], count: int) -> list[memoryview]:
+    """What is left of these when so many bytes are gone."""
+    while left and count >= len(left[0]):
+        count -= len(left[0])
+        left = left[1:]
+    return [left[0][count:], *left[1:]] if left else left
 
 
 def _widen(fd: int) -> None:

@@ -149,7 +149,7 @@ def _named(kind: int, number: Number, name: bytes, value: bytes | None) -> bytes
     return _RECORD.pack(kind, number, len(rest)) + rest
 
 
-def unpack_changes(body: bytes) -> list[Change]:
+def unpack_changes(body: bytes | memoryview) -> list[Change]:
     """All records of a batch. Raises ``StreamDamaged``."""
     changes: list[Change] = []
     at = 0
@@ -165,17 +165,17 @@ def unpack_changes(body: bytes) -> list[Change]:
         if kind == _DATA:
             changes.append(_unpack_block(number, body, at, at + size))
         else:
-            changes.append(_unpack_change(kind, number, body[at : at + size]))
+            changes.append(_unpack_change(kind, number, bytes(body[at : at + size])))
         at += size
     return changes
 
 
-def _unpack_block(number: Number, body: bytes, start: int, end: int) -> BlockChange:
+def _unpack_block(number: Number, body: bytes | memoryview, start: int, end: int) -> BlockChange:
     """Its content is copied once."""
     if end - start < _BLOCK.size:
         raise _bad("block", number)
     block, checksum = _BLOCK.unpack_from(body, start)
-    payload = body[start + _BLOCK.size : end]
+    payload = bytes(body[start + _BLOCK.size : end])
     if block >> 48 or len(payload) > BLOCK_SIZE_MAX or payload[-1:] == b"\0" or (checksum and not payload):
         raise _bad("block", number)
     return BlockChange(number, block, payload, checksum)
@@ -383,7 +383,7 @@ def pack_frame(number: int, kind: int, flags: int, body: bytes) -> bytes:
     return b"".join((head, _frame_sum(number, head, body).to_bytes(8, "little"), body))
 
 
-def _frame_sum(number: int, head: bytes, body: bytes) -> int:
+def _frame_sum(number: int, head: bytes | memoryview, body: bytes | memoryview) -> int:
     checksum = xxh3_64(head, seed=number)
     checksum.update(body)
     return checksum.intdigest()
@@ -395,7 +395,7 @@ def _compressed(body: bytes) -> bytes:
     return zstandard.ZstdCompressor(level=_COMPRESSION_LEVEL).compress(body)
 
 
-def _decompressed(body: bytes) -> bytes:
+def _decompressed(body: bytes | memoryview) -> bytes:
     import zstandard
 
     try:
@@ -450,14 +450,17 @@ class Decoder:
             end = _FRAME_SIZE + size
             if len(self._buffer) < end:
                 return
-            frame = bytes(memoryview(self._buffer)[:end])
-            del self._buffer[:end]
-            yield self._event(kind, flags, frame)
+            if len(self._buffer) == end:
+                frame, self._buffer = self._buffer, bytearray()
+            else:
+                frame = self._buffer[:end]
+                del self._buffer[:end]
+            yield self._event(kind, flags, memoryview(frame).toreadonly())
         if self.is_finished and self._buffer:
             raise StreamDamaged("the stream is damaged: something follows its end")
 
-    def _event(self, kind: int, flags: int, frame: bytes) -> Event:
-        body = frame[_FRAME_SIZE:]
+    def _event(self, kind: int, flags: int, frame: memoryview) -> Event:
+        body: bytes | memoryview = frame[_FRAME_SIZE:]
         expected = int.from_bytes(frame[_FRAME.size : _FRAME_SIZE], "little")
         if _frame_sum(self._frame_count, frame[: _FRAME.size], body) != expected:
             raise StreamDamaged(f"the stream is damaged in its frame number {self._frame_count}: send it again")
@@ -471,7 +474,7 @@ class Decoder:
         self._frame_count += 1
         self._sum.update(frame)
         if kind == HEADER:
-            return unpack_header(body)
+            return unpack_header(bytes(body))
         if kind == BATCH:
             changes = unpack_changes(body)
             self._records += len(changes)
@@ -495,7 +498,8 @@ class Decoder:
 
 
 class StreamReader:
-    """A stream from ``read(size)``, which returns up to ``size`` bytes, and none at the end."""
+    """A stream from ``read(size)``, which returns up to ``size`` bytes, and none at the end; or more, where nothing but
+    the stream can be read."""
 
     def __init__(self, read: Callable[[int], bytes]) -> None:
         """Reads the header. Raises ``StreamError``."""

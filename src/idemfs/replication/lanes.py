@@ -8,7 +8,7 @@ Threads: the store's lock is taken for each part.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 from idemfs.format.tables import Snapshot
 from idemfs.ids import FilesetId, Guid
@@ -50,26 +50,44 @@ def _candidates(store: Store, fileset: FilesetId, made: Plan) -> list[Candidate]
     return [found.get(at) or Candidate(at, step.target.name, 0) for at, step in enumerate(made.steps)]
 
 
-def hold(store: Store, owner: str, snapshots: Sequence[Snapshot], expires_ns: int = NEVER_NS) -> None:
-    """Before they are sent: who prunes meanwhile leaves them alone. Durable on return."""
-    with store.lock:
-        for snapshot in snapshots:
-            manage.hold(store, snapshot, owner, expires_ns)
-    # crash: when this store fails after the other one has made the snapshot, that is all that both have, and is kept.
-    store.commit()
-
-
-def hold_only(store: Store, owner: str, snapshots: Sequence[Snapshot], expires_ns: int = NEVER_NS) -> None:
-    """Each is the one of its fileset that the peer whose hold this is needs; durable on return."""
+def hold(store: Store, owner: str, snapshots: Sequence[Snapshot], expires_ns: int = NEVER_NS) -> bool:
+    """Hold them for a peer, before they are sent; whether that is new. Sealed on return. Raises ``SnapshotMissing``."""
+    is_new = False
     with store.lock:
         for snapshot in snapshots:
             until_ns = dict(manage.keep_of(store, snapshot).holds).get(owner, 0)
             if abs(until_ns - expires_ns) > _SLACK_NS:
                 manage.hold(store, snapshot, owner, expires_ns)
+                is_new = True
+        if is_new:
+            # crash: a stream waits before its end until all that is sealed is durable. So who has the snapshot there
+            # finds it held here, also when this store fails next and it is all that both have.
+            store.commit(wait=False)
+    return is_new
+
+
+def hold_only(
+    store: Store,
+    owner: str,
+    snapshots: Sequence[Snapshot],
+    expires_ns: int = NEVER_NS,
+    *,
+    is_new: bool = False,
+    coming: Collection[Guid] = (),
+) -> None:
+    """Each is the one of its fileset that the peer whose hold this is needs; durable on return.
+
+    ``is_new``: such a hold was put before, and may not be durable. Those on snapshots that are ``coming`` stay; that
+    others are let go is not waited for.
+    """
+    with store.lock:
+        is_new |= hold(store, owner, snapshots, expires_ns)
+        for snapshot in snapshots:
             for other in store.catalog.all_snapshots(snapshot.fileset):
-                if other.id != snapshot.id and owner in manage.holders(store, other):
+                is_other = other.id != snapshot.id and other.guid not in coming
+                if is_other and owner in manage.holders(store, other):
                     manage.release(store, other, owner)
-        if store.dirty:
+        if is_new:
             # crash: the next change set may be refused without these, so the holds are durable before that begins.
             store.commit()
 

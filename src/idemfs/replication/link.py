@@ -11,7 +11,7 @@ Threads: as in ``send`` and ``receiver``; no lock is held while the other store 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeAlias
 
 from idemfs.errors import PeerError, SnapshotMissing
@@ -93,8 +93,7 @@ def replicate_into(
         numbers = follow.numbers_of(store, wanted)
         gone = lines.gone(store)
         line = _line(source, numbers)
-    receiver.agree(line)
-    there = {each.fileset: each for each in receiver.look()}
+    there = {each.fileset: each for each in receiver.agree(line)}
     is_guest = next(iter(there), line.root) != line.root
     if is_guest and guest_name is not None:
         wanted = guests.told(guest_name, wanted, line.root)
@@ -114,7 +113,8 @@ def replicate_into(
     link = _Link(source, receiver, wanted, there, progress, holds_until_ns)
     for number, made in plans:
         if made.common is not None:
-            link.hold_only([_snapshot(source, number, made.common)])
+            coming = [step.target.guid for step in made.steps]
+            link.hold_only([_snapshot(source, number, made.common)], coming=coming)
     transfers = [each for unit in units(source, plans) for each in link.bring(unit)]
     link.follow_others(gone - wanted.keys(), [number for number, _ in plans])
     return Report(root.common, tuple(transfers))
@@ -278,14 +278,16 @@ class _Link:
         """Transfer the change sets of one instant; the other store's readers see all of them, or none."""
         sent = []
         streams = []
-        lanes.hold(self._source.store, self._owner, [step.target for step in unit], self._holds_until_ns)
+        targets = [step.target for step in unit]
+        # Held while it is under way, too: who prunes meanwhile leaves it alone.
+        is_new = lanes.hold(self._source.store, self._owner, targets, self._holds_until_ns)
         for step in unit:
             guid = self._guid(step.target)
             frames = Frames(self._source, step.base, step.target, after=_cursor(self._there[guid].half, step))
             sent.append(frames)
             streams.append((guid, self._told(frames, step.target)))
         resumed = self._receiver.receive(streams, self._wanted)
-        self.hold_only([step.target for step in unit])
+        self.hold_only(targets, is_new=is_new)
         return [
             Transfer(
                 None if step.base is None else step.base.name,
@@ -308,9 +310,10 @@ class _Link:
             if self._progress is not None:
                 self._progress(Guid(snapshot.guid), frames.sent.bytes)
 
-    def hold_only(self, snapshots: Sequence[Snapshot]) -> None:
-        """Each is the one of its fileset that the standby holds."""
-        lanes.hold_only(self._source.store, self._owner, snapshots, self._holds_until_ns)
+    def hold_only(self, snapshots: Sequence[Snapshot], *, is_new: bool = False, coming: Collection[Guid] = ()) -> None:
+        """Each is the one of its fileset that the standby holds. ``is_new``, ``coming``: as for ``lanes``."""
+        store, until_ns = self._source.store, self._holds_until_ns
+        lanes.hold_only(store, self._owner, snapshots, until_ns, is_new=is_new, coming=coming)
 
     def follow_others(self, gone: set[Guid], numbers: Sequence[FilesetId]) -> None:
         """What is no content: what the filesets are, which are gone, which snapshots users hold."""

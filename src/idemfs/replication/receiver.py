@@ -97,8 +97,9 @@ class Receiver(Protocol):
 
     guid: Guid
 
-    def agree(self, line: Line) -> None:
-        """Let go of what is not so any more on the other side. Raises ``PeerError``, ``NoSpace``, ``CommitFailed``."""
+    def agree(self, line: Line) -> list[Present]:
+        """Let go of what is not so any more on the other side; then as ``look``. Raises ``PeerError``, ``NoSpace``,
+        ``CommitFailed``."""
 
     def stand(self) -> Standing: ...
 
@@ -141,11 +142,12 @@ class LocalReceiver:
         self._store = tree.store
         self.guid = Guid(tree.store.superblock.guid)
 
-    def agree(self, line: Line) -> None:
+    def agree(self, line: Line) -> list[Present]:
         if self._tree.role.role is Role.STANDBY:
             if self._store.catalog.filesets[ROOT_FILESET].guid == line.root:
                 follow.promote_clones(self._tree, line.independent)
             purges.carry_out(self._tree, line.purges)
+        return self.look()
 
     def stand(self) -> Standing:
         with self._store.lock:
@@ -252,17 +254,10 @@ class LocalReceiver:
 
 
 class _Pipe:
-    """Chunks of bytes as something to read from."""
+    """Chunks of bytes as something to read from: all of the next one at a time, however few are wanted."""
 
     def __init__(self, chunks: Iterator[bytes]) -> None:
         self._chunks = chunks
-        self._chunk = memoryview(b"")
 
-    def read(self, size: int) -> bytes:
-        while not self._chunk:
-            chunk = next(self._chunks, None)
-            if chunk is None:
-                return b""
-            self._chunk = memoryview(chunk)
-        data, self._chunk = bytes(self._chunk[:size]), self._chunk[size:]
-        return data
+    def read(self, _: int) -> bytes:
+        return next((chunk for chunk in self._chunks if chunk), b"")

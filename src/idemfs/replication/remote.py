@@ -71,9 +71,9 @@ class RemoteReceiver:
         self._session = session
         self.guid = Guid(session.peer.store)
 
-    def agree(self, line: Line) -> None:
+    def agree(self, line: Line) -> list[Present]:
         purges = tuple(to_wire(each) for each in line.purges)
-        self._session.call("agree", _WireLine(line.root, line.independent, purges), type(None))
+        return self._session.call("agree", _WireLine(line.root, line.independent, purges), list[Present])
 
     def stand(self) -> Standing:
         return self._session.call("stand", None, Standing)
@@ -111,9 +111,9 @@ def handlers(tree: Tree) -> dict[str, Handler]:
     receiver = LocalReceiver(tree)
     decode = msgspec.json.decode
 
-    def agree(raw: msgspec.Raw, _: Session) -> None:
+    def agree(raw: msgspec.Raw, _: Session) -> list[Present]:
         line = decode(raw, type=_WireLine)
-        receiver.agree(Line(line.root, line.independent, tuple(from_wire(each) for each in line.purges)))
+        return receiver.agree(Line(line.root, line.independent, tuple(from_wire(each) for each in line.purges)))
 
     def stand(_raw: msgspec.Raw, _: Session) -> Standing:
         return receiver.stand()

@@ -73,6 +73,8 @@ class Frames:
                 frame = self._encoder.add(change)
                 if frame:
                     yield frame
+        # crash: whoever receives the end has the target, so it must not be one that this store may lose.
+        self._tree.store.wait_durable()
         yield self._encoder.finish()
 
 

@@ -25,7 +25,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import NamedTuple, TypeVar
 
 import msgspec
-from xxhash import xxh3_64_intdigest
+from xxhash import xxh3_64, xxh3_64_intdigest
 
 from idemfs import errors
 from idemfs.errors import ConnectionLost, IdemfsError, PeerError, StreamInterrupted
@@ -272,10 +272,12 @@ class Session:
             self._has_spoken = True
 
     def _put(self, kind: int, body: memoryview) -> None:
-        message = bytes((kind,)) + body
-        check = xxh3_64_intdigest(message, seed=self._sent)
+        head = bytes((kind,))
+        check = xxh3_64(head, seed=self._sent)
+        check.update(body)
         self._sent += 1
-        self._channel.send(check.to_bytes(8, "big") + message)
+        # Its digest is big-endian, as the integer is sent.
+        self._channel.send(b"".join((check.digest(), head, body)))
 
     def _next(self, said: bytes = b"") -> tuple[int, bytes]:
         """Kind and body of the next message that says something; ``said``: what has come of it."""

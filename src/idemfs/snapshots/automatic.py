@@ -267,7 +267,7 @@ def prune(active: Active, fileset: FilesetId, stops: Callable[[], bool] = lambda
             return deleted
 
 
-def _delete(active: Active, fileset: FilesetId, verdict: Verdict) -> bool:
+def _delete(active: Active, fileset: FilesetId, verdict: Verdict, *, wait: bool = True) -> bool:
     store = active.store
     try:
         with store.lock:
@@ -276,7 +276,7 @@ def _delete(active: Active, fileset: FilesetId, verdict: Verdict) -> bool:
         if is_base or snapshot.name != verdict.snapshot.name:
             # Needed since the plan was made, or renamed by somebody who wants it.
             return False
-        delete.delete(active, snapshot)
+        delete.delete(active, snapshot, wait=wait)
     except SnapshotError:
         # Held, locked or deleted by somebody else since the plan was made.
         return False
@@ -284,10 +284,10 @@ def _delete(active: Active, fileset: FilesetId, verdict: Verdict) -> bool:
 
 
 def let_go(active: Active, fileset: FilesetId, going: Sequence[Candidate]) -> int:
-    """Delete these but for what is needed since they were looked at; how many went. Raises ``NoSpace``,
-    ``CommitFailed``."""
+    """Delete these but for what is needed since they were looked at; how many went. After a crash they may be there
+    again, to be let go another time: nobody waits for the disk. Raises ``NoSpace``, ``CommitFailed``."""
     _drop_expired_holds(active.store, fileset)
-    return sum(_delete(active, fileset, Verdict(each, False, "")) for each in going)
+    return sum(_delete(active, fileset, Verdict(each, False, ""), wait=False) for each in going)
 
 
 def candidates(store: Store, fileset: FilesetId, now_ns: int) -> list[Candidate]:

@@ -30,8 +30,9 @@ _SMALL_STEP_RECORD_COUNT = FREEING_RECORD_COUNT // 5
 _SMALL_STEP_BYTES = FREEING_BYTES * 3 // 4
 
 
-def delete(active: Active, snapshot: Snapshot) -> None:
-    """Delete ``snapshot``. On return it is durable that it goes; what it gives back comes with the next group.
+def delete(active: Active, snapshot: Snapshot, *, wait: bool = True) -> None:
+    """Delete ``snapshot``. What it gives back comes with the next group; with ``wait`` it is durable on return that it
+    goes, else that comes with the next group, too.
 
     One that clones rest on loses its name, and goes with the last of them.
     Raises ``SnapshotHeld``, ``SnapshotMissing``, ``NoSpace``, ``CommitFailed``. Without space it has begun, has
@@ -50,8 +51,9 @@ def delete(active: Active, snapshot: Snapshot) -> None:
             store.commit()
             return
         store.catalog.end_snapshot(snapshot)
-        # crash: from here on the deletion happens, now or when the store is opened again.
-        store.commit(until_freed=False)
+        if wait:
+            # crash: from here on the deletion happens, now or when the store is opened again.
+            store.commit(until_freed=False)
     finish(active, snapshot)
 
 

@@ -9,6 +9,7 @@ Threads: each call takes the store's lock for its time.
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import NamedTuple
 
 from idemfs.errors import (
     BadSnapshotName,
@@ -66,6 +67,17 @@ def create(
     return create_all(store, [(fileset, name)], guids=guids, created_ns=created_ns, joined=joined)[0]
 
 
+class Choice(NamedTuple):
+    """``choose`` names the filesets that get a snapshot, when their digests are those of the state that it would name.
+
+    ``records`` and ``size``: what is put with them (``joined``), in all.
+    """
+
+    choose: Callable[[], set[FilesetId]]
+    records: int
+    size: int
+
+
 def create_all(
     store: Store,
     places: list[tuple[FilesetId, str]],
@@ -73,30 +85,40 @@ def create_all(
     guids: tuple[Guid, ...] = (),
     created_ns: int | None = None,
     joined: Callable[[Snapshot], bool] | None = None,
+    chosen: Choice | None = None,
+    wait: bool = True,
 ) -> list[Snapshot]:
     """Take snapshots of several filesets at one instant, each with its name there; all of them, or none.
 
     They stand in the one group whose state they name, and have the same time, by which a standby knows that they
-    belong together. ``guids``: one for each place, or new ones. Raises as ``create``.
+    belong together. ``guids``: one for each place, or new ones. ``chosen``: of which of them there are to be snapshots
+    after all. With ``wait`` they are durable on return. Raises as ``create``.
     """
     for name in {name for _, name in places}:
         check_name(name)
     with store.lock:
-        store.admit(4 * len(places), 4 * SNAPSHOT_NAME_SIZE_MAX * len(places))
+        records, size = (0, 0) if chosen is None else (chosen.records, chosen.size)
+        store.admit(4 * len(places) + records, 4 * SNAPSHOT_NAME_SIZE_MAX * len(places) + size)
         if len(dict.fromkeys(places)) < len(places):
             raise SnapshotExists("the same snapshot is named twice; name each once")
         catalog = store.catalog
-        if (refusal := _refusal(catalog, places)) is not None:
+        if chosen is None and (refusal := _refusal(catalog, places)) is not None:
             raise refusal
         made: list[Snapshot] = []
-        chosen = guids or _new_guids(store, len(places))
+        given = guids or _new_guids(store, len(places))
+        is_refused = False
 
         def add() -> None:
+            nonlocal is_refused
+            wanted = {number for number, _ in places} if chosen is None else chosen.choose()
             # Again: until the group before it was durable, others may have been let in.
-            if _refusal(catalog, places) is not None:
+            is_refused = _refusal(catalog, [each for each in places if each[0] in wanted]) is not None
+            if is_refused:
                 return
             now = store.clock.now_ns() if created_ns is None else created_ns
-            for (number, name), guid in zip(places, chosen, strict=True):
+            for (number, name), guid in zip(places, given, strict=True):
+                if number not in wanted:
+                    continue
                 fileset = catalog.filesets[number]
                 snapshot = Snapshot(
                     number, catalog.new_snapshot_id(), guid, name, now, fileset.digest, fileset.inode_count
@@ -106,8 +128,8 @@ def create_all(
                 catalog.add_snapshot(snapshot)
                 made.append(snapshot)
 
-        store.commit(last=add, until_freed=False)
-        if places and not made:
+        store.commit(wait, last=add, until_freed=False)
+        if is_refused or (places and not made and chosen is None):
             names = ", ".join(repr(name) for _, name in places)
             raise SnapshotExists(f"a snapshot named {names} was taken meanwhile, or its fileset deleted")
         return made

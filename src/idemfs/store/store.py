@@ -281,6 +281,12 @@ class Store:
                 return
             self._done.wait()
 
+    def wait_durable(self) -> None:
+        """Return when all that is sealed by now is durable. Raises ``CommitFailed``."""
+        with self.lock:
+            sequence = self._sealed_sequence
+            self.wait_while(lambda: self._durable_sequence < sequence)
+
     def _seal(self, last: Callable[[], None] | None = None) -> int:
         """Close the open group if it holds anything; the sequence number of the last sealed group."""
         if not self.dirty:

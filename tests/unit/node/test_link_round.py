@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import os
 import shutil
+import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -69,7 +70,7 @@ class Place:
 
     def round(self, source: str, to: str, keep: Policy | None = None) -> Outcome:
         """As the thread of a link does it."""
-        link_round.take(self.trees[source])
+        link_round.take(self.trees[source], self.path(to))
         outcome = self.target(source, to, keep).run()
         link_round.let_go(self.trees[source])
         return outcome
@@ -500,3 +501,105 @@ def test_a_link_that_ends_does_not_wait_for_a_greeting(place: Place, monkeypatch
     with pytest.raises(ConnectionLost):
         here.receive()
     silent.close()
+
+
+def test_a_round_waits_for_the_disk_once_here_and_twice_there(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.round("A", "B")
+    place.open("B")
+    counts = dict.fromkeys("AB", 0)
+
+    def count(name: str, commit: Callable[..., None]) -> Callable[..., None]:
+        def counted(*args: object) -> None:
+            counts[name] += 1
+            commit(*args)
+
+        return counted
+
+    for name in counts:
+        kv = place.trees[name].store.kv
+        monkeypatch.setattr(kv, "commit", count(name, kv.commit))
+    for turn in range(1, 4):
+        place.write("A")
+        place.write("A")
+        assert len(transfers(place.round("A", "B"))) == 1
+        assert counts == {"A": turn, "B": 2 * turn}
+    monkeypatch.undo()
+    place.assert_equal("A", "B")
+
+
+def test_what_a_link_takes_is_held_from_the_first_for_the_store_that_it_filled(place: Place) -> None:
+    place.round("A", "B")
+    place.write("A")
+    tree = place.trees["A"]
+    link_round.take(tree, place.path("B"))
+    link_round.take(tree, place.path("C"))
+    *_, newest = tree.store.catalog.snapshots(tree.fileset)
+    known = link_round.filled(tree, place.path("B"))
+    assert known is not None
+    assert manage.holders(tree.store, newest) == [link.hold_owner(known.store)]
+    place.write("A")
+    link_round.take(tree, place.path("C"))
+    *_, newest = tree.store.catalog.snapshots(tree.fileset)
+    assert manage.holders(tree.store, newest) == []
+
+
+def test_a_round_that_was_left_out_leaves_no_hold_behind(place: Place) -> None:
+    place.round("A", "B")
+    tree = place.trees["A"]
+    for _ in range(3):
+        place.write("A")
+        link_round.take(tree, place.path("B"))
+    place.round("A", "B")
+    assert len(place.names("A")) == len(place.names("B")) == 1
+
+
+def test_without_changes_nothing_is_taken_and_nothing_committed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.round("A", "B")
+    store, names = place.trees["A"].store, place.names("A")
+    store.commit()
+
+    def commit(*_: object) -> None:
+        raise AssertionError("there is nothing to commit")
+
+    monkeypatch.setattr(store.kv, "commit", commit)
+    link_round.take(place.trees["A"], place.path("B"))
+    monkeypatch.undo()
+    assert place.names("A") == names
+
+
+SSH = """\
+#!/bin/sh
+# What ssh does with its last argument, on this machine.
+echo started >> "$0.log"
+for command; do :; done
+cd / && exec {python} -m $command
+"""
+
+
+def test_a_connection_over_ssh_stays_open_until_the_link_rests(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    program, log = place.folder / "ssh", place.folder / "ssh.log"
+    program.write_text(SSH.format(python=sys.executable))
+    program.chmod(0o755)
+    monkeypatch.setenv("IDEMFS_SSH", str(program))
+    place.round("A", "B")
+    address = f"ssh://there{place.path('B')}"
+    target = StoreTarget(place.trees["A"], place.path("A"), address, Policy())
+
+    def rounds(count: int) -> int:
+        """How often ssh was started by then."""
+        for _ in range(count):
+            place.write("A")
+            link_round.take(place.trees["A"], address)
+            assert len(transfers(target.run())) == 1
+            link_round.let_go(place.trees["A"])
+        return len(log.read_text().splitlines())
+
+    try:
+        assert rounds(3) == 1
+        target.rest()
+        # Nobody has the other store open now.
+        open_files(place.path("B"), background=False, clock=place.clock).close()
+        assert rounds(2) == 2
+    finally:
+        target.close()
+    place.assert_equal("A", "B")

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import errno
+import threading
 from collections.abc import Iterable, Mapping, Sequence
 from random import Random
 
 import pytest
 
-from idemfs.errors import ConnectionLost, PeerError, SnapshotHeld, SnapshotMissing
+from idemfs.errors import CommitFailed, ConnectionLost, PeerError, SnapshotHeld, SnapshotMissing
 from idemfs.ids import Guid
 from idemfs.replication import codec, link
 from idemfs.replication.apply import is_half_received
 from idemfs.replication.description import Description
 from idemfs.replication.link import hold_owner, replicate_into
 from idemfs.replication.receiver import LocalReceiver
+from idemfs.replication.send import Frames
 from idemfs.snapshots import delete, manage
-from idemfs.testing.builders import assert_clean, memory_tree, random_changes, reopened
+from idemfs.store.store import Store
+from idemfs.testing.builders import assert_clean, make_file, memory_store, memory_tree, random_changes, reopened
 from idemfs.testing.clock import Simulated
 from idemfs.vfs.tree import Tree
 from tests.unit.replication.pairs import assert_same, snapshots, standby_of, take, visible
@@ -185,3 +189,27 @@ def test_conflicts_are_errors_and_change_nothing(primary: Tree) -> None:
     with pytest.raises(PeerError, match="none that its primary has"):
         replicate_into(primary, standby)
     assert (visible(standby), visible(stranger)) == (before, [])
+
+
+def test_the_end_of_a_stream_is_not_made_before_its_snapshot_is_durable(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else the standby could have what its primary lost."""
+    made = memory_store()
+    store = Store(made.superblock, made.kv, made.blocks, made.clock, background=True)
+    tree = Tree(store)
+    make_file(tree, tree.root, b"f", b"content")
+    store.commit()
+    begun = threading.Event()
+
+    def fail(*_: object) -> None:
+        begun.wait()
+        raise OSError(errno.EIO, "the disk is gone")
+
+    monkeypatch.setattr(store.kv, "commit", fail)
+    make_file(tree, tree.root, b"g", b"more")
+    (target,) = manage.create_all(store, [(tree.fileset, "one")], wait=False)
+    frames = iter(Frames(tree, None, target))
+    next(frames)
+    begun.set()
+    with pytest.raises(CommitFailed):
+        list(frames)
+    store.abandon()

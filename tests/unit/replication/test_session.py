@@ -157,7 +157,7 @@ class Changing:
             self._inner.send(each)
         self._count += 1
 
-    def receive(self) -> bytes:
+    def receive(self) -> bytes | bytearray:
         return self._inner.receive()
 
     def is_readable(self) -> bool:

@@ -79,7 +79,7 @@ def connect_closing(a: Running, b: Keys) -> Iterator[Session]:
 def echo(channel: Channel) -> None:
     with suppress(ConnectionLost):
         while True:
-            channel.send(channel.receive())
+            channel.send(bytes(channel.receive()))
 
 
 def test_messages_of_all_sizes_come_back(a: Running, b: Keys, monkeypatch: pytest.MonkeyPatch) -> None:
