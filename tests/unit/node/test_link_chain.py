@@ -22,7 +22,7 @@ from idemfs.snapshots import delete, diverged, received
 from idemfs.snapshots.policy import Policy
 from idemfs.testing.builders import assert_clean
 from idemfs.vfs.tree import Tree
-from tests.unit.node.test_link_round import Place, transfers
+from tests.unit.node.link_place import Place, transfers
 from tests.unit.replication.pairs import listing
 
 KEEP = Policy(keep_last=5)
