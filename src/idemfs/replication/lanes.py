@@ -77,7 +77,7 @@ def hold_only(
 ) -> None:
     """Each is the one of its fileset that the peer whose hold this is needs; durable on return.
 
-    ``is_new``: such a hold was put before, and may not be durable. Those on snapshots that are ``coming`` stay; that
+    ``is_new``: such a hold was put before, and may only be sealed. Those on snapshots that are ``coming`` stay; that
     others are let go is not waited for.
     """
     with store.lock:
@@ -89,7 +89,7 @@ def hold_only(
                     manage.release(store, other, owner)
         if is_new:
             # crash: the next change set may be refused without these, so the holds are durable before that begins.
-            store.commit()
+            store.wait_durable()
 
 
 def renew(store: Store, owner: str, expires_ns: int) -> None:
