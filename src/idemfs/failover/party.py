@@ -124,4 +124,10 @@ class LocalParty:
         return LocalReceiver(self.tree)
 
     def send_to(self, other: Party, progress: link.Progress | None = None) -> link.Report:
-        return link.replicate_into(self.tree, other.receiver(), progress)
+        return self.send(other.receiver(), progress)
+
+    def send(self, receiver: Receiver, progress: link.Progress | None = None) -> link.Report:
+        report = link.replicate_into(self.tree, receiver, progress)
+        # crash: a step is durable when it is done, and holds that were let go are not waited for before.
+        self.tree.store.commit()
+        return report

@@ -138,7 +138,7 @@ def handlers(tree: Tree) -> dict[str, Handler]:
         party.promote(epoch, None if after is None else dict(after))
 
     def send_to_me(_raw: msgspec.Raw, session: Session) -> link.Report:
-        return link.replicate_into(tree, RemoteReceiver(session))
+        return party.send(RemoteReceiver(session))
 
     return remote.handlers(tree) | {
         "ask_lease": lambda raw, _: grants.answer(tree, decode(raw, type=Ask)),

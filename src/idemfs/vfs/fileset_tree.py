@@ -7,16 +7,15 @@ Threads: as in ``namespace``.
 
 from __future__ import annotations
 
-from idemfs.format.role import RoleRecord
 from idemfs.ids import ROOT_NUMBER, FilesetId, Ino, fileset_of, make_ino
 from idemfs.snapshots import drills
 from idemfs.versions.state import ActiveView
+from idemfs.vfs.beside import Beside
 from idemfs.vfs.reader import Reader
 from idemfs.vfs.tree import Tree
-from idemfs.vfs.write_lease import WriteLease
 
 
-class FilesetTree(Tree):
+class FilesetTree(Beside):
     """``fileset`` of the store of ``base``. It needs no closing."""
 
     def __init__(self, base: Tree, fileset: FilesetId) -> None:
@@ -39,31 +38,11 @@ class FilesetTree(Tree):
                 link_reader=self.link_reader,
                 crosses=True,
             )
-            self.watchers = base.watchers
             self._received = None
             self._limited = base._limited
             self._junctions = base._junctions
             self._clones = base._clones
             self._open_counts = base._open_counts
-
-    @property
-    def role(self) -> RoleRecord:  # type: ignore[override]
-        return self.base.role
-
-    @property
-    def write_lease(self) -> WriteLease | None:  # type: ignore[override]
-        return self.base.write_lease
-
-    @property
-    def moves(self) -> int:
-        return self.base.moves
-
-    @moves.setter
-    def moves(self, count: int) -> None:
-        self.base.moves = count
-
-    def reload_role(self) -> None:
-        self.base.reload_role()
 
     def shows(self, ino: Ino) -> bool:
         """Whether a path leads from the root to the fileset of this inode."""

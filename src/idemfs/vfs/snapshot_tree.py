@@ -19,18 +19,17 @@ from typing import Concatenate, ParamSpec, TypeVar
 from idemfs.errors import CommitFailed, NoSpace, SnapshotHeld, SnapshotMissing
 from idemfs.format import keys
 from idemfs.format.inode import Inode
-from idemfs.format.role import RoleRecord
 from idemfs.format.tables import SNAPSHOTS_COUNT, Snapshot
 from idemfs.ids import ROOT_NUMBER, Ino, make_ino
 from idemfs.limits import INDIRECT_ENTRY_COUNT
 from idemfs.snapshots import write as writing_rules
 from idemfs.versions.writing import Writing, WritingView
+from idemfs.vfs.beside import Beside
 from idemfs.vfs.contents import Contents
 from idemfs.vfs.fileset_state import RECLAIM_BLOCK_COUNT, RECLAIM_BYTES, RECLAIM_RECORD_COUNT
 from idemfs.vfs.names import Names
 from idemfs.vfs.reader import Reader, posix
 from idemfs.vfs.tree import Tree
-from idemfs.vfs.write_lease import WriteLease
 
 _P = ParamSpec("_P")
 _T = TypeVar("_T")
@@ -58,7 +57,7 @@ class SnapshotContents(Contents):
             self.active.uncover(ino, node, end)
 
 
-class SnapshotTree(Tree):
+class SnapshotTree(Beside):
     """``snapshot`` to be changed in place. ``close`` it; one at a time for a snapshot.
 
     Raises ``SnapshotHeld``, ``SnapshotError``, ``NotPrimary``, ``Fenced``, ``OSError`` (EROFS).
@@ -100,20 +99,9 @@ class SnapshotTree(Tree):
             tree.active.written.add(snapshot.id)
 
     @property
-    def role(self) -> RoleRecord:  # type: ignore[override]
-        return self.base.role
-
-    @property
-    def write_lease(self) -> WriteLease | None:  # type: ignore[override]
-        return self.base.write_lease
-
-    @property
-    def moves(self) -> int:
-        return self.base.moves
-
-    @moves.setter
-    def moves(self, count: int) -> None:
-        self.base.moves = count
+    def shows_active(self) -> bool:
+        """It shows its snapshot, also when the store is a standby meanwhile."""
+        return True
 
     def close(self) -> None:
         """What was changed is part of the open group; files that are open here fail from now on."""
