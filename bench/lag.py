@@ -10,6 +10,7 @@ import subprocess
 import threading
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 
 import idemfs
@@ -42,11 +43,16 @@ def held(directory: str) -> Iterator[Figure]:
         with _serving(directory, "a", path, a, link=standby):
             lags: list[float] = []
             ending = threading.Event()
-            with _in_thread(lambda: _stamp(a, ending)), _in_thread(lambda: _read_stamps(b, ending, lags)):
-                time.sleep(5)
-                lags.clear()
-                replicated = _write(a, _SECONDS)
-                ending.set()
+            with ThreadPoolExecutor() as others:
+                watching = others.submit(_stamp, a, ending), others.submit(_read_stamps, b, ending, lags)
+                try:
+                    time.sleep(5)
+                    lags.clear()
+                    replicated = _write(a, _SECONDS)
+                finally:
+                    ending.set()
+                for each in watching:
+                    each.result()
     lags.sort()
     worst = lags[int(len(lags) * 0.95)]
     details = (
@@ -93,17 +99,6 @@ def _read_stamps(mount: str, ending: threading.Event, lags: list[float]) -> None
     while not ending.wait(0.1):
         with suppress(FileNotFoundError, ValueError), open(f"{mount}/stamp", "rb") as file:
             lags.append(time.monotonic() - float(file.read().decode()))
-
-
-@contextmanager
-def _in_thread(work: object) -> Iterator[None]:
-    assert callable(work)
-    thread = threading.Thread(target=work)
-    thread.start()
-    try:
-        yield
-    finally:
-        thread.join()
 
 
 @contextmanager

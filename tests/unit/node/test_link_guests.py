@@ -27,40 +27,19 @@ from idemfs.replication.send import Frames
 from idemfs.replication.standby import open_standby, receive_into
 from idemfs.snapshots import delete, diverged, lines, manage
 from idemfs.snapshots.policy import Policy
-from idemfs.store.files import create_files, open_files
 from idemfs.testing.builders import assert_clean, content_of, make_directory, make_file
-from idemfs.testing.clock import Simulated
-from idemfs.vfs.lending import lending
 from idemfs.vfs.reader import Reader
 from idemfs.vfs.tree import Tree
+from tests.unit.node.link_place import Place
 
 KEEP = Policy(keep_last=5)
 
 
-class Machine:
-    """Stores that this process has open; ``backup`` is none at first."""
+class Machine(Place):
+    """``backup`` is none at first."""
 
-    def __init__(self, folder: Path, stack: ExitStack) -> None:
-        self.folder = folder
-        self.clock = Simulated(11)
-        self._stack = stack
-        self.trees: dict[str, Tree] = {}
-
-    def path(self, name: str) -> str:
-        return str(self.folder / name)
-
-    def make(self, name: str) -> Tree:
-        create_files(self.path(name), block_size=4096, clock=self.clock)
-        return self.open(name)
-
-    def open(self, name: str) -> Tree:
-        tree = Tree(open_files(self.path(name), background=False, clock=self.clock))
-        self._stack.callback(tree.store.close)
-        self._stack.enter_context(lending(self.path(name), tree))
-        self.trees[name] = tree
-        return tree
-
-    def round(self, source: str, keep: Policy | None = None, *, guest: str | None = None) -> Outcome:
+    def fill(self, source: str, keep: Policy | None = None, *, guest: str | None = None) -> Outcome:
+        """A round of the link that leads from ``source`` into the backup."""
         self.clock.advance(1)
         tree = self.trees[source]
         link_round.take(tree)
@@ -71,7 +50,7 @@ class Machine:
         link_round.let_go(tree)
         return outcome
 
-    def write(self, name: str, file: bytes, content: bytes) -> None:
+    def put(self, name: str, file: bytes, content: bytes) -> None:
         make_file(self.trees[name], self.trees[name].root, file, content)
 
 
@@ -96,16 +75,16 @@ def machine(tmp_path: Path) -> Iterator[Machine]:
             tree = made.make(name)
             tree.make_fileset(tree.root, b"home", "home", 0, 0)
             make_file(tree, Ino(1 << 48 | 1), b"plan", name.encode() * 5000)
-            made.write(name, b"f", name.encode())
+            made.put(name, b"f", name.encode())
         yield made
         for tree in made.trees.values():
             assert_clean(tree)
 
 
 def test_each_primary_fills_a_line_of_its_own_and_readers_find_all_of_them(machine: Machine) -> None:
-    machine.round("A")
+    machine.fill("A")
     backup = machine.open("backup")
-    machine.round("B")
+    machine.fill("B")
     assert backup.role.role is Role.STANDBY
     assert files(backup.newest_reader()) == {
         b"/a/f": b"A",
@@ -113,8 +92,8 @@ def test_each_primary_fills_a_line_of_its_own_and_readers_find_all_of_them(machi
         b"/b/f": b"B",
         b"/b/home/plan": b"B" * 5000,
     }
-    machine.write("A", b"g", b"more")
-    (sent,) = machine.round("A").report.transfers  # type: ignore[union-attr]
+    machine.put("A", b"g", b"more")
+    (sent,) = machine.fill("A").report.transfers  # type: ignore[union-attr]
     assert sent.base is not None, "changes alone travel"
     assert files(backup.newest_reader())[b"/a/g"] == b"more"
     assert sorted(each.name for each in backup.store.catalog.listed_filesets()) == [
@@ -127,13 +106,13 @@ def test_each_primary_fills_a_line_of_its_own_and_readers_find_all_of_them(machi
 
 
 def test_each_has_its_own_base_holds_and_retention(machine: Machine) -> None:
-    machine.round("A")
+    machine.fill("A")
     backup = machine.open("backup")
-    machine.round("B")
+    machine.fill("B")
     for count in range(5):
         for name, keep in (("A", Policy(keep_last=2)), ("B", Policy(keep_last=4))):
-            machine.write(name, b"n%d" % count, b"x")
-            machine.round(name, keep)
+            machine.put(name, b"n%d" % count, b"x")
+            machine.fill(name, keep)
     catalog = backup.store.catalog
     counts = {name: len(catalog.snapshots(catalog.fileset_named(name).number)) for name in ("a", "b")}
     assert counts == {"a": 2, "b": 4}
@@ -143,17 +122,17 @@ def test_each_has_its_own_base_holds_and_retention(machine: Machine) -> None:
 
 
 def test_a_name_that_is_taken_is_refused_and_nothing_is_mixed(machine: Machine) -> None:
-    machine.round("A")
+    machine.fill("A")
     machine.open("backup")
     with pytest.raises(FilesetExists, match="choose another 'as'"):
-        machine.round("B", guest="a")
-    machine.round("B", guest="other")
+        machine.fill("B", guest="a")
+    machine.fill("B", guest="other")
 
 
 def test_a_store_in_use_is_refused(machine: Machine) -> None:
     make_file(machine.make("backup"), Ino(1), b"f", b"mine")
     with pytest.raises(PeerError, match="in use for something else"):
-        machine.round("A")
+        machine.fill("A")
 
 
 def test_a_standby_of_the_same_files_is_no_place_beside_them(machine: Machine) -> None:
@@ -166,30 +145,30 @@ def test_a_standby_of_the_same_files_is_no_place_beside_them(machine: Machine) -
 
 def test_an_empty_store_and_one_that_follows_another_primary_take_guests(machine: Machine) -> None:
     backup = machine.make("backup")
-    machine.round("A")
+    machine.fill("A")
     assert guests.is_host(backup.store)
     assert files(backup.newest_reader())[b"/a/f"] == b"A"
 
 
 def test_renamed_deleted_and_purged_is_so_there(machine: Machine) -> None:
     tree = machine.trees["A"]
-    machine.round("A")
+    machine.fill("A")
     backup = machine.open("backup")
     home = tree.store.catalog.fileset_named("home")
     tree.store.catalog.change_fileset(home, name="house")
-    machine.write("A", b"g", b"1")
-    machine.round("A")
+    machine.put("A", b"g", b"1")
+    machine.fill("A")
     assert backup.store.catalog.has_fileset("a-house")
     FileSystem(tree).snapshots.purge("/f", active=True, reason="a key was in it")
-    machine.write("A", b"h", b"1")
-    machine.round("A")
+    machine.put("A", b"h", b"1")
+    machine.fill("A")
     a = backup.store.catalog.fileset_named("a")
     for each in backup.store.catalog.snapshots(a.number):
         reader = backup.snapshot_reader(each)
         assert b"f" not in {name for name, _, _ in reader.all_entries(reader.root)}
     tree.delete_fileset(home, held=True)
-    machine.write("A", b"i", b"1")
-    machine.round("A")
+    machine.put("A", b"i", b"1")
+    machine.fill("A")
     assert not backup.store.catalog.has_fileset("a-house")
     assert backup.store.catalog.has_fileset("a")
 
@@ -197,39 +176,39 @@ def test_renamed_deleted_and_purged_is_so_there(machine: Machine) -> None:
 def test_after_a_lapsed_hold_the_line_goes_back_alone(machine: Machine) -> None:
     tree = machine.trees["A"]
     manage.create(tree.store, tree.fileset, "monday")
-    machine.round("A")
+    machine.fill("A")
     backup = machine.open("backup")
-    machine.round("B")
+    machine.fill("B")
     before = files(backup.newest_reader())[b"/b/f"]
-    machine.write("A", b"g", b"1")
-    machine.round("A")
+    machine.put("A", b"g", b"1")
+    machine.fill("A")
     machine.clock.advance(31 * 86_400)
     gone = [each for each in tree.store.catalog.snapshots(tree.fileset) if each.name != "monday"]
     for each in gone:
         delete.delete(tree.active, each)
-    machine.write("A", b"h", b"2")
-    machine.round("A")
+    machine.put("A", b"h", b"2")
+    machine.fill("A")
     seen = files(backup.newest_reader())
     assert seen[b"/a/h"] == b"2" and seen[b"/b/f"] == before
 
 
 def test_who_was_primary_before_stops_when_the_line_has_heard_of_a_later_one(machine: Machine) -> None:
-    machine.round("A")
+    machine.fill("A")
     backup = machine.open("backup")
     fileset = backup.store.catalog.fileset_named("a")
     line = lines.line_of(backup.store, fileset.number)
     assert line is not None
     lines.put_line(backup.store, fileset.number, line._replace(seen_epoch=5))
-    outcome = machine.round("A")
+    outcome = machine.fill("A")
     assert isinstance(outcome.decision, Rest) and "epoch 5" in outcome.decision.reason
     assert machine.trees["A"].role.role is Role.FENCED
 
 
 def test_a_lost_primary_comes_back_from_there_and_its_link_goes_on(machine: Machine) -> None:
     """As 'idemfs send' and 'idemfs receive' do it, and 'idemfs failover' after them."""
-    machine.round("A")
+    machine.fill("A")
     backup = machine.open("backup")
-    machine.round("B")
+    machine.fill("B")
     wanted = files(machine.trees["A"].newest_reader())
     again: Tree | None = None
     for name in ("a", "a-home"):
@@ -246,43 +225,43 @@ def test_a_lost_primary_comes_back_from_there_and_its_link_goes_on(machine: Mach
     actions.promote(again, 2, None)
     assert files(again.newest_reader()) == wanted
     make_file(again, again.root, b"new", b"after")
-    (sent,) = machine.round("again", guest="a").report.transfers  # type: ignore[union-attr]
+    (sent,) = machine.fill("again", guest="a").report.transfers  # type: ignore[union-attr]
     assert sent.base is not None
     assert files(backup.newest_reader())[b"/a/new"] == b"after"
 
 
 def test_directories_named_like_a_line_do_not_meet(machine: Machine) -> None:
     make_directory(machine.trees["A"], machine.trees["A"].root, b"b")
-    machine.round("A")
+    machine.fill("A")
     backup = machine.open("backup")
-    machine.round("B")
+    machine.fill("B")
     assert files(backup.newest_reader())[b"/b/f"] == b"B"
 
 
 def test_consent_to_another_store_at_the_place_of_the_one_before(machine: Machine) -> None:
-    machine.round("A")
+    machine.fill("A")
     os.rename(machine.path("backup"), machine.path("away"))
     with pytest.raises(PeerError, match=r"not there any more: 'idemfs standby add .* --as a' makes"):
-        machine.round("A")
+        machine.fill("A")
     add_host(machine.path("A"), machine.path("backup"))
-    machine.round("A")
+    machine.fill("A")
     assert files(machine.open("backup").newest_reader())[b"/a/f"] == b"A"
 
 
 def test_a_standby_of_one_of_them_rests_until_it_takes_over(machine: Machine) -> None:
     add_standby(machine.path("A"), machine.path("S"), clock=machine.clock)
-    machine.round("A", KEEP)
+    machine.fill("A", KEEP)
     backup, standby = machine.open("backup"), machine.open("S")
     replicate_into(machine.trees["A"], standby)
-    assert isinstance(machine.round("S", KEEP, guest="a").decision, Rest)
-    machine.write("A", b"late", b"only in the backup")
-    machine.round("A", KEEP)
+    assert isinstance(machine.fill("S", KEEP, guest="a").decision, Rest)
+    machine.put("A", b"late", b"only in the backup")
+    machine.fill("A", KEEP)
     actions.promote(standby, 2, None)
-    machine.write("S", b"g", b"after")
-    machine.round("S", KEEP, guest="a")
+    machine.put("S", b"g", b"after")
+    machine.fill("S", KEEP, guest="a")
     seen = files(backup.newest_reader())
     assert seen[b"/a/g"] == b"after" and b"/a/late" not in seen
     kept = [each.name for each, _ in diverged.unreleased(backup.store)]
     assert kept, "what only the lost primary had is kept"
-    assert isinstance(machine.round("A").decision, Rest)
+    assert isinstance(machine.fill("A").decision, Rest)
     assert machine.trees["A"].role.role is Role.FENCED

@@ -99,9 +99,8 @@ def test_holds_end_by_themselves_and_are_renewed(place: Place) -> None:
     assert held_for(tree, known.store) == {}
 
 
-def test_after_a_hold_lapsed_and_the_snapshot_went_the_other_store_goes_back_to_an_older_common_one(
-    place: Place, caplog: pytest.LogCaptureFixture
-) -> None:
+def let_the_hold_lapse(place: Place) -> None:
+    """Of both, ``monday`` is left; what was common after it is gone on the source."""
     tree = place.trees["A"]
     manage.create(tree.store, tree.fileset, "monday")
     place.round("A", "B")
@@ -110,6 +109,12 @@ def test_after_a_hold_lapsed_and_the_snapshot_went_the_other_store_goes_back_to_
     (gone,) = [each for each in tree.store.catalog.snapshots(tree.fileset) if each.name != "monday"]
     place.clock.advance(31 * 86_400)
     delete.delete(tree.active, gone)
+
+
+def test_after_a_hold_lapsed_and_the_snapshot_went_the_other_store_goes_back_to_an_older_common_one(
+    place: Place, caplog: pytest.LogCaptureFixture
+) -> None:
+    let_the_hold_lapse(place)
     place.write("A")
     outcome = place.round("A", "B")
     assert [base for base, _ in transfers(outcome)] == ["monday"]
@@ -121,13 +126,7 @@ def test_after_a_hold_lapsed_and_the_snapshot_went_the_other_store_goes_back_to_
 def test_what_another_primary_sent_is_not_passed_over(place: Place) -> None:
     """A standby that is ahead in what a lost primary had sent it is left to ``failback``."""
     tree = place.trees["A"]
-    manage.create(tree.store, tree.fileset, "monday")
-    place.round("A", "B")
-    place.write("A")
-    place.round("A", "B")
-    (gone,) = [each for each in tree.store.catalog.snapshots(tree.fileset) if each.name != "monday"]
-    place.clock.advance(31 * 86_400)
-    delete.delete(tree.active, gone)
+    let_the_hold_lapse(place)
     set_role(tree.store, RoleRecord(Role.PRIMARY, 2, 2))
     tree.reload_role()
     place.write("A")
