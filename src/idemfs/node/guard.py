@@ -28,6 +28,7 @@ from idemfs.format.role import Role
 from idemfs.ids import ROOT_FILESET, Guid
 from idemfs.node import connecting, history
 from idemfs.node.asking import Asking
+from idemfs.node.bell import Bell
 from idemfs.node.etcd import EtcdClient
 from idemfs.node.history import Event
 from idemfs.node.line_key import LineKey
@@ -111,8 +112,7 @@ class Guard:
         self._last: Turn | None = None
         self._last_had_lease = False
         self._state = "has not looked yet"
-        self._waking = threading.Condition()
-        self._is_woken = self._is_closing = False
+        self._bell = Bell()
         self._channels: list[Channel] = []
         """To the other stores of the command that is being carried out."""
         self._thread = threading.Thread(target=self._run, name="idemfs-guard", daemon=True)
@@ -128,9 +128,7 @@ class Guard:
         self._thread.start()
 
     def wake(self) -> None:
-        with self._waking:
-            self._is_woken = True
-            self._waking.notify_all()
+        self._bell.ring()
 
     def configure(self, config: StoreConfig) -> bool:
         try:
@@ -140,9 +138,8 @@ class Guard:
             return False
 
     def close(self) -> None:
-        with self._waking:
-            self._is_closing = True
-            self._waking.notify_all()
+        with self._bell.lock:
+            self._bell.end()
             channels = list(self._channels)
         for channel in channels:
             # What is sent to a store that comes back may be much; it goes on when the store is opened again.
@@ -155,7 +152,7 @@ class Guard:
 
     def _run(self) -> None:
         with about(store=self._name):
-            while not self._is_closing:
+            while not self._bell.is_over:
                 seconds = self._seconds / _TURN_PARTS
                 try:
                     turn = self._turn()
@@ -165,9 +162,7 @@ class Guard:
                 except Exception:
                     # The lease runs out when this goes on.
                     log.exception("a turn of the guard failed")
-                with self._waking:
-                    self._waking.wait_for(lambda: self._is_woken or self._is_closing, seconds)
-                    self._is_woken = False
+                self._bell.wait(seconds)
 
     def _rest(self, turn: Turn, seconds: float) -> float:
         if self.tree.role != turn.view.own.role:
@@ -179,7 +174,7 @@ class Guard:
         """None: it ended before its end, since the store is being closed."""
         turning = self._keeper.turn()
         reply: Reply = None
-        while not self._is_closing:
+        while not self._bell.is_over:
             try:
                 reply = self._perform(turning.send(reply))
             except StopIteration as ended:
@@ -286,7 +281,7 @@ class Guard:
         """Whether it came to its end. Who did not answer just now is not waited for."""
 
         def refuse_closing(_snapshot: Guid, _size: int) -> None:
-            if self._is_closing:
+            if self._bell.is_over:
                 raise PeerError("the store is being closed")
 
         begun = self._clock.monotonic_seconds()
@@ -318,9 +313,9 @@ class Guard:
             if record.path == address and record.guid not in self._answered:
                 raise ConnectionLost(self._asking.failures.get(record.guid) or "does not answer")
         channel = self._connect(address, readonly)
-        with self._waking:
+        with self._bell.lock:
             self._channels.append(channel)
-            is_late = self._is_closing
+            is_late = self._bell.is_over
         if is_late:
             channel.close()
         return channel

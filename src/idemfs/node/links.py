@@ -22,6 +22,7 @@ from idemfs.format.role import Role
 from idemfs.format.tables import Snapshot
 from idemfs.ids import FilesetId, Guid
 from idemfs.node import link_round, link_schedule, link_status, progress
+from idemfs.node.bell import Bell
 from idemfs.node.config import LinkConfig, StoreConfig
 from idemfs.node.link_decisions import Rest
 from idemfs.node.link_history import LinkHistory
@@ -153,8 +154,7 @@ class Link:
         self._config = config
         self._target = self._target_of(config, url)
         self._bucket = Bucket(config.bandwidth, self._clock.monotonic_seconds())
-        self._changed = threading.Condition()
-        self._is_ending = self._is_woken = False
+        self._bell = Bell()
         self._state = State(self._clock.now_ns())
         self._role = self._tree.role
         self._doing = progress.IDLE
@@ -183,15 +183,11 @@ class Link:
 
     def wake(self) -> None:
         """A command has ended. One that changed the role of the store changes what is to be done."""
-        with self._changed:
-            self._is_woken = True
-            self._changed.notify_all()
+        self._bell.ring()
 
     def end(self) -> None:
         """Stop at the next frame; ``close`` waits for it."""
-        with self._changed:
-            self._is_ending = True
-            self._changed.notify_all()
+        self._bell.end()
         self._target.interrupt()
 
     def close(self) -> None:
@@ -207,23 +203,19 @@ class Link:
 
     def configure(self, config: LinkConfig) -> None:
         """Another schedule, bandwidth or retention, from now on; what is under way goes on."""
-        with self._changed:
+        with self._bell.lock:
             self._config = config
             self._target.keep = config.keep or Policy(zone=config.timezone)
             self._bucket.set_rate(config.bandwidth, self._clock.monotonic_seconds())
-            self._is_woken = True
-            self._changed.notify_all()
+            self._bell.ring()
 
     # -- the thread --------------------------------------------------------------------------------
 
     def _run(self) -> None:
         with about(store=self._owner.name, link=self._config.to):
-            while not self._is_ending:
+            while not self._bell.is_over:
                 seconds = self._turn()
-                with self._changed:
-                    if seconds != 0.0:
-                        self._changed.wait_for(lambda: self._is_woken or self._is_ending, seconds)
-                    self._is_woken = False
+                self._bell.wait(seconds)
 
     def _turn(self) -> float | None:
         """Do what is to be done now; after how many seconds to look again, None: when woken."""
@@ -243,8 +235,8 @@ class Link:
                 self._doing, self._reason = progress.PAUSED, "a command has the store for itself"
                 return _PAUSE_SECONDS
             self._state = link_schedule.begun(times, self._state, now_ns, zone)
-            with self._changed:
-                if self._is_ending:
+            with self._bell.lock:
+                if self._bell.is_over:
                     return None
                 self._target.begin()
             with interruptible(self._owner.path, self._target.interrupt):
@@ -287,7 +279,7 @@ class Link:
             self._paused(str(early))
             return _PAUSE_SECONDS
         except Exception as error:
-            if self._is_ending:
+            if self._bell.is_over:
                 # What it waited for was ended with it.
                 self._paused("the process ends")
                 return 0.0
@@ -373,15 +365,13 @@ class Link:
         seconds = self._bucket.take(added, now)
         self._refuse_stopping(now)
         while seconds > 0:
-            with self._changed:
-                self._changed.wait_for(lambda: self._is_ending or self._is_woken, min(seconds, _LOOK_SECONDS))
-                self._is_woken = False
+            self._bell.wait(min(seconds, _LOOK_SECONDS))
             now = self._clock.monotonic_seconds()
             self._refuse_stopping(now)
             seconds = self._bucket.wait(now)
 
     def _refuse_stopping(self, now: float) -> None:
-        if self._is_ending:
+        if self._bell.is_over:
             raise NotNow("the process ends, or the link is gone from the configuration")
         if self._store.claim.is_wanted:
             raise NotNow("a command wants the store for itself")

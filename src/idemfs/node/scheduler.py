@@ -14,6 +14,7 @@ from collections.abc import Callable
 
 from idemfs.errors import IdemfsError
 from idemfs.ids import FilesetId
+from idemfs.node.bell import Bell
 from idemfs.node.log import about
 from idemfs.node.quiesce import scheduled
 from idemfs.snapshots import automatic, schedule
@@ -41,9 +42,7 @@ class Scheduler:
         self._deleted = deleted
         self._name = name
         self._quiesce = scheduled(tree.store)
-        self._changed = threading.Condition()
-        self._is_woken = False
-        self._is_closing = False
+        self._bell = Bell()
         self._thread = threading.Thread(target=self._run, name="idemfs-schedule", daemon=True)
 
     def start(self) -> None:
@@ -51,14 +50,10 @@ class Scheduler:
 
     def wake(self) -> None:
         """A policy, or the clock, may be another one."""
-        with self._changed:
-            self._is_woken = True
-            self._changed.notify_all()
+        self._bell.ring()
 
     def close(self) -> None:
-        with self._changed:
-            self._is_closing = True
-            self._changed.notify_all()
+        self._bell.end()
         if self._thread.is_alive():
             self._thread.join()
 
@@ -67,13 +62,8 @@ class Scheduler:
             self._serve()
 
     def _serve(self) -> None:
-        while True:
-            seconds = self._turn()
-            with self._changed:
-                self._changed.wait_for(lambda: self._is_woken or self._is_closing, seconds)
-                self._is_woken = False
-                if self._is_closing:
-                    return
+        while not self._bell.is_over:
+            self._bell.wait(self._turn())
 
     def _turn(self) -> float | None:
         """Do what is to be done now; after how many seconds there may be more, None: when woken."""
@@ -87,7 +77,7 @@ class Scheduler:
     def _turn_of(self, fileset: FilesetId) -> float:
         begun = self._store.clock.monotonic_seconds()
         try:
-            run = automatic.run_due_of(self._tree.active, fileset, lambda: self._is_closing, self._quiesce)
+            run = automatic.run_due_of(self._tree.active, fileset, lambda: self._bell.is_over, self._quiesce)
             if run.failure:
                 log.error("a hook of the schedule of fileset %d failed: %s", fileset, run.failure)
             if run.taken is not None:

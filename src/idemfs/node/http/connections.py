@@ -40,9 +40,12 @@ class Connection(HttpToolsProtocol):
         super().__init__(config, server_state, app_state, _loop)
         self._head_size = 0
         self._idle: asyncio.TimerHandle | None = None
+        self._is_too_many = False
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]  # as uvicorn has it
         super().connection_made(transport)
+        # Only the one that comes last: those that are there are served on.
+        self._is_too_many = len(self.connections) > CONNECTION_COUNT_MAX
         shown = transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
         # What stands here is in the scope of every request of this connection.
         self.app_state = {**self.app_state, "certificate": shown}
@@ -67,7 +70,7 @@ class Connection(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         served = self.app
-        if max(len(self.connections), len(self.tasks)) > CONNECTION_COUNT_MAX:
+        if self._is_too_many or len(self.tasks) > CONNECTION_COUNT_MAX:
             self.app = _too_many
         super().on_headers_complete()
         self.app = served

@@ -256,6 +256,9 @@ def test_more_connections_than_there_may_be(a: Running, monkeypatch: pytest.Monk
         assert "too many connections" in refused.said["error"] and refused.headers["connection"] == "close"
         kept[0].request("GET", "/live")
         assert kept[0].getresponse().status == 200, "those that are there are served on"
+        with socket.create_connection(("127.0.0.1", a.port), timeout=30) as raw, tls.unverified().wrap_socket(raw):
+            kept[1].request("GET", "/live")
+            assert kept[1].getresponse().status == 200, "also while one more is there"
     finally:
         for each in kept:
             each.close()
