@@ -191,7 +191,6 @@ def test_without_etcd_writes_go_on_and_without_the_standby_too_they_stop(line: L
     assert (line.files(line.a) / "mapped").read_bytes() == bytes(4096)
 
 
-@pytest.mark.long
 def test_paused_nobody_takes_over_until_it_is_resumed(line: Line) -> None:
     line.start_both()
     done("automatic", "pause", line.b)
@@ -203,7 +202,6 @@ def test_paused_nobody_takes_over_until_it_is_resumed(line: Line) -> None:
     line.said(line.b, "takes changes in epoch 2")
 
 
-@pytest.mark.long
 def test_by_command_a_failover_waits_for_the_lease_and_the_standby_alone_grants_it(tmp_path: Path) -> None:
     line = Line(tmp_path, None, automatic=False)
     with ExitStack() as stack:

@@ -138,7 +138,7 @@ def test_after_the_cable_was_cut_only_the_rest_travels(a: Machine, b: Machine) -
     assert_equal(a, b, "/first")
 
 
-@pytest.mark.parametrize("killed", ["a", pytest.param("b", marks=pytest.mark.long)])
+@pytest.mark.parametrize("killed", ["a", "b"])
 def test_either_side_is_killed_in_the_midst_of_a_transfer(a: Machine, b: Machine, killed: str) -> None:
     write_bulk(a)
     a.limit(80)
@@ -205,10 +205,7 @@ def test_the_primary_vanishes_in_the_midst_of_a_transfer_and_nobody_tells_the_st
     mend_both(a, b)
 
 
-@pytest.mark.parametrize(
-    "direction",
-    ["both", pytest.param("a to b", marks=pytest.mark.long), pytest.param("b to a", marks=pytest.mark.long)],
-)
+@pytest.mark.parametrize("direction", ["both", "a to b", "b to a"])
 def test_two_sides_are_promoted_while_they_do_not_hear_each_other(a: Machine, b: Machine, direction: str) -> None:
     """It is noticed when they meet; nothing is lost, and one command settles it."""
     if direction != "b to a":
@@ -346,7 +343,6 @@ def test_the_standby_was_replaced_by_an_empty_store(a: Machine, b: Machine) -> N
     assert_equal(a, b, "/first")
 
 
-@pytest.mark.long
 def test_the_standby_was_replaced_by_a_store_of_something_else(a: Machine, b: Machine) -> None:
     b.path().rename(b.path("old"))
     done("init", b.path())

@@ -187,8 +187,7 @@ def test_the_primary_is_gone_and_comes_back_with_one_command(tmp_path: Path) -> 
 
 
 @mounts
-@pytest.mark.long
-@pytest.mark.parametrize("count", [4, 20])
+@pytest.mark.parametrize("count", [4, pytest.param(20, marks=pytest.mark.long)])
 def test_roles_are_exchanged_while_users_write(tmp_path: Path, count: int) -> None:
     """Both stores are mounted, users write to both, and each time another way is taken to exchange the roles: that of
     a plan, or failover while both run, and failback. Nothing that was acknowledged is lost."""
