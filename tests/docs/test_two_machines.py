@@ -77,12 +77,11 @@ class Machine:
         environment = {**os.environ, "PATH": path, "HOME": "/srv", "TZ": "UTC", "COLUMNS": "160"}
         entering = ["nsenter", "--target", self.pid, "--net", "--mount", "--uts", "--pid", "--wd=/srv"]
         done = subprocess.run(
-            [*entering, "bash", "-euo", "pipefail", "-c", command],
+            [*entering, "timeout", "60", "bash", "-euo", "pipefail", "-c", command],
             env=environment,
             input=given,
             capture_output=True,
             text=True,
-            timeout=60,
         )
         log = self._place / "srv/serve.log"
         told = log.read_text() if log.exists() else ""

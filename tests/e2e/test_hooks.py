@@ -9,6 +9,7 @@ import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -80,6 +81,33 @@ def test_a_signal(store: Path, number: signal.Signals) -> None:
     process.send_signal(number)
     process.communicate(timeout=60)
     assert process.returncode in (130, -number) and logged(store) == ["A after failed one"] and names(store) == []
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_in_the_moment_a_hook_is_started_ends_it_too(
+    store: Path, monkeypatch: pytest.MonkeyPatch, number: signal.Signals
+) -> None:
+    started: list[subprocess.Popen[bytes]] = []
+
+    class Struck(subprocess.Popen[bytes]):
+        def __init__(self, *args: Any, **options: Any) -> None:
+            super().__init__(*args, **options)
+            started.append(self)
+            if len(started) == 1:
+                os.kill(os.getpid(), number)
+
+    monkeypatch.setattr(subprocess, "Popen", Struck)
+    kept = signal.signal(signal.SIGTERM, lambda *_: None)
+    try:
+        with pytest.raises((KeyboardInterrupt, SystemExit)):
+            try:
+                with quiesced(["exec sleep 1000"], [log(store, "A")]):
+                    raise AssertionError("the hook had not ended")
+            except KeyboardInterrupt:
+                raise SystemExit from None
+    finally:
+        signal.signal(signal.SIGTERM, kept)
+    assert started[0].returncode == -signal.SIGKILL and logged(store) == ["A after failed"]
 
 
 def test_in_python(store: Path) -> None:

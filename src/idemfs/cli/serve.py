@@ -13,11 +13,11 @@ from idemfs.cli.parser import add_config
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
-    from queue import SimpleQueue
 
     from idemfs.node.config import EtcdConfig, NodeConfig
     from idemfs.node.node import Node, NodePart, NodePartFactory
     from idemfs.node.owner import PartFactory
+    from idemfs.node.signals import Signals
 
 
 def arguments(parser: ArgumentParser) -> None:
@@ -74,7 +74,6 @@ def _listening(node: Node) -> NodePart | None:
 def _serve(path: str, config: NodeConfig) -> None:
     import logging
     import signal
-    from queue import SimpleQueue
 
     from idemfs.cli.mounting import tell_service_manager
     from idemfs.cli.serving import commands
@@ -82,13 +81,11 @@ def _serve(path: str, config: NodeConfig) -> None:
     from idemfs.node import log as logs
     from idemfs.node.http.reaching import own_addresses, reaching
     from idemfs.node.node import Node
+    from idemfs.node.signals import Signals
 
     logs.configure(config.log)
     log = logging.getLogger("idemfs.node")
-    signals: SimpleQueue[int] = SimpleQueue()
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        # A handler may come in the middle of anything; this queue bears that.
-        signal.signal(number, lambda number, _frame: signals.put(number))
+    signals = Signals((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
     node = Node(config, commands(), store_parts(config, lambda: node.config.etcd), node_parts())
     connecting.https, connecting.own_address = reaching(node), own_addresses(node)
     try:
@@ -102,12 +99,12 @@ def _serve(path: str, config: NodeConfig) -> None:
         node.close()
 
 
-def _until_end(node: Node, path: str, signals: SimpleQueue[int]) -> None:
+def _until_end(node: Node, path: str, signals: Signals) -> None:
     import signal
 
     from idemfs.cli.mounting import tell_service_manager
 
-    while signals.get() == signal.SIGHUP:
+    while signals.wait() == signal.SIGHUP:
         tell_service_manager(_reloading())
         _reload(node, path)
         tell_service_manager("READY=1")

@@ -210,6 +210,7 @@ class LocalPlace:
             block_size=invitation.block_size,
             compression=invitation.compression,
             fileset_guid=invitation.fileset,
+            first_role=RoleRecord(Role.STANDBY, invitation.epoch, invitation.seen_epoch),
             clock=self._clock,
         )
 

@@ -16,7 +16,6 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from types import FrameType
 
 from idemfs.engines import lock
 from idemfs.errors import IdemfsError, NotPermitted, StoreInUse
@@ -28,6 +27,7 @@ from idemfs.node import local_socket
 from idemfs.node.config import StoreConfig
 from idemfs.node.log import about
 from idemfs.node.owner import Commands, OwnedStore, Shown
+from idemfs.node.signals import Signals
 from idemfs.store.files import open_files
 from idemfs.store.store import Store
 from idemfs.vfs.fileset_tree import FilesetTree
@@ -295,20 +295,22 @@ def serve_store(
     try:
         owner.start()
         owner.complete(strict=True)
-
-        def end(_number: int, _frame: FrameType | None) -> None:
-            owner.refuse_more()
-            for mount in _mounts_of(owner):
-                mount.end()
-
-        for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-            signal.signal(number, end)
+        signals = Signals((signal.SIGTERM, signal.SIGINT, signal.SIGHUP))
+        threading.Thread(target=_end_when_told, args=(owner, signals), name="idemfs-signals", daemon=True).start()
         ready()
         while not made[0].unmounted.is_set() or not owner.retire():
             for mount in _mounts_of(owner):
                 mount.unmounted.wait()
     finally:
         owner.close()
+
+
+def _end_when_told(owner: OwnedStore, signals: Signals) -> None:
+    while True:
+        signals.wait()
+        owner.refuse_more()
+        for mount in _mounts_of(owner):
+            mount.end()
 
 
 def _open(path: str) -> Store:

@@ -18,12 +18,13 @@ from idemfs.ids import Guid
 
 
 class Here(NamedTuple):
-    """The store that sends. ``members``: guids of those that it knows."""
+    """The store that sends. ``members``: guids of those that it knows; ``is_new``: nothing was ever written to it."""
 
     guid: Guid
     role: RoleRecord
     root: Guid
     members: Collection[Guid]
+    is_new: bool = False
 
 
 class There(NamedTuple):
@@ -78,6 +79,8 @@ class Refuse(NamedTuple):
     reason: str
 
 
+_NEW = "nothing was written here yet, and another store is there"
+
 Decision: TypeAlias = Send | Join | Learn | Tell | Rest | Refuse
 
 
@@ -107,8 +110,8 @@ def decide(
         if there.role.role is Role.STANDBY and here.root in there.filesets:
             return Send(is_guest=True)
         if there.role.role is Role.PRIMARY and filled is None:
-            # Who judges it in full finds out whether it is empty.
-            return Join()
+            # Who judges it in full finds out whether it is empty; of two that are, the one written to is to win.
+            return Rest(_NEW) if here.is_new else Join()
         if filled is None:
             return Refuse("holds other files; name a store that is empty, or none, or set 'as' to stand beside them")
         return Refuse(f"the store that this link filled holds other files now; if it is empty, {again}")
@@ -128,7 +131,7 @@ def _beside_others(own: str, here: Here, there: There, filled: Guid | None, agai
         return Send(is_guest=True, is_sole=True)
     if there.role.role is Role.PRIMARY and filled is None:
         # Who judges it in full finds out whether it is empty.
-        return Join(is_guest=True)
+        return Rest(_NEW) if here.is_new else Join(is_guest=True)
     return Refuse(f"is no standby, so it takes no filesets of others in; if it is empty, {again}")
 
 

@@ -33,7 +33,7 @@ from idemfs.node import history, joining, link_decisions
 from idemfs.node.connecting import connect
 from idemfs.node.history import Event
 from idemfs.node.link_decisions import Decision, Here, Join, Learn, Refuse, Rest, Send, Tell, There
-from idemfs.replication import archiving, collapse, lanes, link, plan
+from idemfs.replication import archiving, collapse, guests, lanes, link, plan
 from idemfs.replication.archive import locked, open_archive
 from idemfs.replication.channel import Channel
 from idemfs.replication.manifest import Point
@@ -188,7 +188,8 @@ def _is_elsewhere(path: str) -> bool:
 def here(tree: Tree) -> Here:
     with tree.store.lock:
         members = [each.guid for each in records.get_peers(tree.store)]
-        return Here(guid_of(tree), tree.role, Guid(tree.store.catalog.filesets[ROOT_FILESET].guid), members)
+        root = Guid(tree.store.catalog.filesets[ROOT_FILESET].guid)
+        return Here(guid_of(tree), tree.role, root, members, guests.is_untouched(tree.active))
 
 
 class Filled(NamedTuple):
@@ -231,18 +232,19 @@ def _key(address: str) -> bytes:
     return keys.replication(f"link {xxh3_128_hexdigest(address.encode(errors='surrogateescape'))}")
 
 
-def take(tree: Tree, address: str | None = None) -> None:
+def take(tree: Tree, address: str | None = None, *, is_met: bool = False) -> None:
     """Snapshots, at one instant, of the filesets of a primary that have changed since their newest.
 
     They need not be durable on return: a stream of them does not end before they are. ``address``: they are held for
-    the store that the link to it filled.
+    the store that the link to it filled. ``is_met``: it is clear that the other store follows this one. Before that
+    none is taken of a new store, which could not become a standby of the other one with it.
     """
     store = tree.store
     known = None if address is None else filled(tree, address)
     # Others change things while the group before goes out, and not only when it is out.
     store.wait_durable()
     with store.exclusive():
-        if tree.role.role is not Role.PRIMARY:
+        if tree.role.role is not Role.PRIMARY or (not is_met and guests.is_untouched(tree.active)):
             return
         name = collapse.name_of(store.clock.now_ns())
         numbers = [fileset.number for fileset in lines.own_filesets(store)]
@@ -406,6 +408,8 @@ class StoreTarget:
 
     def _send(self, party: Party, decision: Send, progress: link.Progress | None, as_of: float | None) -> Outcome:
         receiver = party.receiver()
+        if guests.is_untouched(self.tree.active):
+            take(self.tree, is_met=True)
         try:
             report = self._replicate(receiver, progress)
         except PeerError as error:
@@ -488,6 +492,8 @@ class ArchiveTarget:
             if before is not None and before.store != archive.manifest.guid:
                 log.warning("%s: is not the archive that this link filled before; goes on with this one", self._path)
             now_ns = tree.store.clock.now_ns()
+            if guests.is_untouched(tree.active):
+                take(tree, is_met=True)
             known = {each.snapshot for each in archiving.purged_since(archive)}
             report = archiving.archive_into(tree, archive, progress, keep=self.keep, holds_until_ns=now_ns + HOLD_NS)
             self._tell_purged([each for each in archiving.purged_since(archive) if each.snapshot not in known])

@@ -99,7 +99,7 @@ def quiesced(
         result = "failed"
         try:
             for command in before:
-                _run(command, given | {"IDEMFS_HOOK": "before"}, timeout_seconds, user)
+                _run(command, given | {"IDEMFS_HOOK": "before"}, timeout_seconds, user, caught)
             yield
             result = "taken"
         finally:
@@ -108,42 +108,58 @@ def quiesced(
             failed = None
             for command in reversed(after):
                 try:
-                    _run(command, given | {"IDEMFS_HOOK": "after", "IDEMFS_RESULT": result}, timeout_seconds, user)
+                    told = given | {"IDEMFS_HOOK": "after", "IDEMFS_RESULT": result}
+                    _run(command, told, timeout_seconds, user, caught)
                 except HookFailed as failure:
                     failed = failed or failure
         if failed is not None:
             raise HookFailed(f"{failed}; the snapshots were taken all the same")
 
 
-def _run(command: str, environment: Mapping[str, str], timeout_seconds: float, user: User | None) -> None:
+def _run(
+    command: str, environment: Mapping[str, str], timeout_seconds: float, user: User | None, caught: _Caught
+) -> None:
     what = f"hook {environment['IDEMFS_HOOK']} ({command})"
+    # A signal must not come between the start of a process and the moment from which it would be killed.
+    is_open = caught.defer()
     try:
-        # What it prints is not what the command prints.
-        process = subprocess.Popen(
-            command,
-            shell=True,
-            stdin=subprocess.DEVNULL,
-            stdout=2,
-            env={**os.environ, **environment} | ({} if user is None else user.environment()),
-            start_new_session=True,
-            cwd=None if user is None else "/",
-            user=None if user is None or not user.is_other else user.uid,
-            group=None if user is None or not user.is_other else user.gid,
-            extra_groups=None if user is None or not user.is_other else user.groups,
-        )
+        process = _started(command, environment, user)
     except (OSError, subprocess.SubprocessError) as error:
+        if is_open:
+            caught.deliver()
         raise HookFailed(f"{what} cannot be run: {getattr(error, 'strerror', None) or error}") from error
     try:
+        if is_open:
+            caught.deliver()
         status = process.wait(timeout_seconds)
     except BaseException as ended:
+        is_open = caught.defer()
         with suppress(ProcessLookupError):
             os.killpg(process.pid, signal.SIGKILL)
         process.wait()
+        if is_open:
+            caught.deliver()
         if isinstance(ended, subprocess.TimeoutExpired):
             raise HookFailed(f"{what} was killed after {timeout_seconds:g} seconds") from None
         raise
     if status:
         raise HookFailed(f"{what} failed with status {status}")
+
+
+def _started(command: str, environment: Mapping[str, str], user: User | None) -> subprocess.Popen[bytes]:
+    return subprocess.Popen(
+        command,
+        shell=True,
+        stdin=subprocess.DEVNULL,
+        # What it prints is not what the command prints.
+        stdout=2,
+        env={**os.environ, **environment} | ({} if user is None else user.environment()),
+        start_new_session=True,
+        cwd=None if user is None else "/",
+        user=None if user is None or not user.is_other else user.uid,
+        group=None if user is None or not user.is_other else user.gid,
+        extra_groups=None if user is None or not user.is_other else user.groups,
+    )
 
 
 class _Caught:
@@ -160,6 +176,17 @@ class _Caught:
         # Once: a second one must not cut short what the first one began.
         self.is_deferred = True
         raise KeyboardInterrupt if number == signal.SIGINT else _Terminated
+
+    def defer(self) -> bool:
+        """From now on a signal waits; whether none did before."""
+        was, self.is_deferred = self.is_deferred, True
+        return not was
+
+    def deliver(self) -> None:
+        """After ``defer``: what came meanwhile comes now, and the next one at once."""
+        self.is_deferred = False
+        if self.deferred:
+            self.handle(self.deferred.pop(0), None)
 
 
 @contextmanager

@@ -43,16 +43,18 @@ def open_standby(path: str, header: Header, *, is_beside: bool = False, clock: C
 
     Raises ``StreamRefused`` when there is nothing and the stream is no full one, and as the functions that do it.
     """
+    epoch = 1 if is_beside else header.epoch
     if _is_free(path):
         judge_name(header)
         _refuse_unless_full(path, header)
         guid = None if is_beside else line_of(header)
-        create_files(path, block_size=header.block_size, fileset_guid=guid, clock=clock)
+        first = RoleRecord(Role.STANDBY, epoch, epoch)
+        create_files(path, block_size=header.block_size, fileset_guid=guid, first_role=first, clock=clock)
     # Committing in the background, since a slow stream is to be durable as it comes.
     store = open_files(path, clock=clock)
     try:
-        if _is_new(store, None if is_beside else line_of(header)):
-            _make_standby(store, 1 if is_beside else header.epoch)
+        if is_beside and _is_new(store):
+            _make_standby(store, epoch)
         return Tree(store)
     except BaseException:
         store.abandon()
@@ -153,12 +155,10 @@ def _refuse_unless_full(path: str, header: Header) -> None:
         )
 
 
-def _is_new(store: Store, line: Guid | None) -> bool:
-    """Whether the store was made for this line (None: for any), and nothing ever came into it: not even a role, since
-    whoever made it was interrupted."""
-    fileset = store.catalog.filesets[ROOT_FILESET]
-    is_empty = fileset.next_number == 1 and not store.catalog.all_snapshots(ROOT_FILESET)
-    return is_empty and store.small.get(role.KEY) is None and line in (None, fileset.guid)
+def _is_new(store: Store) -> bool:
+    """Whether nothing ever came into the store, not even a role."""
+    is_empty = store.catalog.filesets[ROOT_FILESET].next_number == 1 and not store.catalog.all_snapshots(ROOT_FILESET)
+    return is_empty and store.small.get(role.KEY) is None
 
 
 def _make_standby(store: Store, epoch: int) -> None:

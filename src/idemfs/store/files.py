@@ -21,7 +21,8 @@ from idemfs.engines.kv.api import KV, Table
 from idemfs.engines.kv.lmdb_engine import LmdbKV
 from idemfs.engines.lock import StoreLock, owner
 from idemfs.errors import StoreExists, StoreInUse
-from idemfs.format import keys, superblock, tables
+from idemfs.format import keys, role, superblock, tables
+from idemfs.format.role import RoleRecord
 from idemfs.format.superblock import COMPRESSION_NONE, COMPRESSION_ZSTD, Superblock
 from idemfs.ids import ROOT_FILESET, Guid
 from idemfs.limits import BLOCK_SIZE_DEFAULT, BLOCK_SIZE_MAX, BLOCK_SIZE_MIN, INDIRECT_ENTRY_COUNT, INLINE_SIZE_MAX
@@ -49,18 +50,20 @@ def new_superblock(clock: Clock, block_size: int, compression: str) -> Superbloc
     )
 
 
-def first_records(kv: KV, fileset_guid: Guid) -> None:
-    """What a store holds before anything is in it: its counters, and the root fileset without a root directory."""
+def first_records(kv: KV, fileset_guid: Guid, of: RoleRecord | None = None) -> None:
+    """What a store holds before anything is in it: its counters, and the root fileset without a root directory.
+
+    ``of``: its role, if that is another one than that of a first primary.
+    """
     root = tables.Fileset(ROOT_FILESET, fileset_guid, "root")
-    kv.commit(
-        {
-            Table.SMALL: {
-                keys.STORE_STATE: tables.StoreState().pack(),
-                keys.fileset(ROOT_FILESET): root.pack(),
-                keys.usage(ROOT_FILESET): root.pack_usage(),
-            }
-        }
-    )
+    records = {
+        keys.STORE_STATE: tables.StoreState().pack(),
+        keys.fileset(ROOT_FILESET): root.pack(),
+        keys.usage(ROOT_FILESET): root.pack_usage(),
+    }
+    if of is not None:
+        records[role.KEY] = role.pack(of)
+    kv.commit({Table.SMALL: records})
 
 
 def create_files(
@@ -69,11 +72,13 @@ def create_files(
     block_size: int = BLOCK_SIZE_DEFAULT,
     compression: str = "none",
     fileset_guid: Guid | None = None,
+    first_role: RoleRecord | None = None,
     clock: Clock | None = None,
 ) -> None:
     """Make the files of a new store at ``path``, which does not exist, or is empty but for what a killed ``init`` left.
 
-    ``fileset_guid``: for a standby, that of its primary. Raises ``StoreExists``, ``InsideStore``, ``ValueError``,
+    ``fileset_guid``, ``first_role``: for a standby, that of its primary, and what it is: somebody may wait for a store
+    to appear at this path, and must not take it for a primary. Raises ``StoreExists``, ``InsideStore``, ``ValueError``,
     ``OSError``; then nothing is left that was not there before.
     """
     clock = clock or System()
@@ -99,7 +104,7 @@ def create_files(
         os.mkdir(os.path.join(path, "blocks"))
         kv = LmdbKV(os.path.join(path, "meta"))
         try:
-            first_records(kv, fileset_guid or Guid(clock.random_bytes(16)))
+            first_records(kv, fileset_guid or Guid(clock.random_bytes(16)), first_role)
         finally:
             kv.close()
         _write_superblock(path, superblock.pack(block))

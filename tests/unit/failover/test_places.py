@@ -13,8 +13,8 @@ from idemfs.failover import actions, decisions, records
 from idemfs.failover.facts import Frozen, Plan, Unreachable
 from idemfs.failover.observe import guid_of
 from idemfs.failover.places import open_stage
-from idemfs.failover.standbys import Arrival, add_standby, lodge, remove_standby
-from idemfs.format.role import Role
+from idemfs.failover.standbys import Arrival, LocalPlace, add_standby, invite, lodge, remove_standby
+from idemfs.format.role import Role, RoleRecord
 from idemfs.ids import ROOT_FILESET, Guid
 from idemfs.replication import link, via
 from idemfs.snapshots import manage
@@ -71,6 +71,17 @@ def test_an_opened_and_empty_store_is_taken_over_and_can_receive(a: str, tmp_pat
     assert_clean(standby)
     for tree in (primary, standby):
         tree.store.close()
+
+
+def test_a_store_that_is_made_to_follow_is_a_standby_before_anybody_can_open_it(a: str, tmp_path: Path) -> None:
+    b = str(tmp_path / "B")
+    tree = opened(a)
+    invitation = invite(tree, a)
+    tree.store.close()
+    LocalPlace(b).make(invitation)
+    standby = opened(b)
+    assert standby.role == RoleRecord(Role.STANDBY, 1, 1) and standby.active.inode(standby.root) is None
+    standby.store.close()
 
 
 def test_a_making_that_was_interrupted_is_finished_by_repeating_it(a: str, tmp_path: Path) -> None:

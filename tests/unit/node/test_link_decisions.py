@@ -44,6 +44,7 @@ def decided(mine: Here, other: There | None, filled: Guid | None = PEER) -> Deci
         (here(), there(Role.PRIMARY, 1, root=OTHERS), None, Join()),
         # A store that was made anew, and that its user added as a standby again.
         (here(), there(), STRANGER, Send()),
+        (here()._replace(is_new=True), None, None, Join()),
         # A standby of a standby.
         (here(Role.STANDBY, knows=False), there(), PEER, Send()),
         (here(Role.STANDBY, knows=False), None, None, Join()),
@@ -69,10 +70,11 @@ def test_what_is_to_be_done(mine: Here, other: There | None, filled: Guid | None
         (here(Role.STANDBY), there(), "its primary sends to it"),
         (here(Role.FENCED, 3, 4), there(Role.PRIMARY, 4), "run 'idemfs failback /a'"),
         (here(Role.FENCED, 3, 4), there(), "run 'idemfs failback /a'"),
+        (here()._replace(is_new=True), there(Role.PRIMARY, 1, root=OTHERS), "nothing was written here yet"),
     ],
 )
 def test_when_nothing_is_wrong_and_nothing_to_do(mine: Here, other: There, reason: str) -> None:
-    found = decided(mine, other)
+    found = decided(mine, other, None if mine.is_new else PEER)
     assert isinstance(found, Rest) and reason in found.reason
 
 
@@ -110,6 +112,12 @@ def test_what_somebody_has_to_settle(mine: Here, other: There | None, filled: Gu
         (here(), there(root=OTHERS)._replace(guests={FILES: 4}), PEER, Learn(4)),
         (here(Role.STANDBY), there(root=OTHERS), PEER, Rest("its primary sends to it")),
         (here(Role.STANDBY), None, None, Rest("its primary makes it")),
+        (
+            here()._replace(is_new=True),
+            there(Role.PRIMARY, 1, root=OTHERS),
+            None,
+            Rest("nothing was written here yet, and another store is there"),
+        ),
     ],
 )
 def test_what_is_to_be_done_beside_others(

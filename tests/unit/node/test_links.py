@@ -122,6 +122,24 @@ def test_a_link_keeps_the_other_store_up_to_date(linked: Linked) -> None:
     )
 
 
+def test_of_two_new_stores_with_a_link_each_the_one_that_is_written_to_is_the_primary(linked: Linked) -> None:
+    create_files(linked.path("B"), block_size=4096)
+    config = StoreConfig(name="data", path=linked.path("B"), links=(linked.link("A"),))
+    b = OwnedStore(config, Tree(open_files(linked.path("B"))), NO_COMMANDS, {"links": linking()})
+    try:
+        b.start()
+        with linked.served(linked.link("B")) as a:
+            b.complete(strict=True)
+            until(lambda: all(status(each).state == "resting" for each in (a, b)))
+            assert snapshots(a.tree) == snapshots(b.tree) == []
+            linked.write(a)
+            until(lambda: is_current(a))
+            until(lambda: status(b).reason == "is the primary")
+    finally:
+        b.close()
+    linked.assert_equal()
+
+
 def test_a_store_with_many_standbys_each_with_its_own_interval(linked: Linked) -> None:
     with linked.served(
         linked.link("B"), linked.link("C", every=3600), linked.link(f"archive:{linked.path('D')}")

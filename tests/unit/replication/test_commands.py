@@ -150,14 +150,16 @@ def test_a_primary_receives_nothing(commands: Commands) -> None:
 
 
 def test_a_standby_whose_making_was_interrupted_is_made_to_the_end(commands: Commands) -> None:
-    """The store was there, and had no role yet."""
+    """The store was there, and nothing had come into it."""
+    from idemfs.format.role import Role, RoleRecord
     from idemfs.ids import ROOT_FILESET
     from idemfs.store.files import create_files
 
     store = open_files(commands.path("a"), background=False)
     guid = store.catalog.filesets[ROOT_FILESET].guid
     store.close()
-    create_files(commands.path("b"), block_size=4096, fileset_guid=guid)
+    first = RoleRecord(Role.STANDBY, 1, 1)
+    create_files(commands.path("b"), block_size=4096, fileset_guid=guid, first_role=first)
     assert commands.run("receive", "/b", stdin=commands.send("/a", "one"))[0] == 0
     assert commands.look("b") == commands.look("a")[:1]
 
