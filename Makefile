@@ -19,7 +19,7 @@ demo: $(STAMP) ## the whole life of a store and its standby, on real files
 	$(BIN)/python -m demo
 
 test: $(STAMP) ## the default tests, a few minutes
-	$(BIN)/pytest -n 2
+	$(BIN)/pytest -n 4 --dist worksteal
 
 check: $(STAMP) ## format, lint, types, and the rules in tests/tidy
 	$(BIN)/ruff format --check .
@@ -32,7 +32,7 @@ fix: $(STAMP) ## format, and mend what the linter can mend
 	$(BIN)/ruff format .
 
 test-all: $(STAMP) ## every test, the long ones too
-	$(BIN)/pytest -n 2 -m ""
+	$(BIN)/pytest -n 4 --dist worksteal -m ""
 
 crash: $(STAMP) ## power cuts at every write, and kill -9
 	$(BIN)/pytest -n 2 -m "" tests/crash

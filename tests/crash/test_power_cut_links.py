@@ -38,7 +38,7 @@ def tight(monkeypatch: pytest.MonkeyPatch) -> None:
 def link_once(pair: Pair) -> None:
     """As a link does it between two stores of its process."""
     source, receiver = pair.trees["A"], LocalReceiver(pair.trees["B"])
-    link_round.take(source, ADDRESS)
+    link_round.take(source, ADDRESS, is_met=True)
     until_ns = source.store.clock.now_ns() + link_round.HOLD_NS
     report = replicate_into(source, receiver, keep=Policy(), holds_until_ns=until_ns)
     link_round.note_filled(source, ADDRESS, receiver.guid)
