@@ -87,11 +87,9 @@ class Applier:
             with self._store.lock:
                 self._store.admit(*self._weight(step))
                 self._check_alone()
-                cursor = self._progress.cursor
                 for change in step:
                     self._apply(change)
-                    cursor = cursor.after(change)
-                self._progress = self._progress._replace(cursor=cursor)
+                self._progress = self._progress._replace(cursor=self._progress.cursor.after_all(step))
                 partial.put(self._store, self._progress, self._fileset.number)
 
     def _check_alone(self) -> None:
@@ -153,6 +151,8 @@ class Applier:
 
     def _losses(self, change: InodeChange | InodeRemoved) -> Losses | None:
         """What an inode that is there loses."""
+        if change.number >= self._fileset.next_number:
+            return None
         ino = make_ino(self._fileset.number, change.number)
         before = self._active.inode(ino)
         if before is None:
@@ -192,9 +192,9 @@ class Applier:
 
     def _apply_inode(self, ino: Ino, change: InodeChange) -> None:
         wanted = self._unpack(change)
-        node = self._active.inode(ino)
+        is_new = change.number >= self._fileset.next_number
+        node = None if is_new else self._active.inode(ino)
         if node is None:
-            is_new = change.number >= self._fileset.next_number
             self._active.insert_inode(ino, wanted, is_new=is_new)
             # Greater than every number in use, also while the change set is incomplete.
             self._fileset.next_number = max(self._fileset.next_number, change.number + 1)
@@ -233,7 +233,7 @@ class Applier:
         if not 0 < kept < block_size:
             return start
         old = self._store.data.read(*self._active.block(ino, change.block))[:kept]
-        return start + kept if old.rstrip(b"\0") == change.payload[:kept].rstrip(b"\0") else start
+        return start + kept if old.rstrip(b"\0") == bytes(change.payload[:kept]).rstrip(b"\0") else start
 
     def _kept_size(self, ino: Ino) -> int:
         """Bytes in blocks that the newest snapshot sees of a file."""

@@ -54,6 +54,8 @@ from idemfs.replication.records import (
 
 MAGIC = b"idemfs\x1a\n"
 VERSION = 1
+_LONG = 1 << 15
+"""Bytes from which on it costs more to copy content than to keep what came with it."""
 DESCRIBED = 1
 """Feature: what the fileset is stands behind the name. Without it, it is a root fileset with nothing to tell."""
 FEATURES_KNOWN = DESCRIBED
@@ -125,7 +127,7 @@ Event: TypeAlias = Header | Batch | End
 # -- records -------------------------------------------------------------------------------------------
 
 
-def pack_change(change: Change) -> list[bytes]:
+def pack_change(change: Change) -> list[bytes | memoryview]:
     """The record in pieces, so that block content is not copied."""
     match change:
         case BlockChange(number=number, block=block, payload=payload, checksum=checksum):
@@ -171,11 +173,12 @@ def unpack_changes(body: bytes | memoryview) -> list[Change]:
 
 
 def _unpack_block(number: Number, body: bytes | memoryview, start: int, end: int) -> BlockChange:
-    """Its content is copied once."""
+    """What is long of it stays where it came."""
     if end - start < _BLOCK.size:
         raise _bad("block", number)
     block, checksum = _BLOCK.unpack_from(body, start)
-    payload = bytes(body[start + _BLOCK.size : end])
+    content = memoryview(body)[start + _BLOCK.size : end]
+    payload = content if len(content) >= _LONG else bytes(content)
     if block >> 48 or len(payload) > BLOCK_SIZE_MAX or payload[-1:] == b"\0" or (checksum and not payload):
         raise _bad("block", number)
     return BlockChange(number, block, payload, checksum)
@@ -330,7 +333,7 @@ class Encoder:
         self._compress = compress
         self._frame_count = 0
         self._sum = xxh3_64()
-        self._pieces: list[bytes] = []
+        self._pieces: list[bytes | memoryview] = []
         self._pending = 0
         self.records = self.record_bytes = self.block_bytes = 0
 
@@ -432,7 +435,7 @@ class Decoder:
             return _FRAME_SIZE - len(self._buffer)
         return _FRAME_SIZE + int.from_bytes(self._buffer[:4], "little") - len(self._buffer)
 
-    def feed(self, data: bytes) -> Iterator[Event]:
+    def feed(self, data: bytes | memoryview) -> Iterator[Event]:
         """What ``data`` completes. Raises ``StreamDamaged``, ``StreamTooNew``."""
         self._buffer += data
         if not self._has_magic:
@@ -501,7 +504,7 @@ class StreamReader:
     """A stream from ``read(size)``, which returns up to ``size`` bytes, and none at the end; or more, where nothing but
     the stream can be read."""
 
-    def __init__(self, read: Callable[[int], bytes]) -> None:
+    def __init__(self, read: Callable[[int], bytes | memoryview]) -> None:
         """Reads the header. Raises ``StreamError``."""
         self._read = read
         self._decoder = Decoder()

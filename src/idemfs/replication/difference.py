@@ -14,7 +14,7 @@ Threads: the store's lock is held for one group of records, up to a bounded numb
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import NamedTuple
 
 from idemfs.errors import DamagedBlock, SnapshotMissing
@@ -38,6 +38,7 @@ from idemfs.replication.records import (
     XattrChange,
 )
 from idemfs.snapshots.clones import is_origin
+from idemfs.store.ahead import Ahead
 from idemfs.store.store import Store
 from idemfs.versions import rule, state
 from idemfs.versions.origin import OriginView
@@ -45,8 +46,6 @@ from idemfs.versions.resolve import AFTER, View
 from idemfs.vfs.tree import Tree
 
 _GROUP_RECORD_COUNT_MAX = 2000
-_CACHED_BLOCK_COUNT_MAX = 16
-"""Blocks of longer files are read past the cache, which would soon hold nothing else."""
 _CACHED_MAP_COUNT_MAX = 64
 _PAGE_KEY_COUNT_MIN = 32
 
@@ -80,12 +79,12 @@ def difference(tree: Tree, base: Snapshot | None, target: Snapshot, after: Curso
             size = 0
             for change in changes:
                 group.append(change)
-                cursor = cursor.after(change)
                 size += len(change.payload) if isinstance(change, BlockChange) else 0
                 if size >= STREAM_BATCH_BYTES or len(group) >= _GROUP_RECORD_COUNT_MAX:
                     break
         if not group:
             return
+        cursor = cursor.after_all(group)
         yield Group(group, cursor)
 
 
@@ -100,6 +99,8 @@ class _Difference:
         self._fileset = target.fileset
         self._block_size = tree.store.block_size
         self._target = View(tree.active, target.id)
+        # Past the cache, which would soon hold nothing else.
+        self._ahead = Ahead(tree.store.data)
         self._base: View | None = None
         self._is_clone = base is not None and base.fileset != target.fileset
         if self._is_clone:
@@ -143,7 +144,12 @@ class _Difference:
         if not _has_blocks(node):
             return
         first = max(0, first)
-        for index in self._target.map_indexes(ino, node.size, first // INDIRECT_ENTRY_COUNT):
+        if node.size <= self._block_size * INDIRECT_ENTRY_COUNT:
+            # To read the only one that there can be costs less than to look whether it is there.
+            indexes: Iterable[int] = (0,)
+        else:
+            indexes = self._target.map_indexes(ino, node.size, first // INDIRECT_ENTRY_COUNT)
+        for index in indexes:
             block = state.trimmed_map(self._store, self._target, ino, node, index)
             numbers = [index * INDIRECT_ENTRY_COUNT + entry for entry, _, _ in block.real_entries()]
             for number in numbers:
@@ -221,10 +227,8 @@ class _Difference:
 
     def _block(self, ino: Ino, node: Inode, number: int) -> BlockChange:
         address, checksum = self._target.block(ino, number)
-        data = self._store.data
-        read = data.read_uncached if node.size > _CACHED_BLOCK_COUNT_MAX * self._block_size else data.read
         try:
-            payload = read(address, checksum) if address else b""
+            payload = self._ahead.read(address, checksum) if address else b""
         except DamagedBlock as damaged:
             path = self._tree.snapshot_reader(self._snapshot).path(ino).decode(errors="backslashreplace")
             raise DamagedBlock(

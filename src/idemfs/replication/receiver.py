@@ -117,7 +117,7 @@ class Receiver(Protocol):
         """Of a snapshot that a clone may begin from there; None: there is none."""
 
     def receive(
-        self, streams: Sequence[tuple[Guid, Iterable[bytes]]], wanted: Mapping[Guid, Description]
+        self, streams: Sequence[tuple[Guid, Iterable[bytes | memoryview]]], wanted: Mapping[Guid, Description]
     ) -> list[bool]:
         """Change sets of filesets, complete together or not at all; whether a part of each had come before.
 
@@ -190,7 +190,7 @@ class LocalReceiver:
         return None if found is None else found.digest
 
     def receive(
-        self, streams: Sequence[tuple[Guid, Iterable[bytes]]], wanted: Mapping[Guid, Description]
+        self, streams: Sequence[tuple[Guid, Iterable[bytes | memoryview]]], wanted: Mapping[Guid, Description]
     ) -> list[bool]:
         receptions = []
         for guid, chunks in streams:
@@ -256,8 +256,8 @@ class LocalReceiver:
 class _Pipe:
     """Chunks of bytes as something to read from: all of the next one at a time, however few are wanted."""
 
-    def __init__(self, chunks: Iterator[bytes]) -> None:
+    def __init__(self, chunks: Iterator[bytes | memoryview]) -> None:
         self._chunks = chunks
 
-    def read(self, _: int) -> bytes:
+    def read(self, _: int) -> bytes | memoryview:
         return next((chunk for chunk in self._chunks if chunk), b"")

@@ -9,6 +9,7 @@ Every record can be applied twice: each says how something is now, not what is t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple, TypeAlias
 
 from idemfs.ids import Number
@@ -32,7 +33,7 @@ class BlockChange(NamedTuple):
 
     number: Number
     block: int
-    payload: bytes
+    payload: bytes | memoryview
     checksum: int
 
 
@@ -90,6 +91,16 @@ class Cursor(NamedTuple):
             case BlockChange(number=number, block=block):
                 return Cursor(number, block + 1)
         return max(self, Cursor(change.number, 0))
+
+    def after_all(self, changes: Sequence[Change]) -> Cursor:
+        """``after`` each of them in turn, none of which it is past; what is not of the last inode has no part in it."""
+        first = len(changes)
+        while first and changes[first - 1].number == changes[-1].number:
+            first -= 1
+        cursor = self
+        for change in changes[first:]:
+            cursor = cursor.after(change)
+        return cursor
 
     def to_text(self) -> str:
         """``17``, or ``17:4096`` inside an inode."""

@@ -88,7 +88,7 @@ class RemoteReceiver:
         return self._session.call("origin_digest", _Origin(fileset, snapshot), _Digest).digest
 
     def receive(
-        self, streams: Sequence[tuple[Guid, Iterable[bytes]]], wanted: Mapping[Guid, Description]
+        self, streams: Sequence[tuple[Guid, Iterable[bytes | memoryview]]], wanted: Mapping[Guid, Description]
     ) -> list[bool]:
         asked = _Receive(tuple(guid for guid, _ in streams), tuple(wanted.items()))
         return self._session.call("receive", asked, list[bool], [chunks for _, chunks in streams])

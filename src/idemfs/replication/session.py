@@ -111,7 +111,9 @@ class Session:
 
     # -- asking ----------------------------------------------------------------------------------------
 
-    def call(self, name: str, arguments: object, reply: type[T], streams: Sequence[Iterable[bytes]] = ()) -> T:
+    def call(
+        self, name: str, arguments: object, reply: type[T], streams: Sequence[Iterable[bytes | memoryview]] = ()
+    ) -> T:
         """Ask for an operation. Raises what it raises there, as the same class, and ``ConnectionLost``, ``PeerError``.
 
         ``streams`` are sent after the question, one after the other, and stop early when the answer is there. What
@@ -119,7 +121,7 @@ class Session:
         """
         body = msgspec.json.encode(_Call(name, msgspec.Raw(msgspec.json.encode(arguments)), len(streams)))
         self._send(_CALL, body)
-        early: tuple[int, bytes] | None = None
+        early: tuple[int, bytes | memoryview] | None = None
         try:
             for stream in streams:
                 early = self._send_stream(stream) if early is None else early
@@ -138,7 +140,7 @@ class Session:
             raise _nonsense() from bad
         raise _rebuilt(failed)
 
-    def _send_stream(self, stream: Iterable[bytes]) -> tuple[int, bytes] | None:
+    def _send_stream(self, stream: Iterable[bytes | memoryview]) -> tuple[int, bytes | memoryview] | None:
         """An answer that came before the end, if one did."""
         for chunk in stream:
             view = memoryview(chunk)
@@ -163,7 +165,7 @@ class Session:
         except (IdemfsError, OSError):
             self.close()
 
-    def _await(self) -> tuple[int, bytes]:
+    def _await(self) -> tuple[int, bytes | memoryview]:
         while True:
             kind, body = self._next()
             if kind in (_REPLY, _FAILURE):
@@ -185,7 +187,7 @@ class Session:
                 raise _nonsense()
             self._answer(body)
 
-    def _answer(self, body: bytes) -> None:
+    def _answer(self, body: bytes | memoryview) -> None:
         try:
             call = msgspec.json.decode(body, type=_Call)
         except _NO_SENSE as bad:
@@ -209,7 +211,7 @@ class Session:
         self._send(*answer)
         self._skip_streams()
 
-    def data(self) -> Iterator[bytes]:
+    def data(self) -> Iterator[bytes | memoryview]:
         """The pieces of the next stream of the question that is being answered; what its reader left of the one before
         is skipped. Raises ``StreamInterrupted``."""
         if self._is_midway:
@@ -279,26 +281,28 @@ class Session:
         # Its digest is big-endian, as the integer is sent.
         self._channel.send(b"".join((check.digest(), head, body)))
 
-    def _next(self, said: bytes = b"") -> tuple[int, bytes]:
+    def _next(self, said: bytes | memoryview = b"") -> tuple[int, bytes | memoryview]:
         """Kind and body of the next message that says something; ``said``: what has come of it."""
         while True:
             kind, body = self._one()
             if kind == _ALIVE:
                 continue
-            said = said + body if said else body
+            said = bytes(said) + body if said else body
             if kind != _MORE:
                 return kind, said
             if len(said) > SAID_SIZE_MAX:
                 raise _nonsense()
 
-    def _one(self) -> tuple[int, bytes]:
+    def _one(self) -> tuple[int, bytes | memoryview]:
         message = memoryview(self._channel.receive())
         check = xxh3_64_intdigest(message[8:], seed=self._received)
         if len(message) < 9 or int.from_bytes(message[:8], "big") != check:
             self.close()
             raise ConnectionLost("what came over the connection to the other store is damaged; it is given up")
         self._received += 1
-        return message[8], bytes(message[9:])
+        kind, body = message[8], message[9:]
+        # What is long is not copied: it is content, which its reader takes apart.
+        return kind, body if kind == _DATA else bytes(body)
 
     def _beat(self, seconds: float) -> None:
         while not self._closed.wait(seconds):

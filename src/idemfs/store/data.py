@@ -113,10 +113,22 @@ class Data:
             self._remember(address, payload)
         return payload
 
+    def cached(self, address: Address) -> bytes | None:
+        """The payload, if it is at hand."""
+        return self._cache.get(address)
+
     def read_uncached(self, address: Address, checksum: int) -> bytes:
         """The payload as the block store has it now; for scrubbing, and for large transfers."""
-        sector = addresses.sector_of(address)
-        payload = self._blocks.read(sector, addresses.stored_size_of(address))
+        stored = self._blocks.read(addresses.sector_of(address), addresses.stored_size_of(address))
+        return self.unpacked(address, checksum, stored)
+
+    def read_stored(self, sector: int, size: int) -> bytes:
+        """What the block store has there, of whomever it is; less where it ends."""
+        return self._blocks.read(sector, size)
+
+    def unpacked(self, address: Address, checksum: int, stored: bytes) -> bytes:
+        """The payload of what is stored at a real address. Raises ``DamagedBlock``."""
+        sector, payload = addresses.sector_of(address), stored
         if addresses.is_compressed(address):
             payload = self._decompressed(payload, sector)
         if xxh3_64_intdigest(payload) != checksum:

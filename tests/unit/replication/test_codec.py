@@ -316,6 +316,15 @@ def test_a_cursor_is_past_what_is_applied_and_nothing_else() -> None:
                 assert cursor.is_past(earlier)
 
 
+@pytest.mark.parametrize("start", [START, Cursor(CHANGES[0].number)])
+def test_after_many_changes_it_is_where_it_would_be_after_one_by_one(start: Cursor) -> None:
+    one_by_one = start
+    for count, change in enumerate(CHANGES, 1):
+        one_by_one = one_by_one.after(change)
+        assert start.after_all(CHANGES[:count]) == one_by_one
+    assert start.after_all([]) == start
+
+
 # -- descriptions --------------------------------------------------------------------------------------
 
 DESCRIPTION = Description(

@@ -55,7 +55,7 @@ def kinds(found: list[Change]) -> list[type[Change]]:
 
 
 def blocks(ino: Ino, found: list[Change]) -> dict[int, bytes]:
-    return {change.block: change.payload for change in of(ino, found) if isinstance(change, BlockChange)}
+    return {change.block: bytes(change.payload) for change in of(ino, found) if isinstance(change, BlockChange)}
 
 
 def test_nothing_changed(tree: Tree) -> None:

@@ -91,7 +91,7 @@ def test_what_the_standby_has_made_is_held_when_the_primary_fails_before_it_hear
 
     class Lost(LocalReceiver):
         def receive(
-            self, streams: Sequence[tuple[Guid, Iterable[bytes]]], wanted: Mapping[Guid, Description]
+            self, streams: Sequence[tuple[Guid, Iterable[bytes | memoryview]]], wanted: Mapping[Guid, Description]
         ) -> list[bool]:
             super().receive(streams, wanted)
             raise ConnectionLost("the other store made it, and its answer was lost")

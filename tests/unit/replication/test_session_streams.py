@@ -80,7 +80,7 @@ def test_a_stream_that_fails_where_it_is_made_fails_the_question_and_the_session
 
 def test_an_end_that_is_cut_off_in_a_stream_is_told_so() -> None:
     network = Network(Simulated(), Random(3))
-    seen: list[bytes] = []
+    seen: list[bytes | memoryview] = []
 
     def read(_raw: msgspec.Raw, session: Session) -> list[str]:
         seen.extend(session.data())
