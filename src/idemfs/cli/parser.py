@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 # argparse asks for a translation of each of its texts, which imports and looks for files. There is none to find.
 setattr(argparse, "_", str)  # noqa: B010
 
+_CONFIG = "/etc/idemfs.toml"
+
 HELP_WIDTH = 100
 """A fixed width: asking the terminal for its own imports ten more modules."""
 
@@ -58,7 +60,10 @@ def add_target(parser: argparse.ArgumentParser) -> None:
 def add_config(parser: argparse.ArgumentParser) -> None:
     """``options.config: str``."""
     parser.add_argument(
-        "--config", metavar="FILE", required=True, help="the configuration; docs/SERVE.md tells its keys"
+        "--config",
+        metavar="FILE",
+        default=_CONFIG,
+        help=f"the configuration, unless it is {_CONFIG}; docs/SERVE.md tells its keys",
     )
 
 

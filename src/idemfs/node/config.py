@@ -125,6 +125,8 @@ def read_config(path: str) -> NodeConfig:
     try:
         with open(path, "rb") as file:
             data = file.read(CONFIG_SIZE_MAX + 1)
+    except FileNotFoundError as error:
+        raise ConfigError(f"{path}: no such file; name the configuration with --config") from error
     except OSError as error:
         raise ConfigError(f"{path}: {error.strerror}") from error
     if len(data) > CONFIG_SIZE_MAX:

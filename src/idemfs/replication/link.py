@@ -23,7 +23,7 @@ from idemfs.replication.description import Description
 from idemfs.replication.plan import Held, Plan, Side
 from idemfs.replication.receiver import Following, Half, Line, LocalReceiver, NewFileset, Present, Receiver
 from idemfs.replication.records import Cursor
-from idemfs.replication.send import Frames
+from idemfs.replication.send import Frames, epoch_of
 from idemfs.snapshots import clones, lines, manage, received
 from idemfs.snapshots.info import NEVER_NS
 from idemfs.snapshots.policy import Policy
@@ -136,7 +136,8 @@ def _begun(
 def _line(source: Tree, numbers: Mapping[Guid, FilesetId]) -> Line:
     store = source.store
     independent = tuple(guid for guid, number in numbers.items() if clones.origin_snapshot(store, number) is None)
-    return Line(Guid(store.catalog.filesets[ROOT_FILESET].guid), independent, tuple(purges.told_by(store)))
+    root = Guid(store.catalog.filesets[ROOT_FILESET].guid)
+    return Line(root, epoch_of(source), independent, tuple(purges.told_by(store)))
 
 
 def _root_there(line: Line, there: Mapping[Guid, Present]) -> Present:
@@ -320,7 +321,9 @@ class _Link:
         store = self._source.store
         kept = holds.protections(store, list(numbers))
         filesets = tuple(Guid(store.catalog.filesets[number].guid) for number in numbers)
-        told = self._receiver.follow(Following(tuple(self._wanted.items()), filesets, tuple(kept.items()), tuple(gone)))
+        root, wanted = Guid(store.catalog.filesets[ROOT_FILESET].guid), tuple(self._wanted.items())
+        following = Following(root, epoch_of(self._source), wanted, filesets, tuple(kept.items()), tuple(gone))
+        told = self._receiver.follow(following)
         if holds.note_told(store, list(numbers), told):
             # crash: nothing relies on it; what is not durable is found to be different the next time.
             store.commit()

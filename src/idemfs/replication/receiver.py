@@ -15,7 +15,7 @@ from idemfs.errors import StreamRefused
 from idemfs.format.role import Role, RoleRecord
 from idemfs.ids import ROOT_FILESET, FilesetId, Guid
 from idemfs.replication import anew, collapse, follow, guests, holds, partial, purges, via
-from idemfs.replication.apply import Reception, complete, find_origin, refuse_unless_standby
+from idemfs.replication.apply import Reception, complete, find_origin, refuse_past, refuse_unless_standby
 from idemfs.replication.codec import StreamReader
 from idemfs.replication.description import Description
 from idemfs.replication.holds import Protection
@@ -66,9 +66,13 @@ class Standing(NamedTuple):
 
 
 class Line(NamedTuple):
-    """What both are to agree on before it is asked what both have: filesets that rest on no other one, and purges."""
+    """What both are to agree on before it is asked what both have: filesets that rest on no other one, and purges.
+
+    ``root``: guid of the root fileset of the store that sends; ``epoch``: the one that it sends in.
+    """
 
     root: Guid
+    epoch: int
     independent: tuple[Guid, ...]
     purges: tuple[Told, ...]
 
@@ -84,8 +88,13 @@ class NewFileset(NamedTuple):
 
 
 class Following(NamedTuple):
-    """What is no content: what the filesets are, who keeps which snapshots of ``filesets``, and which are gone."""
+    """What is no content: what the filesets are, who keeps which snapshots of ``filesets``, and which are gone.
 
+    ``root``, ``epoch``: as of a ``Line``.
+    """
+
+    root: Guid
+    epoch: int
     wanted: tuple[tuple[Guid, Description], ...]
     filesets: tuple[Guid, ...]
     kept: tuple[tuple[Guid, Protection], ...]
@@ -99,7 +108,7 @@ class Receiver(Protocol):
 
     def agree(self, line: Line) -> list[Present]:
         """Let go of what is not so any more on the other side; then as ``look``. Raises ``PeerError``, ``NoSpace``,
-        ``CommitFailed``."""
+        ``CommitFailed``, ``StreamRefused`` for a sender whose epoch has ended."""
 
     def stand(self) -> Standing: ...
 
@@ -125,7 +134,7 @@ class Receiver(Protocol):
         """
 
     def follow(self, following: Following) -> dict[Guid, Protection]:
-        """Durable on return; what now keeps which snapshots there."""
+        """Durable on return; what now keeps which snapshots there. Raises as ``agree``, ``NotStandby``."""
 
     def begin_anew(self, filesets: Sequence[Guid]) -> None:
         """What these hold is put aside in snapshots that diverged; full streams fill them. Raises as ``anew.begin``."""
@@ -144,6 +153,7 @@ class LocalReceiver:
 
     def agree(self, line: Line) -> list[Present]:
         if self._tree.role.role is Role.STANDBY:
+            self._refuse_past(line.root, line.epoch)
             if self._store.catalog.filesets[ROOT_FILESET].guid == line.root:
                 follow.promote_clones(self._tree, line.independent)
             purges.carry_out(self._tree, line.purges)
@@ -223,6 +233,7 @@ class LocalReceiver:
         numbers = list(follow.numbers_of(store, following.filesets).values())
         with store.lock:
             refuse_unless_standby(self._tree)
+            self._refuse_past(following.root, following.epoch)
             if follow.differs(self._tree, wanted) or guests.epochs(store):
                 policies = sum(len(each.policy) for each in wanted.values())
                 store.admit(4 * len(wanted), follow.RECORD_BYTES * len(wanted) + policies)
@@ -234,6 +245,13 @@ class LocalReceiver:
         follow.delete_gone(self._tree, following.gone)
         guests.settle(self._tree)
         return told
+
+    def _refuse_past(self, root: Guid, epoch: int) -> None:
+        """Raises ``StreamRefused``."""
+        with self._store.lock:
+            is_own = self._store.catalog.filesets[ROOT_FILESET].guid == root
+            seen = self._tree.role.seen_epoch if is_own else guests.epochs(self._store).get(root, 0)
+        refuse_past(seen, epoch)
 
     def begin_anew(self, filesets: Sequence[Guid]) -> None:
         refuse_unless_standby(self._tree)

@@ -34,6 +34,7 @@ class WireTold(NamedTuple):
 
 class _WireLine(NamedTuple):
     root: Guid
+    epoch: int
     independent: tuple[Guid, ...]
     purges: tuple[WireTold, ...]
 
@@ -73,7 +74,7 @@ class RemoteReceiver:
 
     def agree(self, line: Line) -> list[Present]:
         purges = tuple(to_wire(each) for each in line.purges)
-        return self._session.call("agree", _WireLine(line.root, line.independent, purges), list[Present])
+        return self._session.call("agree", _WireLine(line.root, line.epoch, line.independent, purges), list[Present])
 
     def stand(self) -> Standing:
         return self._session.call("stand", None, Standing)
@@ -113,7 +114,8 @@ def handlers(tree: Tree) -> dict[str, Handler]:
 
     def agree(raw: msgspec.Raw, _: Session) -> list[Present]:
         line = decode(raw, type=_WireLine)
-        return receiver.agree(Line(line.root, line.independent, tuple(from_wire(each) for each in line.purges)))
+        purges = tuple(from_wire(each) for each in line.purges)
+        return receiver.agree(Line(line.root, line.epoch, line.independent, purges))
 
     def stand(_raw: msgspec.Raw, _: Session) -> Standing:
         return receiver.stand()

@@ -102,8 +102,11 @@ def make_header(tree: Tree, base: Snapshot | None, target: Snapshot, after: Curs
 def _epoch(tree: Tree, target: Snapshot) -> int:
     """The one whose right to write this is sent by; of a fileset of another line, that of the line."""
     line = lines.line_of(tree.store, target.fileset)
-    if line is not None:
-        return line.seen_epoch
+    return epoch_of(tree) if line is None else line.seen_epoch
+
+
+def epoch_of(tree: Tree) -> int:
+    """The one whose right to write the store's own line is sent by."""
     role = tree.role
     if role.role is Role.STANDBY:
         # What it passes on was written in the epoch that it follows.

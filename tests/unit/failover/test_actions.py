@@ -7,7 +7,7 @@ import threading
 
 import pytest
 
-from idemfs.errors import Damaged, Fenced, NotPrimary, NotStandby, RoleError
+from idemfs.errors import Damaged, Fenced, NotPrimary, NotStandby, RoleError, StreamRefused
 from idemfs.failover import actions, records
 from idemfs.failover.facts import Frozen
 from idemfs.failover.observe import guid_of
@@ -17,7 +17,7 @@ from idemfs.ids import ROOT_FILESET, Guid
 from idemfs.replication import link, partial
 from idemfs.replication.apply import Reception, drop_partials
 from idemfs.replication.codec import StreamReader
-from idemfs.replication.receiver import Following, LocalReceiver, NewFileset
+from idemfs.replication.receiver import Following, Line, LocalReceiver, NewFileset
 from idemfs.replication.records import START
 from idemfs.snapshots import manage, received
 from idemfs.store.store import Store
@@ -212,8 +212,25 @@ def test_a_primary_makes_and_deletes_no_fileset_that_another_store_tells_of(what
         if what == "make":
             receiver.make([NewFileset(somebody, "other", 0, Guid(tree.store.catalog.filesets[ROOT_FILESET].guid))])
         else:
-            receiver.follow(Following((), (), (), (somebody,)))
+            receiver.follow(Following(somebody, 1, (), (), (), (somebody,)))
     assert [each.name for each in tree.store.catalog.listed_filesets()] == ["root"]
+
+
+@pytest.mark.parametrize("what", ["agree", "follow"])
+def test_a_standby_hears_nothing_more_from_a_primary_whose_epoch_has_ended(what: str) -> None:
+    tree = standby()
+    actions.tell(tree, 3)
+    receiver, root = LocalReceiver(tree), Guid(tree.store.catalog.filesets[ROOT_FILESET].guid)
+
+    def told(epoch: int) -> None:
+        if what == "agree":
+            receiver.agree(Line(root, epoch, (), ()))
+        else:
+            receiver.follow(Following(root, epoch, (), (), (), ()))
+
+    with pytest.raises(StreamRefused, match="epoch 3 has begun"):
+        told(2)
+    told(3)
 
 
 def test_a_standby_whose_state_is_not_its_base_does_not_take_over() -> None:

@@ -209,7 +209,7 @@ def test_what_is_no_configuration_at_all(tmp_path: Path) -> None:
         parse_config(b"a = 1\nb =\n", "f")
     with pytest.raises(ConfigError, match="f: is not UTF-8"):
         parse_config(b"\xff", "f")
-    with pytest.raises(ConfigError, match="No such file"):
+    with pytest.raises(ConfigError, match="no such file; name the configuration with --config"):
         read_config(str(tmp_path / "missing"))
     (tmp_path / "large").write_bytes(b"#" * (1 << 20) + b"\n")
     with pytest.raises(ConfigError, match="is larger than"):
