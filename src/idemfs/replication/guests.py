@@ -91,12 +91,13 @@ def become_host(tree: Tree) -> None:
 def is_untouched(active: Active) -> bool:
     """Whether there is nothing in the store but, perhaps, an empty root directory."""
     catalog = active.store.catalog
-    if catalog.all_snapshots(ROOT_FILESET) or catalog.filesets[ROOT_FILESET].inode_count > 1:
-        return False
-    if len(catalog.filesets) > 1:
-        return False
-    root = active.inode(ROOT_INO)
-    return root is None or not root.size
+    with active.store.lock:
+        if catalog.all_snapshots(ROOT_FILESET) or catalog.filesets[ROOT_FILESET].inode_count > 1:
+            return False
+        if len(catalog.filesets) > 1:
+            return False
+        root = active.inode(ROOT_INO)
+        return root is None or not root.size
 
 
 def settle(tree: Tree) -> None:
