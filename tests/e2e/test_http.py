@@ -189,6 +189,27 @@ def test_a_link_to_another_node(two: list[Process], tmp_path: Path) -> None:
     assert f'idemfs_link_state{{link="{b.address}",state="failed",store="data"}} 0.0' in figures
 
 
+def test_two_primaries_stand_side_by_side_at_a_third_node(tmp_path: Path) -> None:
+    """Their links make the store there, whichever comes first."""
+    (tmp_path / "files").mkdir()
+    with nodes(tmp_path, "a", "b", "c") as (a, b, c):
+        for name, node in (("a", a), ("b", b)):
+            (tmp_path / "files" / "paper").write_text(f"of {name}")
+            done("init", node.store)
+            done("put", node.store, tmp_path / "files", "/files")
+            pair(node, c)
+            node.configure(
+                int(node.url.rpartition(":")[2]), f'[[store.link]]\nto = "{c.address}"\nas = "{name}"\nevery = "1s"\n'
+            )
+            node.reload()
+        end = time.monotonic() + 60
+        for name in ("a", "b"):
+            while (seen := idemfs("cat", c.store, f"/{name}/files/paper")).out != f"of {name}":
+                assert time.monotonic() < end, seen.err
+                select.select([], [], [], 0.05)
+        assert done("ls", c.store, "/").split() == ["a", "b"]
+
+
 def test_what_is_not_trusted_gets_one_clear_line(two: list[Process], tmp_path: Path) -> None:
     a, b = two
     code = done("node", "pair", "--config", a.config, "--offer").strip()

@@ -41,10 +41,11 @@ def detached(serve: Callable[[Callable[[], None]], None], log_path: str) -> int:
 
 def _serve(serve: Callable[[Callable[[], None]], None], writing: int, log_path: str) -> int:
     def ready() -> None:
-        os.write(writing, b"+")
-        os.close(writing)
+        # Before it is told: from then on what is logged must not be lost with the caller.
         _leave_terminal(log_path)
         is_ready.append(True)
+        os.write(writing, b"+")
+        os.close(writing)
 
     is_ready: list[bool] = []
     try:
