@@ -21,6 +21,7 @@ from contextlib import contextmanager, suppress
 from idemfs.clock import Clock
 from idemfs.engines.blocks.api import Blocks
 from idemfs.engines.kv.api import KV, Precondition, Table
+from idemfs.engines.kv.batch import measure
 from idemfs.errors import CommitFailed, NoSpace
 from idemfs.format import role
 from idemfs.format.address import HOLE
@@ -130,7 +131,8 @@ class Store:
         self._limit_records = self._limit_bytes = _ASK
         """What the open group may admit in all before it has to be looked at again."""
         self._reserved_records = self._reserved_bytes = 0
-        self._sealed_records = self._sealed_bytes = 0
+        self._batch: dict[Table, dict[bytes, bytes | None]] = {}
+        """What is sealed, until all of it can be used."""
 
     @property
     def failure(self) -> BaseException | None:
@@ -214,13 +216,14 @@ class Store:
 
     def _reserve(self, records: int, size: int, frees: bool) -> None:
         """Have the engine find room for a group of this size, and much more, a little more, or if it frees no more."""
+        # The group being committed still needs what it holds, which is much less than what was admitted to it.
+        sealed, sealed_bytes = measure(self._batch)
         extras = [(_RESERVE_RECORD_STEP, _RESERVE_BYTES_STEP), (FREEING_RECORD_COUNT, FREEING_BYTES)]
         if frees:
             extras.append((0, 0))
         for number, (extra, extra_bytes) in enumerate(extras, 1):
             try:
-                # What the group being committed still needs counts too.
-                self.kv.reserve(records + extra + self._sealed_records, size + extra_bytes + self._sealed_bytes)
+                self.kv.reserve(records + extra + sealed, size + extra_bytes + sealed_bytes)
             except NoSpace:
                 if number == len(extras):
                     raise
@@ -304,7 +307,6 @@ class Store:
         self._owner_record = self._batch[Table.SMALL].get(role.KEY, self._owner_record)
         self._sync_blocks, self.data.written_bytes = self.data.written_bytes > 0, 0
         self.dirty = False
-        self._sealed_records, self._sealed_bytes = self._admitted_records, self._admitted_bytes
         self._admitted_records = self._admitted_bytes = 0
         self._limit_records = _ASK
         self._reserved_records = self._reserved_bytes = 0
@@ -375,7 +377,6 @@ class Store:
                 records.drop_sealed()
             self.space.release()
             self.intents.release()
-            self._sealed_records = self._sealed_bytes = 0
             self._committing = False
             self._freed_sequence = self._sealed_sequence
             self._done.notify_all()

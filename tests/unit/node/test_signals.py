@@ -6,12 +6,11 @@ import subprocess
 import sys
 
 _PROGRAM = """
-import ctypes, os, signal, threading
+import signal, threading
 from idemfs.node.signals import Signals
 
 signals = Signals((signal.SIGHUP, signal.SIGTERM))
 signal.signal(signal.SIGUSR1, lambda *_: None)
-seen = []
 
 def strike():
     # To this very thread: the main one is not interrupted.

@@ -136,6 +136,30 @@ def test_changes_go_on_while_a_group_is_being_committed(tree: Tree, kv: GatedKV,
     assert names(reopened(tree)) == [b"renamed", b"second"]
 
 
+def test_room_for_the_next_group_leaves_what_the_one_under_way_needs_and_not_what_it_might_have(
+    tree: Tree, kv: GatedKV, pool: ThreadPoolExecutor, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[int, int]] = []
+    monkeypatch.setattr(kv, "reserve", lambda records, size: asked.append((records, size)))
+
+    def change(name: bytes) -> tuple[int, int]:
+        """What the engine is asked for, by an operation that might change much."""
+        with tree.store.lock:
+            tree.store.admit(5_000, 10_000_000)
+            make(tree, name)
+        return asked[-1]
+
+    alone = change(b"first")
+    with kv.closed():
+        syncing = pool.submit(tree.sync)
+        kv.wait_for_arrival()
+        beside = change(b"second")
+    syncing.result(PATIENCE_SECONDS)
+    more = beside[0] - alone[0], beside[1] - alone[1]
+    # An inode, an entry, and what every group changes.
+    assert 3 <= more[0] < 50 and 100 <= more[1] < 5_000
+
+
 def test_a_second_group_waits_for_the_first_and_both_are_durable_in_order(
     tree: Tree, kv: GatedKV, pool: ThreadPoolExecutor
 ) -> None:
