@@ -17,6 +17,7 @@ import stat
 import subprocess
 from time import monotonic_ns
 
+from idemfs.mount.awake import LULL_MS, Awake, chosen
 from idemfs.mount.wire import REPLY, REPLY_SIZE
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
@@ -34,9 +35,11 @@ class Channel:
     So does ``receive`` after ``end``, though the kernel still has open files of a mount that was detached.
     """
 
-    def __init__(self, fd: int, directory: str) -> None:
+    def __init__(self, fd: int, directory: str, awake: Awake) -> None:
+        """Both, and ``awake``, are the channel's from now on, which closes them."""
         self.fd = fd
         self.directory = directory
+        self._awake = awake
         self.is_ending = False
         self._waking = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         os.set_blocking(fd, False)
@@ -59,20 +62,30 @@ class Channel:
         buffers, until = (buffer,), 0
         while True:
             try:
-                return os.readv(self.fd, buffers)
+                size = os.readv(self.fd, buffers)
+                self._awake.came()
+                return size
             except BlockingIOError:
                 if self.is_ending:
+                    self._awake.ended()
                     raise OSError(errno.ENODEV, "the mount has ended") from None
                 now = monotonic_ns()
                 if not until:
                     until = now + _LOOKING_NS
                 elif now > until:
-                    self._arrival.poll()
+                    self._sleep()
                     until = 0
             except OSError as error:
                 # ENOENT: the request was taken back before it was read.
                 if error.errno not in (errno.EINTR, errno.ENOENT):
+                    self._awake.ended()
                     raise
+
+    def _sleep(self) -> None:
+        """Until there is something to receive, or ``end`` was called."""
+        if not self._arrival.poll(LULL_MS):
+            self._awake.ended()
+            self._arrival.poll()
 
     def reply(self, unique: int, body: bytes | memoryview) -> None:
         size = len(body)
@@ -99,13 +112,24 @@ class Channel:
     def close(self) -> None:
         fds = (self.fd, self._waking)
         self.fd = self._waking = -1
+        self._awake.close()
         for fd in fds:
             if fd >= 0:
                 os.close(fd)
 
 
 def mount(source: str, directory: str, options: list[str]) -> Channel:
-    """Mount on ``directory``; the kernel's first request waits. Raises ``OSError``."""
+    """Mount on ``directory``; the kernel's first request waits. Raises ``OSError``, also as ``awake.chosen``."""
+    awake, options = chosen(options)
+    try:
+        return Channel(_mounted(source, directory, options), directory, awake)
+    except BaseException:
+        awake.close()
+        raise
+
+
+def _mounted(source: str, directory: str, options: list[str]) -> int:
+    """The open device."""
     flags = 0
     rest = []
     for option in options:
@@ -114,7 +138,7 @@ def mount(source: str, directory: str, options: list[str]) -> Channel:
         else:
             rest.append(option)
     if os.geteuid():
-        return Channel(_through_helper(source, directory, options), directory)
+        return _through_helper(source, directory, options)
     fd = os.open("/dev/fuse", os.O_RDWR | os.O_CLOEXEC)
     mode = stat.S_IFMT(os.stat(directory).st_mode)
     data = ",".join([f"fd={fd},rootmode={mode:o},user_id=0,group_id=0", *rest])
@@ -122,7 +146,7 @@ def mount(source: str, directory: str, options: list[str]) -> Channel:
         number = ctypes.get_errno()
         os.close(fd)
         raise OSError(number, f"cannot mount: {os.strerror(number)}", directory)
-    return Channel(fd, directory)
+    return fd
 
 
 def remount(directory: str, options: list[str]) -> None:

@@ -115,14 +115,17 @@ class Contents:
             node.size = max(node.size, number * self.block_size + end)
             self.flush()
 
-    def share(self, ino: Ino, node: Inode, number: int, address: Address, checksum: int) -> None:
-        """A whole block is that of another file too. Raises ``NoSpace``."""
+    def share(self, ino: Ino, node: Inode, number: int, address: Address, checksum: int, length: int) -> None:
+        """A block is that of another file too: ``length`` bytes, which are fewer only where both end with it.
+
+        Raises ``NoSpace``.
+        """
         if node.is_inline:
             self._leave_inline(ino, node)
         self._forget(ino, number)
         self.store.space.share(address)
         self.active.set_block(ino, node, number, address, checksum, number * self.block_size)
-        node.size = max(node.size, (number + 1) * self.block_size)
+        node.size = max(node.size, number * self.block_size + length)
 
     def _leave_inline(self, ino: Ino, node: Inode) -> None:
         """The content of an inline file becomes its first block."""

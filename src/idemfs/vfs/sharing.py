@@ -1,7 +1,8 @@
-"""Copy a part of a file into another: whole blocks are shared, the rest is read and written.
+"""Copy a part of a file into another: whole blocks are shared, and the last ones of files; the rest is copied.
 
 The source is any state of any fileset of the store. Blocks are shared where both parts begin at the same place
-of a block; a block of the source that waits to be written is copied.
+of a block; a block of the source that waits to be written is copied. So is the last one of a file, unless the target
+ends there too, and it is seen without being read that nothing lies behind its end.
 
 Threads: each call takes the store's lock, for as many blocks as one indirect block maps.
 """
@@ -22,11 +23,11 @@ def copy_range(tree: Tree, reader: Reader, source: Ino, offset: int, ino: Ino, t
     Raises ``OSError``, ``NoSpace``, ``QuotaExceeded``.
     """
     with tree.store.lock:
-        for each, at in ((reader, source), (tree.reader, ino)):
+        for each, at in ((tree.reader, ino), (reader, source)):
             node = each.inode(at)
             if not node.is_file:
                 raise posix(errno.EISDIR if node.is_dir else errno.EINVAL)
-        size = min(size, reader.inode(source).size - offset)
+        size = min(size, node.size - offset)
         if size <= 0:
             return 0
         if target_offset + size > FILE_SIZE_MAX:
@@ -38,13 +39,14 @@ def copy_range(tree: Tree, reader: Reader, source: Ino, offset: int, ino: Ino, t
         if (offset - target_offset) % block_size:
             return _copy(tree, reader, source, offset, ino, target_offset, min(size, CALL_BYTES_MAX))
         inside = offset % block_size
-        if inside or size < block_size:
+        if inside:
             return _copy(tree, reader, source, offset, ino, target_offset, min(size, block_size - inside))
-        count = min(size // block_size, INDIRECT_ENTRY_COUNT)
-        done = tree.share_blocks(reader, source, offset // block_size, ino, target_offset // block_size, count)
-        if not done:
-            return _copy(tree, reader, source, offset, ino, target_offset, block_size)
-        return done * block_size
+        shared = size - size % block_size
+        if not node.is_inline and offset + size == node.size and tree.reader.inode(ino).size <= target_offset + size:
+            shared = size
+        shared = min(shared, INDIRECT_ENTRY_COUNT * block_size)
+        done = tree.share_blocks(reader, source, offset // block_size, ino, target_offset // block_size, shared)
+        return done or _copy(tree, reader, source, offset, ino, target_offset, min(size, block_size))
 
 
 def _copy(tree: Tree, reader: Reader, source: Ino, offset: int, ino: Ino, target_offset: int, size: int) -> int:

@@ -14,6 +14,7 @@ from typing import TypeVar
 
 from idemfs.errors import CommitFailed, Damaged, DamagedBlock, NoSpace
 from idemfs.format import keys
+from idemfs.format.address import is_compressed, stored_size_of
 from idemfs.format.inode import Inode
 from idemfs.format.intent import Intent
 from idemfs.ids import Ino, fileset_of
@@ -323,26 +324,33 @@ class Tree(Junctions):
             node = self.active.change_inode(record.ino)
             node.mtime, node.ctime = record.mtime, record.ctime
 
-    def share_blocks(self, reader: Reader, source: Ino, first: int, ino: Ino, target: int, count: int) -> int:
-        """Let blocks from ``target`` on be those of another file, from ``first`` on, which lie whole in that one.
+    def share_blocks(self, reader: Reader, source: Ino, first: int, ino: Ino, target: int, size: int) -> int:
+        """Let ``size`` bytes from block ``target`` on be those of another file, from its block ``first`` on.
 
-        How many were shared: fewer where one waits to be written. Raises as ``write``.
+        A part of a block at the end is the last of both files. How many bytes were shared: fewer where a block waits
+        to be written, or may hold more than that part. Raises as ``write``.
         """
-        return self._with_room(lambda: self._share_blocks(reader, source, first, ino, target, count))
+        return self._with_room(lambda: self._share_blocks(reader, source, first, ino, target, size)) if size else 0
 
-    def _share_blocks(self, reader: Reader, source: Ino, first: int, ino: Ino, target: int, count: int) -> int:
-        size = RECORD_SIZE + 100 * count + 4 * self.store.superblock.inline_size
-        self._change(ino, 5 * count + 20, size, grows=True, data=count * self.store.block_size)
+    def _share_blocks(self, reader: Reader, source: Ino, first: int, ino: Ino, target: int, size: int) -> int:
+        block_size = self.store.block_size
+        count = -(-size // block_size)
+        record_bytes = RECORD_SIZE + 100 * count + 4 * self.store.superblock.inline_size
+        self._change(ino, 5 * count + 20, record_bytes, grows=True, data=count * block_size)
         node = self.active.change_inode(ino)
         if self._clones:
             _own_tail(self, ino, node)
         done = 0
-        while done < count:
-            if reader is self.reader and self.contents.waiting(source, first + done) is not None:
+        while done < size:
+            number = done // block_size
+            if reader is self.reader and self.contents.waiting(source, first + number) is not None:
                 break
-            address, checksum = reader.view.block(source, first + done)
-            self.contents.share(ino, node, target + done, address, checksum)
-            done += 1
+            address, checksum = reader.view.block(source, first + number)
+            length = min(block_size, size - done)
+            if length < block_size and (is_compressed(address) or stored_size_of(address) > length):
+                break
+            self.contents.share(ino, node, target + number, address, checksum, length)
+            done += length
         if done:
             node.mtime = node.ctime = self.store.clock.now_ns()
         return done

@@ -58,6 +58,51 @@ def test_whole_blocks_are_shared_and_stay_apart(fs: FileSystem) -> None:
     assert_clean(fs.tree)
 
 
+def test_a_small_file_is_shared_to_its_end(fs: FileSystem) -> None:
+    content = Random(4).randbytes(3 * BLOCK // 2)
+    fs.write_bytes("/a", content)
+    fs.write_bytes("/b", b"")
+    before = sectors_taken(fs)
+    assert copied(fs, fs.tree.reader, ino_of(fs, "/a"), 0, "/b", 0, 1 << 30) == len(content)
+    assert sectors_taken(fs) == before
+    with fs.open("/a", "ab") as file:
+        file.write(b"of a")
+    with fs.open("/b", "ab") as file:
+        file.write(b"and of b")
+    assert (fs.read_bytes("/a"), fs.read_bytes("/b")) == (content + b"of a", content + b"and of b")
+    with fs.open("/b", "r+b") as file:
+        file.truncate(BLOCK + 1)
+        file.truncate(2 * BLOCK)
+    assert fs.read_bytes("/b") == content[: BLOCK + 1] + bytes(BLOCK - 1)
+    assert fs.read_bytes("/a") == content + b"of a"
+    assert_clean(fs.tree)
+
+
+def test_a_last_block_is_not_shared_where_the_other_file_goes_on(fs: FileSystem) -> None:
+    content, other = Random(5).randbytes(3 * BLOCK // 2), Random(6).randbytes(2 * BLOCK)
+    fs.write_bytes("/a", content)
+    fs.write_bytes("/b", other)
+    fs.sync()
+    assert copied(fs, fs.tree.reader, ino_of(fs, "/a"), 0, "/b", 0, 1 << 30) == len(content)
+    assert fs.read_bytes("/b") == content + other[len(content) :]
+    assert_clean(fs.tree)
+
+
+def test_a_last_block_is_not_shared_where_it_holds_what_was_appended_since(fs: FileSystem) -> None:
+    content = Random(7).randbytes(BLOCK // 2)
+    fs.write_bytes("/a", content)
+    reader = fs.snapshots[fs.snapshots.create("s").name].reader
+    with fs.open("/a", "ab") as file:
+        file.write(b"appended")
+    fs.sync()
+    fs.write_bytes("/b", b"")
+    assert copied(fs, reader, ino_of(fs, "/a"), 0, "/b", 0, 1 << 30) == len(content)
+    with fs.open("/b", "r+b") as file:
+        file.truncate(BLOCK)
+    assert fs.read_bytes("/b") == content + bytes(BLOCK - len(content))
+    assert_clean(fs.tree)
+
+
 def test_from_a_snapshot_into_another_fileset(fs: FileSystem) -> None:
     content = Random(2).randbytes(9 * BLOCK + 100)
     fs.write_bytes("/a", content)
