@@ -10,8 +10,13 @@ Source: ``Documentation/power/pm_qos_interface.rst`` of Linux.
 
 from __future__ import annotations
 
+import logging
 import os
 from struct import pack
+from threading import Event, Lock, Thread
+from time import sleep
+
+log = logging.getLogger("idemfs.mount")
 
 DEVICE = "/dev/cpu_dma_latency"
 _CPUINFO = "/proc/cpuinfo"
@@ -24,35 +29,79 @@ STREAK_COUNT = 16
 """So many requests in a row are the beginning of more."""
 LULL_MS = 1
 """With no request for that long they have ended."""
+STUCK_SECONDS = 0.1
+"""So long may nobody look for the next request; who should is answering one."""
 
 
 class Awake:
     """One mount's request to the kernel. ``fd``: of ``DEVICE``, which ``close`` closes; -1: there is nobody to ask.
 
-    Threads: one at a time.
+    Threads: ``came`` by one at a time, the others by any. One of its own, from the first burst on, sees to it that no
+    burst outlasts its requests, whatever became of who should notice.
     """
 
     def __init__(self, fd: int = -1) -> None:
         self.is_asked = False
         self._fd = fd
         self._count = 0
+        self._lock = Lock()
+        self._news = Event()
+        self._watcher: Thread | None = None
 
     def came(self) -> None:
         """A request came, and not long after the last one."""
         self._count += 1
         if self._count == STREAK_COUNT and self._fd >= 0:
-            os.write(self._fd, _LOOK_FOR_WORK)
-            self.is_asked = True
+            self._begin()
+
+    def _begin(self) -> None:
+        with self._lock:
+            self.is_asked = self._tell(_LOOK_FOR_WORK)
+        if self._watcher is None:
+            self._watcher = Thread(target=self._watch, name="idemfs-awake", daemon=True)
+            self._watcher.start()
+        self._news.set()
 
     def ended(self) -> None:
         """No request came for a while."""
         self._count = 0
         if self.is_asked:
-            self.is_asked = False
-            os.write(self._fd, _AS_USUAL)
+            with self._lock:
+                self.is_asked = False
+                self._tell(_AS_USUAL)
+
+    def _tell(self, value: bytes) -> bool:
+        """Whether the kernel took it. Without it all goes on, only slower."""
+        if self._fd < 0:
+            return False
+        try:
+            os.write(self._fd, value)
+        except OSError as error:
+            log.warning("%s: %s; processors are not kept awake any more", DEVICE, error.strerror)
+            # The kernel forgets what it was told before, too.
+            self._let_go()
+            return False
+        return True
+
+    def _watch(self) -> None:
+        while self._news.wait():
+            self._news.clear()
+            if self._fd < 0:
+                return
+            count = -1
+            while self.is_asked:
+                if count == self._count:
+                    self.ended()
+                count = self._count
+                sleep(STUCK_SECONDS)
 
     def close(self) -> None:
-        self.is_asked = False
+        with self._lock:
+            self.is_asked = False
+            self._let_go()
+        self._news.set()
+
+    def _let_go(self) -> None:
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
@@ -81,5 +130,8 @@ def _pays() -> bool:
     """Whether this is a virtual machine, where waking a processor is dear, and one whose idle ones are not many."""
     if (os.cpu_count() or 1) > CPU_COUNT_MAX:
         return False
-    with open(_CPUINFO, "rb") as file:
-        return any(line.startswith(b"flags") and b" hypervisor" in line for line in file)
+    try:
+        with open(_CPUINFO, "rb") as file:
+            return any(line.startswith(b"flags") and b" hypervisor" in line for line in file)
+    except OSError:
+        return False

@@ -63,11 +63,8 @@ class Channel:
         while True:
             try:
                 size = os.readv(self.fd, buffers)
-                self._awake.came()
-                return size
             except BlockingIOError:
                 if self.is_ending:
-                    self._awake.ended()
                     raise OSError(errno.ENODEV, "the mount has ended") from None
                 now = monotonic_ns()
                 if not until:
@@ -78,8 +75,10 @@ class Channel:
             except OSError as error:
                 # ENOENT: the request was taken back before it was read.
                 if error.errno not in (errno.EINTR, errno.ENOENT):
-                    self._awake.ended()
                     raise
+            else:
+                self._awake.came()
+                return size
 
     def _sleep(self) -> None:
         """Until there is something to receive, or ``end`` was called."""

@@ -172,6 +172,8 @@ class Active:
         """
         node = self.change_inode(ino)
         self.drop_blocks(ino, node, 0, block_count)
+        if self.records.beneath and through.rests(self, ino):
+            self._drop_own_maps(ino)
         if node.is_dir:
             self._delete_records(node, *keys.kind_range(ino, keys.ENTRY))
         # Between the two kinds there is no other.
@@ -182,6 +184,17 @@ class Active:
         self.records.put(key, None)
         self.fileset(ino).inode_count -= 1
         self.shadows.drop_absent(key)
+
+    def _drop_own_maps(self, ino: Ino) -> None:
+        """Of a clone's file that is gone nothing is seen, nor what its origin comes to hold past the file's end."""
+        indexes = set(self._changed_maps.get(ino, ()))
+        start, end = keys.kind_range(ino, keys.BLOCK)
+        while pairs := self.records.scan_own(start, end, SCAN_COUNT):
+            indexes.update(keys.index_of(key) for key, value in pairs if value != indirect.NO_BLOCKS)
+            start = pairs[-1][0] + b"\0"
+        for index in indexes:
+            self._maps[ino, index] = IndirectBlock()
+            self.change_map(ino, index)
 
     def _delete_records(self, node: Inode, start: bytes, end: bytes) -> None:
         while pairs := self.records.scan(start, end, SCAN_COUNT):

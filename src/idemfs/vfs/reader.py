@@ -158,7 +158,7 @@ class Reader(NameReader):
         found: list[tuple[Address, int]] = []
         next_address: int = HOLE
         while len(found) < limit:
-            if self._dirty and self._dirty(ino, number + len(found)) is not None:
+            if self.waits(ino, number + len(found)):
                 break
             address, checksum = self.view.block(ino, number + len(found))
             is_next = address == next_address if found else addresses.stored_size_of(address) == self.store.block_size
@@ -174,6 +174,10 @@ class Reader(NameReader):
         except DamagedBlock:
             # Read one by one, which tells the file and the block.
             return b""
+
+    def waits(self, ino: Ino, number: int) -> bool:
+        """Whether this block is not on the disk as it is read here."""
+        return self._dirty is not None and self._dirty(ino, number) is not None
 
     def damaged(self, ino: Ino, number: int, damaged: DamagedBlock) -> DamagedBlock:
         """``damaged``, with the file that it is about."""

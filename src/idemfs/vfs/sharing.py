@@ -23,11 +23,11 @@ def copy_range(tree: Tree, reader: Reader, source: Ino, offset: int, ino: Ino, t
     Raises ``OSError``, ``NoSpace``, ``QuotaExceeded``.
     """
     with tree.store.lock:
-        for each, at in ((tree.reader, ino), (reader, source)):
+        for each, at in ((reader, source), (tree.reader, ino)):
             node = each.inode(at)
             if not node.is_file:
                 raise posix(errno.EISDIR if node.is_dir else errno.EINVAL)
-        size = min(size, node.size - offset)
+        size = min(size, reader.inode(source).size - offset)
         if size <= 0:
             return 0
         if target_offset + size > FILE_SIZE_MAX:
@@ -41,11 +41,8 @@ def copy_range(tree: Tree, reader: Reader, source: Ino, offset: int, ino: Ino, t
         inside = offset % block_size
         if inside:
             return _copy(tree, reader, source, offset, ino, target_offset, min(size, block_size - inside))
-        shared = size - size % block_size
-        if not node.is_inline and offset + size == node.size and tree.reader.inode(ino).size <= target_offset + size:
-            shared = size
-        shared = min(shared, INDIRECT_ENTRY_COUNT * block_size)
-        done = tree.share_blocks(reader, source, offset // block_size, ino, target_offset // block_size, shared)
+        limit = min(size, INDIRECT_ENTRY_COUNT * block_size)
+        done = tree.share_blocks(reader, source, offset // block_size, ino, target_offset // block_size, limit)
         return done or _copy(tree, reader, source, offset, ino, target_offset, min(size, block_size))
 
 

@@ -20,7 +20,7 @@ from idemfs.errors import CommitFailed, NoSpace, SnapshotHeld, SnapshotMissing
 from idemfs.format import keys
 from idemfs.format.inode import Inode
 from idemfs.format.tables import SNAPSHOTS_COUNT, Snapshot
-from idemfs.ids import ROOT_NUMBER, Ino, make_ino
+from idemfs.ids import ROOT_NUMBER, Address, Ino, make_ino
 from idemfs.limits import INDIRECT_ENTRY_COUNT
 from idemfs.snapshots import write as writing_rules
 from idemfs.versions.writing import Writing, WritingView
@@ -51,6 +51,10 @@ class SnapshotContents(Contents):
     def truncate(self, ino: Ino, node: Inode, size: int) -> None:
         self._uncover(ino, node, size)
         super().truncate(ino, node, size)
+
+    def share(self, ino: Ino, node: Inode, number: int, address: Address, checksum: int, length: int) -> None:
+        self._uncover(ino, node, number * self.block_size + length)
+        super().share(ino, node, number, address, checksum, length)
 
     def _uncover(self, ino: Ino, node: Inode, end: int) -> None:
         if end > (self._inline_size if node.is_inline else node.size):
@@ -183,6 +187,11 @@ class SnapshotTree(Beside):
             self._uncover(ino, offset + len(data))
             return super().write(ino, offset, data)
 
+    def share_blocks(self, reader: Reader, source: Ino, first: int, ino: Ino, target: int, size: int) -> int:
+        with self.store.lock:
+            self._uncover(ino, target * self.store.block_size + size)
+            return super().share_blocks(reader, source, first, ino, target, size)
+
     def truncate(self, ino: Ino, size: int) -> None:
         with self.store.lock:
             self._uncover(ino, size)
@@ -272,6 +281,7 @@ OPERATIONS = (
     "set_acl",
     "set_attributes",
     "set_xattr",
+    "share_blocks",
     "truncate",
     "unlink",
     "write",

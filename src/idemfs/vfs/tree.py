@@ -325,35 +325,36 @@ class Tree(Junctions):
             node.mtime, node.ctime = record.mtime, record.ctime
 
     def share_blocks(self, reader: Reader, source: Ino, first: int, ino: Ino, target: int, size: int) -> int:
-        """Let ``size`` bytes from block ``target`` on be those of another file, from its block ``first`` on.
+        """Let bytes from block ``target`` on be those of another file, from its block ``first`` on, ``size`` at most.
 
-        A part of a block at the end is the last of both files. How many bytes were shared: fewer where a block waits
-        to be written, or may hold more than that part. Raises as ``write``.
+        How many were shared: those that lie in whole blocks, and the last block of the source where the target ends
+        with it; fewer where a block waits to be written, or may hold more than that. Raises as ``write``.
         """
-        return self._with_room(lambda: self._share_blocks(reader, source, first, ino, target, size)) if size else 0
+
+        def change() -> int:
+            return self._share_blocks(reader, source, first, ino, target, size)
+
+        with self.store.lock:
+            return self._with_room(change) if _shareable(self, reader, source, first, ino, target, size) else 0
 
     def _share_blocks(self, reader: Reader, source: Ino, first: int, ino: Ino, target: int, size: int) -> int:
         block_size = self.store.block_size
         count = -(-size // block_size)
         record_bytes = RECORD_SIZE + 100 * count + 4 * self.store.superblock.inline_size
-        self._change(ino, 5 * count + 20, record_bytes, grows=True, data=count * block_size)
+        data = -(-size // SECTOR_SIZE) * SECTOR_SIZE
+        self._change(ino, 5 * count + 20, record_bytes, grows=True, data=data)
+        # Again, since admitting may have waited, while others changed either file.
+        size = _shareable(self, reader, source, first, ino, target, size)
+        if not size:
+            return 0
         node = self.active.change_inode(ino)
         if self._clones:
             _own_tail(self, ino, node)
-        done = 0
-        while done < size:
-            number = done // block_size
-            if reader is self.reader and self.contents.waiting(source, first + number) is not None:
-                break
+        for number, done in enumerate(range(0, size, block_size)):
             address, checksum = reader.view.block(source, first + number)
-            length = min(block_size, size - done)
-            if length < block_size and (is_compressed(address) or stored_size_of(address) > length):
-                break
-            self.contents.share(ino, node, target + number, address, checksum, length)
-            done += length
-        if done:
-            node.mtime = node.ctime = self.store.clock.now_ns()
-        return done
+            self.contents.share(ino, node, target + number, address, checksum, min(block_size, size - done))
+        node.mtime = node.ctime = self.store.clock.now_ns()
+        return size
 
     def truncate(self, ino: Ino, size: int) -> None:
         if size < 0:
@@ -415,3 +416,24 @@ def _own_tail(tree: Tree, ino: Ino, node: Inode, *, frees: bool = False) -> None
         own_tail(tree.active, ino, node, frees=frees)
     except DamagedBlock as damaged:
         raise tree.reader.damaged(ino, node.size // tree.store.block_size, damaged) from damaged
+
+
+def _shareable(tree: Tree, reader: Reader, source: Ino, first: int, ino: Ino, target: int, size: int) -> int:
+    """How many of these bytes can be shared, block by block."""
+    block_size = tree.store.block_size
+    node, at = reader.inode(source), first * block_size
+    if node.is_inline:
+        return 0
+    size = min(size, node.size - at)
+    is_end = at + size == node.size and tree.reader.inode(ino).size <= target * block_size + size
+    done = 0
+    while done < size:
+        number, length = first + done // block_size, min(block_size, size - done)
+        if reader.waits(source, number):
+            break
+        if length < block_size:
+            address, _ = reader.view.block(source, number)
+            if not is_end or is_compressed(address) or stored_size_of(address) > length:
+                break
+        done += length
+    return done

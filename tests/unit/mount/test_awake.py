@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from pathlib import Path
 from struct import iter_unpack
 
@@ -11,6 +12,7 @@ import pytest
 from idemfs.mount import awake
 from idemfs.mount.awake import STREAK_COUNT, Awake, chosen
 
+PATIENCE_SECONDS = 30
 WAKEFUL, AS_USUAL = 0, 2_000_000_000
 VIRTUAL = "processor\t: 0\nflags\t\t: fpu vme hypervisor lahf_lm\n"
 REAL = "processor\t: 0\nflags\t\t: fpu vme lahf_lm\n"
@@ -87,6 +89,46 @@ def test_who_asks(
         mount.came()
     mount.close()
     assert asked(device) == ([WAKEFUL] if asks else [])
+
+
+def test_a_burst_ends_by_itself_when_nobody_looks_for_requests_any_more(device: Path) -> None:
+    mount, _ = chosen(["awake"])
+    for _ in range(STREAK_COUNT):
+        mount.came()
+    until = time.monotonic() + PATIENCE_SECONDS
+    while asked(device) != [WAKEFUL, AS_USUAL]:
+        assert time.monotonic() < until
+        time.sleep(0.01)
+    for _ in range(STREAK_COUNT):
+        mount.came()
+    assert asked(device) == [WAKEFUL, AS_USUAL, WAKEFUL]
+    mount.close()
+
+
+def test_a_kernel_that_fails_is_asked_no_more_and_the_mount_lives_on(
+    device: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(awake, "DEVICE", "/dev/full")
+    mount, _ = chosen(["awake"])
+    for _ in range(3):
+        for _ in range(STREAK_COUNT):
+            mount.came()
+        mount.ended()
+    assert not mount.is_asked
+    assert [record.message for record in caplog.records] == [
+        "/dev/full: No space left on device; processors are not kept awake any more"
+    ]
+    mount.close()
+
+
+def test_a_machine_that_does_not_say_what_it_is_is_left_alone(
+    device: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(awake, "_CPUINFO", str(tmp_path / "none"))
+    mount, others = chosen(["ro"])
+    for _ in range(STREAK_COUNT):
+        mount.came()
+    assert (asked(device), others) == ([], ["ro"])
 
 
 def test_where_the_kernel_cannot_be_asked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

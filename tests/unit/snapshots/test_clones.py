@@ -460,3 +460,20 @@ def test_what_the_origins_fileset_appended_does_not_show_where_blocks_are_copied
     source, target = (Ino(fs.stat(path).st_ino) for path in ("/source", "/c/d/long"))
     assert copy_range(fs.tree, fs.tree.reader, source, 0, target, 12 * BLOCK, BLOCK) == BLOCK
     assert fs.read_bytes("/c/d/long") == LONG.ljust(12 * BLOCK, b"\0") + b"s" * BLOCK
+
+
+@pytest.mark.parametrize("size", [BLOCK + 100, 300 * BLOCK + 100])
+def test_a_file_that_is_removed_from_a_clone_of_a_clone_while_the_first_one_appends(size: int) -> None:
+    content = b"y" * (size - 100) + bytes(100)
+    with FileSystem(Tree(memory_store())) as fs:
+        fs.write_bytes("/a", content)
+        fs.snapshots.create("s")
+        fs.filesets.clone("s", "/c")
+        fs.filesets.at("/c").snapshots.create("t")
+        fs.filesets.clone(f"{fs.filesets.at('/c').name}@t", "/d")
+        with fs.open("/c/a", "ab") as appending:
+            fs.unlink("/d/a")
+            appending.write(b"x" * 2 * BLOCK)
+        fs.sync()
+        assert (fs.listdir("/d"), fs.read_bytes("/c/a")) == ([], content + b"x" * 2 * BLOCK)
+        assert_clean(fs.tree)

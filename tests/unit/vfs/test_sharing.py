@@ -3,18 +3,23 @@
 from __future__ import annotations
 
 import errno
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from random import Random
+from typing import Any
 
 import pytest
 
 from idemfs import FileSystem
 from idemfs.errors import QuotaExceeded
 from idemfs.ids import Ino
-from idemfs.testing.builders import assert_clean, memory_tree
+from idemfs.testing.builders import assert_clean, file_tree, memory_tree
 from idemfs.vfs.reader import Reader
 from idemfs.vfs.sharing import copy_range
+from idemfs.vfs.snapshot_tree import SnapshotTree
 
 BLOCK = 4096
+HALF = Random(8).randbytes(BLOCK // 2)
 
 
 @pytest.fixture
@@ -101,6 +106,109 @@ def test_a_last_block_is_not_shared_where_it_holds_what_was_appended_since(fs: F
         file.truncate(BLOCK)
     assert fs.read_bytes("/b") == content + bytes(BLOCK - len(content))
     assert_clean(fs.tree)
+
+
+@pytest.fixture
+def written_snapshot(fs: FileSystem) -> Iterator[SnapshotTree]:
+    """``s``, open for writing: ``/a`` of half a block, ``/b`` a little longer than one, to which was appended since; and ``/c``."""
+    fs.write_bytes("/a", HALF)
+    fs.write_bytes("/b", b"b" * (BLOCK + 10))
+    fs.write_bytes("/c", b"c" * len(HALF))
+    snapshot = fs.snapshots.create("s")
+    with fs.open("/b", "ab") as file:
+        file.write(b"since" * BLOCK)
+    fs.sync()
+    tree = SnapshotTree(fs.tree, fs.tree.store.catalog.by_name(fs.tree.fileset, snapshot.name))
+    yield tree
+    tree.close()
+    assert_clean(fs.tree)
+
+
+def test_a_copy_inside_a_snapshot_shows_nothing_that_was_appended_since(
+    fs: FileSystem, written_snapshot: SnapshotTree
+) -> None:
+    tree, b = written_snapshot, ino_of(fs, "/b")
+    assert copy_range(tree, tree.reader, ino_of(fs, "/a"), 0, b, 3 * BLOCK, BLOCK) == len(HALF)
+    assert tree.reader.read(b, 0, 1 << 20) == b"b" * (BLOCK + 10) + bytes(2 * BLOCK - 10) + HALF
+    assert fs.read_bytes("/b") == b"b" * (BLOCK + 10) + b"since" * BLOCK
+
+
+def test_a_copy_inside_a_snapshot_is_there_for_what_comes_next(fs: FileSystem, written_snapshot: SnapshotTree) -> None:
+    tree, c = written_snapshot, ino_of(fs, "/c")
+    assert copy_range(tree, tree.reader, ino_of(fs, "/a"), 0, c, 0, BLOCK) == len(HALF)
+    fs.unlink("/c")
+    fs.sync()
+    assert fs.snapshots["s"].read_bytes("/c") == HALF
+
+
+def test_what_waits_in_another_state_is_copied_as_it_is_there(fs: FileSystem, written_snapshot: SnapshotTree) -> None:
+    with fs.open("/a", "r+b") as file:
+        file.write(b"now")
+    tree, b = written_snapshot, ino_of(fs, "/b")
+    tree.truncate(b, 0)
+    assert copy_range(tree, fs.tree.reader, ino_of(fs, "/a"), 0, b, 0, BLOCK) == len(HALF)
+    assert tree.reader.read(b, 0, 1 << 20) == b"now" + HALF[3:]
+
+
+def interrupted(fs: FileSystem, monkeypatch: pytest.MonkeyPatch, change: Callable[[], object]) -> None:
+    """Somebody else's ``change`` comes when the next operation is admitted, and waits for a commit."""
+    admit = fs.tree.store.admit
+
+    def others_first(*arguments: Any, **options: Any) -> None:
+        monkeypatch.setattr(fs.tree.store, "admit", admit)
+        change()
+        fs.tree.store.commit()
+        admit(*arguments, **options)
+
+    monkeypatch.setattr(fs.tree.store, "admit", others_first)
+
+
+def test_what_is_appended_to_the_target_meanwhile_stays(fs: FileSystem, monkeypatch: pytest.MonkeyPatch) -> None:
+    fs.write_bytes("/a", HALF)
+    fs.write_bytes("/b", b"b")
+    fs.sync()
+    interrupted(fs, monkeypatch, lambda: fs.tree.write(ino_of(fs, "/b"), len(HALF), b"theirs"))
+    assert copied(fs, fs.tree.reader, ino_of(fs, "/a"), 0, "/b", 0, len(HALF)) == len(HALF)
+    assert fs.read_bytes("/b") == HALF + b"theirs"
+    assert_clean(fs.tree)
+
+
+@pytest.mark.parametrize("size", [len(HALF), 2 * BLOCK])
+def test_a_source_that_becomes_another_meanwhile(fs: FileSystem, monkeypatch: pytest.MonkeyPatch, size: int) -> None:
+    fs.write_bytes("/a", Random(9).randbytes(size))
+    fs.write_bytes("/b", b"")
+    fs.sync()
+    a = ino_of(fs, "/a")
+
+    def change() -> None:
+        fs.tree.truncate(a, 0)
+        fs.tree.write(a, 0, b"new")
+
+    interrupted(fs, monkeypatch, change)
+    assert copied(fs, fs.tree.reader, a, 0, "/b", 0, 1 << 20) == 3
+    assert fs.read_bytes("/b") == b"new"
+    assert_clean(fs.tree)
+
+
+def test_a_quota_is_asked_for_what_is_copied_and_no_more() -> None:
+    fs = FileSystem(memory_tree(block_size=16 * BLOCK))
+    home = fs.filesets.create("/home")
+    content = Random(10).randbytes(9000)
+    fs.write_bytes("/home/a", content)
+    fs.write_bytes("/home/b", b"")
+    fs.sync()
+    home.set_quota(60_000)
+    assert copied(fs, fs.tree.reader, ino_of(fs, "/home/a"), 0, "/home/b", 0, 1 << 20) == len(content)
+    assert fs.read_bytes("/home/b") == content
+
+
+def test_syncing_a_copy_of_what_still_waited_takes_the_log(tmp_path: Path) -> None:
+    with FileSystem(file_tree(str(tmp_path / "store"), block_size=BLOCK)) as fs:
+        fs.write_bytes("/b", b"")
+        fs.sync()
+        fs.write_bytes("/a", HALF)
+        assert copied(fs, fs.tree.reader, ino_of(fs, "/a"), 0, "/b", 0, len(HALF)) == len(HALF)
+        assert ino_of(fs, "/b") not in fs.tree.store.intents.otherwise
 
 
 def test_from_a_snapshot_into_another_fileset(fs: FileSystem) -> None:
