@@ -110,7 +110,7 @@ def test_a_last_block_is_not_shared_where_it_holds_what_was_appended_since(fs: F
 
 @pytest.fixture
 def written_snapshot(fs: FileSystem) -> Iterator[SnapshotTree]:
-    """``s``, open for writing: ``/a`` of half a block, ``/b`` a little longer than one, to which was appended since; and ``/c``."""
+    """``s``, open for writing: ``/a`` and ``/c`` of half a block, ``/b`` a bit longer than one, appended to since."""
     fs.write_bytes("/a", HALF)
     fs.write_bytes("/b", b"b" * (BLOCK + 10))
     fs.write_bytes("/c", b"c" * len(HALF))
