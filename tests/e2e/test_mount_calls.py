@@ -249,3 +249,32 @@ def test_rights_end_when_somebody_else_changes_the_content(tmp_path: Path, chang
         os.chmod(at / "program", 0o6777)
         another(code.partition("\n")[2], at / "program", at / "other")
         assert os.stat(at / "program").st_mode & 0o7777 == 0o6777
+
+
+class TestWhatLostItsLastName:
+    def test_a_fifo_that_is_open(self, at: Path) -> None:
+        os.mkfifo(at / "fifo", 0o640)
+        fd = os.open(at / "fifo", os.O_RDWR)
+        before = os.fstat(fd)
+        os.unlink(at / "fifo")
+        after = os.fstat(fd)
+        assert (after.st_ino, after.st_mode, after.st_nlink) == (before.st_ino, before.st_mode, 0)
+        os.write(fd, b"through")
+        assert os.read(fd, 10) == b"through"
+        os.close(fd)
+
+    def test_the_directory_that_a_program_is_in(self, at: Path) -> None:
+        (at / "d").mkdir(mode=0o750)
+        code = "os.chdir(sys.argv[1]); os.rmdir(sys.argv[1]); s = os.stat('.'); print(oct(s.st_mode), s.st_nlink)"
+        assert another(code, at / "d") == "0o40750 0"
+
+    def test_only_the_last_ones_are_remembered(self, at: Path) -> None:
+        os.mkfifo(at / "first")
+        fd = os.open(at / "first", os.O_RDWR)
+        os.unlink(at / "first")
+        for _ in range(1024):
+            os.mkfifo(at / "other")
+            os.unlink(at / "other")
+        with pytest.raises(FileNotFoundError):
+            os.fstat(fd)
+        os.close(fd)

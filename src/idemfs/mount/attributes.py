@@ -10,6 +10,7 @@ import errno
 from idemfs.ids import Ino
 from idemfs.limits import TIME_NS_MAX, TIME_NS_MIN
 from idemfs.mount import wire
+from idemfs.mount.gone import Gone
 from idemfs.mount.nodes import Nodes, kind_of
 from idemfs.mount.server import Handler, Reply
 from idemfs.mount.wire import Opcode, Request, Valid
@@ -25,8 +26,9 @@ _LIST_SIZE_MAX = 65536
 class AttributeRequests:
     """Handlers by operation."""
 
-    def __init__(self, nodes: Nodes) -> None:
+    def __init__(self, nodes: Nodes, gone: Gone) -> None:
         self._nodes = nodes
+        self._gone = gone
         self._tree = nodes.tree
 
     def handlers(self) -> dict[Opcode, Handler]:
@@ -41,7 +43,13 @@ class AttributeRequests:
         }
 
     def getattr(self, request: Request) -> Reply:
-        return self._nodes.attr(request.node)
+        try:
+            return self._nodes.attr(request.node)
+        except FileNotFoundError:
+            kept = self._gone.get(request.node)
+            if kept is None:
+                raise
+            return wire.attr_out(0, kept)
 
     def setattr(self, request: Request) -> Reply:
         fields = wire.SETATTR_IN.unpack_from(request.body)

@@ -10,6 +10,7 @@ import stat
 
 from idemfs.ids import Ino
 from idemfs.mount import wire
+from idemfs.mount.gone import Gone
 from idemfs.mount.nodes import FOLDER, FOLDER_NAME, LATEST, ROOT, UP, UP_TARGET, Nodes, kind_of, made_up
 from idemfs.mount.server import Handler, Reply
 from idemfs.mount.snapshot_folder import SnapshotFolder
@@ -23,8 +24,9 @@ _NO_NAME = wire.entry_out(0, 0, 0, bytes(wire.ATTRIBUTES.size))
 class NameRequests:
     """Handlers by operation."""
 
-    def __init__(self, nodes: Nodes, folder: SnapshotFolder) -> None:
+    def __init__(self, nodes: Nodes, folder: SnapshotFolder, gone: Gone) -> None:
         self._nodes = nodes
+        self._gone = gone
         self._tree = nodes.tree
         self._folder = folder
 
@@ -108,7 +110,9 @@ class NameRequests:
         name = request.name()
         if kind_of(request.node) == FOLDER:
             raise posix(errno.EPERM)
-        self._tree.unlink(self._place(request.node, name), name)
+        ino, inode = self._tree.unlink(self._place(request.node, name), name)
+        if not inode.nlink and not inode.is_file:
+            self._gone.add(int(ino), inode)
         return b""
 
     def rmdir(self, request: Request) -> Reply:
@@ -118,7 +122,7 @@ class NameRequests:
         elif name == FOLDER_NAME and self._nodes.folder_at(request.node):
             raise posix(errno.EBUSY)
         else:
-            self._tree.rmdir(self._nodes.changing(request.node), name)
+            self._gone.add(*self._tree.rmdir(self._nodes.changing(request.node), name))
         return b""
 
     def rename(self, request: Request) -> Reply:

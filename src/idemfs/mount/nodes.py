@@ -83,7 +83,7 @@ class Nodes:
         """Whose root is shown at the root of the mount."""
         self._shows = tree.shows if isinstance(tree, FilesetTree) else None
         self.seconds = LONG_SECONDS
-        self._block_size = min(tree.store.block_size, wire.WRITE_SIZE_MAX)
+        self.block_size = min(tree.store.block_size, wire.WRITE_SIZE_MAX)
         self._readers: dict[int, Reader] = {}
         self._filesets: dict[int, FilesetId] = {}
         """Of snapshots that the kernel may have been told of."""
@@ -244,7 +244,7 @@ class Nodes:
         if node == ROOT and self.shows_active:
             return self.pack(node, self.active, self.ino(node))
         inode = self.inode(node)
-        return wire.attributes(inode, node, inode.size, 0, self._block_size)
+        return wire.attributes(inode, node, inode.size, 0, self.block_size)
 
     def pack(self, node: int, reader: Reader, ino: Ino) -> bytes:
         return self._told(node, reader, ino)[1]
@@ -256,7 +256,7 @@ class Nodes:
             seconds, size = 0 if self.is_written_elsewhere(reader) else self.seconds, inode.size
             if inode.is_dynamic:
                 seconds, size = 0, reader.shown_size(ino, inode)
-            return seconds, wire.attributes(inode, node, size, reader.sector_count(ino, inode), self._block_size)
+            return seconds, wire.attributes(inode, node, size, reader.sector_count(ino, inode), self.block_size)
 
     def entry(self, reader: Reader, ino: Ino) -> bytes:
         """``struct fuse_entry_out`` of an inode that was looked up, created or linked."""

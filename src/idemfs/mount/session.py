@@ -22,6 +22,7 @@ from idemfs.mount.attributes import AttributeRequests
 from idemfs.mount.channel import Channel
 from idemfs.mount.contents import ContentRequests, OpenInodes
 from idemfs.mount.directories import DirectoryRequests
+from idemfs.mount.gone import Gone
 from idemfs.mount.names import NameRequests
 from idemfs.mount.nodes import ROOT, SHORT_SECONDS, Nodes, is_in_snapshot
 from idemfs.mount.server import UNMOUNTED, Server
@@ -53,12 +54,13 @@ class Session:
         self._opened = OpenInodes(self.nodes)
         self._channel: Channel = channel.mount(source, directory, options)
         folder = SnapshotFolder(self.nodes, self.forget_snapshots)
+        gone = Gone(self.nodes.block_size)
         handlers = {
             Opcode.FORGET: _no_reply,
             Opcode.BATCH_FORGET: _no_reply,
             Opcode.DESTROY: _done,
-            **NameRequests(self.nodes, folder).handlers(),
-            **AttributeRequests(self.nodes).handlers(),
+            **NameRequests(self.nodes, folder, gone).handlers(),
+            **AttributeRequests(self.nodes, gone).handlers(),
             **DirectoryRequests(self.nodes, folder, self._opened).handlers(),
             **ContentRequests(self.nodes, self._opened, self._forget_content).handlers(),
         }

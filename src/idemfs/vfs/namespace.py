@@ -156,7 +156,8 @@ class Namespace(FilesetState):
             self.names.add_back_reference(ino, node, number_of(parent), name)
             self.names.add(parent, name, ino, node.mode, now)
 
-    def unlink(self, parent: Ino, name: bytes) -> None:
+    def unlink(self, parent: Ino, name: bytes) -> tuple[Ino, Inode]:
+        """What lost this name, as it is now: without a link it is gone, or goes when it is closed."""
         with self.store.lock:
             self._change(parent, 14, REMOVAL_SIZE, frees=True)
             ino = self.reader.named(parent, name)
@@ -165,9 +166,10 @@ class Namespace(FilesetState):
                 raise posix(errno.EISDIR)
             now = self.store.clock.now_ns()
             self.names.remove(parent, name, node.mode, now)
-            self._drop_link(ino, number_of(parent), name, now)
+            return ino, self._drop_link(ino, number_of(parent), name, now)
 
-    def rmdir(self, parent: Ino, name: bytes) -> None:
+    def rmdir(self, parent: Ino, name: bytes) -> tuple[Ino, Inode]:
+        """The directory, as it was in the end."""
         with self.store.lock:
             self._change(parent, 14, REMOVAL_SIZE, frees=True)
             if name in (b".", b".."):
@@ -179,23 +181,25 @@ class Namespace(FilesetState):
                 raise posix(errno.ENOTEMPTY)
             now = self.store.clock.now_ns()
             self.names.remove(parent, name, node.mode, now)
-            self._drop_directory(ino, now)
+            return ino, self._drop_directory(ino, now)
 
-    def _drop_directory(self, ino: Ino, now: int) -> None:
+    def _drop_directory(self, ino: Ino, now: int) -> Inode:
         self.moves += 1
         node = self.active.change_inode(ino)
         node.nlink = 0
         node.ctime = now
         node.name = b""
         self._gone(ino)
+        return node
 
-    def _drop_link(self, ino: Ino, parent: int, name: bytes, now: int) -> None:
+    def _drop_link(self, ino: Ino, parent: int, name: bytes, now: int) -> Inode:
         node = self.active.change_inode(ino)
         self.names.remove_back_reference(ino, node, number_of(Ino(parent)), name)
         node.nlink -= 1
         node.ctime = now
         if not node.nlink:
             self._gone(ino)
+        return node
 
     def rename(
         self, parent: Ino, name: bytes, new_parent: Ino, new_name: bytes, flags: RenameFlag = RenameFlag.NONE
