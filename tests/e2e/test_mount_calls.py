@@ -8,23 +8,28 @@ from __future__ import annotations
 import ctypes
 import errno
 import fcntl
+import json
 import mmap
 import os
+import stat
 import struct
 import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from tests.conformance.mounted import idemfs, missing, mounted
+from tests.e2e.ending import kill
 
 pytestmark = pytest.mark.skipif(missing() is not None, reason=missing() or "")
 
 _LIBC = ctypes.CDLL(None, use_errno=True)
 _NAME_OFFSET = 19
 _PAGE_SIZE = 16_384
+PATIENCE_SECONDS = 30
 UTIME_NOW, UTIME_OMIT = (1 << 30) - 1, (1 << 30) - 2
 BROKEN = """
 import sys
@@ -278,3 +283,55 @@ class TestWhatLostItsLastName:
         with pytest.raises(FileNotFoundError):
             os.fstat(fd)
         os.close(fd)
+
+
+class TestFilesWithoutAName:
+    def test_one_is_nowhere_until_it_is_linked(self, at: Path) -> None:
+        (at / "d").mkdir()
+        before = (at / "d").stat().st_mtime_ns
+        fd = os.open(at / "d", os.O_TMPFILE | os.O_RDWR, 0o640)
+        os.write(fd, b"content" * 50_000)
+        assert (os.listdir(at / "d"), os.fstat(fd).st_nlink) == ([], 0)
+        assert (at / "d").stat().st_mtime_ns == before
+        os.link(f"/proc/self/fd/{fd}", at / "d" / "f", src_dir_fd=fd)
+        assert os.fstat(fd).st_nlink == 1
+        os.close(fd)
+        assert (at / "d" / "f").read_bytes() == b"content" * 50_000
+        assert stat.S_IMODE((at / "d" / "f").stat().st_mode) == 0o640
+
+    @pytest.mark.parametrize("flags", [os.O_RDWR, os.O_WRONLY])
+    def test_one_that_is_closed_is_gone_with_what_it_took(self, at: Path, flags: int) -> None:
+        count = os.statvfs(at).f_files - os.statvfs(at).f_ffree
+        fd = os.open(at, os.O_TMPFILE | flags)
+        os.write(fd, b"content" * 50_000)
+        assert os.statvfs(at).f_files - os.statvfs(at).f_ffree == count + 1
+        os.close(fd)
+        until = time.monotonic() + PATIENCE_SECONDS
+        while os.statvfs(at).f_files - os.statvfs(at).f_ffree != count:
+            assert time.monotonic() < until
+            time.sleep(0.01)
+
+    def test_one_that_is_not_to_be_linked_and_one_that_was_unlinked_are_not(self, at: Path) -> None:
+        fd = os.open(at, os.O_TMPFILE | os.O_RDWR | os.O_EXCL)
+        with pytest.raises(FileNotFoundError):
+            os.link(f"/proc/self/fd/{fd}", at / "f", src_dir_fd=fd)
+        os.close(fd)
+        fd = os.open(at / "g", os.O_CREAT | os.O_RDWR)
+        os.unlink(at / "g")
+        with pytest.raises(FileNotFoundError):
+            os.link(f"/proc/self/fd/{fd}", at / "g", src_dir_fd=fd)
+        os.close(fd)
+
+    def test_a_crash_leaves_nothing_of_it(self, tmp_path: Path) -> None:
+        store, at = tmp_path / "store", tmp_path / "mount"
+        idemfs("init", store)
+        at.mkdir()
+        idemfs("mount", store, at)
+        fd = os.open(at, os.O_TMPFILE | os.O_RDWR)
+        os.write(fd, b"content" * 50_000)
+        os.fsync(fd)
+        kill(store)
+        os.close(fd)
+        with mounted(store, at):
+            assert os.listdir(at) == []
+        assert json.loads(idemfs("info", store, "--json").stdout)["files"] == 1

@@ -151,6 +151,7 @@ class ContentRequests:
         return {
             Opcode.OPEN: self.open,
             Opcode.CREATE: self.create,
+            Opcode.TMPFILE: self.tmpfile,
             Opcode.READ: self.read,
             Opcode.WRITE: self.write,
             Opcode.FLUSH: self.flush,
@@ -184,6 +185,22 @@ class ContentRequests:
             self._tree.clear_set_id(ino)
         self._tree.truncate(ino, 0)
 
+    def tmpfile(self, request: Request) -> Reply:
+        flags, mode, umask, _ = wire.CREATE_IN.unpack_from(request.body)
+        parent = self._nodes.changing(request.node)
+        with self._store.lock:
+            ino = self._tree.create(parent, None, stat.S_IFREG | mode & 0o7777, request.uid, request.gid, umask=umask)
+            self._opened.add(int(ino), self._tree.reader, ino)
+            # From here on it is open as any other file.
+            self._tree.release(ino)
+            return self._nodes.entry(self._tree.reader, ino) + self._opened_new(ino, flags)
+
+    def _opened_new(self, ino: Ino, flags: int) -> bytes:
+        if flags & os.O_ACCMODE != os.O_WRONLY:
+            return OPENED
+        self._direct.add(int(ino))
+        return _OPENED_DIRECT
+
     def create(self, request: Request) -> Reply:
         flags, mode, umask, open_flags = wire.CREATE_IN.unpack_from(request.body)
         name = request.name(wire.CREATE_IN.size)
@@ -198,9 +215,7 @@ class ContentRequests:
                 ino = self._tree.create(
                     parent, name, stat.S_IFREG | mode & 0o7777, request.uid, request.gid, umask=umask
                 )
-                if flags & os.O_ACCMODE == os.O_WRONLY:
-                    opened = _OPENED_DIRECT
-                    self._direct.add(int(ino))
+                opened = self._opened_new(ino, flags)
             except FileExistsError:
                 if flags & os.O_EXCL:
                     raise

@@ -64,6 +64,8 @@ class FilesetState:
 
     is_drill = False
     """Whether ``fileset`` is one of a drill, which is changed whatever the store's role is."""
+    _orphan_key: Callable[[Ino], bytes] = staticmethod(keys.orphan)
+    """Of the record that says that an inode without a name waits to be closed."""
 
     def __init__(self, store: Store, fileset: FilesetId = ROOT_FILESET) -> None:
         if isinstance(store.lent_by, FilesetState):
@@ -92,6 +94,8 @@ class FilesetState:
         self._junctions = store.catalog.junctions
         self._clones = store.catalog.clones
         self._open_counts: dict[Ino, int] = {}
+        self._unnamed: set[Ino] = set()
+        """Files that were made without a name, are open, and may be given one."""
         self.moves = 0
         """Grows when a directory is renamed, removed or restored, or the role is: paths may lead elsewhere then."""
         self._current: tuple[RoleRecord, float] | None = None
@@ -270,7 +274,7 @@ class FilesetState:
         """The last link is gone: the inode goes too, or waits as an orphan until it is closed."""
         block_count = self._block_bound(ino)
         if ino in self._open_counts or block_count > INDIRECT_ENTRY_COUNT:
-            self.store.small.put(keys.orphan(ino), b"")
+            self.store.small.put(self._orphan_key(ino), b"")
             if ino not in self._open_counts:
                 self.reclaim(ino)
         else:
@@ -303,7 +307,7 @@ class FilesetState:
                         origin.own_tail(self.active, ino, node, frees=True)
                 size = (bound - RECLAIM_BLOCK_COUNT) * self.store.block_size
                 self.contents.truncate(ino, node, size)
-            self.store.small.put(keys.orphan(ino), None)
+            self.store.small.put(self._orphan_key(ino), None)
 
     def open(self, ino: Ino) -> None:
         """Somebody uses the inode: unlinked, it stays until the last ``release``."""
@@ -318,6 +322,7 @@ class FilesetState:
                 self._open_counts[ino] = count
                 return
             del self._open_counts[ino]
+            self._unnamed.discard(ino)
             node = self.active.inode(ino)
             if node is not None and not node.nlink and self._may_change(ino) and not self.store.readonly:
                 self.reclaim(ino)

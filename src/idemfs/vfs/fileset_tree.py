@@ -43,6 +43,7 @@ class FilesetTree(Beside):
             self._junctions = base._junctions
             self._clones = base._clones
             self._open_counts = base._open_counts
+            self._unnamed = base._unnamed
 
     def shows(self, ino: Ino) -> bool:
         """Whether a path leads from the root to the fileset of this inode."""

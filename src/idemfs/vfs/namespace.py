@@ -64,7 +64,7 @@ class Namespace(FilesetState):
     def create(
         self,
         parent: Ino,
-        name: bytes,
+        name: bytes | None,
         mode: int,
         uid: int,
         gid: int,
@@ -76,6 +76,9 @@ class Namespace(FilesetState):
     ) -> Ino:
         """A new inode of the type that ``mode`` says. ``data``: a symlink's target, or what a small file holds.
 
+        ``name``: None for a file that has none, as of O_TMPFILE. It is open, for whom ``release`` is called, and may be
+        given a name by ``link`` until then; without one it goes.
+
         A directory with the set-group-id bit gives its group, and to directories the bit. With ``umask``, the
         directory's default access control list is inherited, or if it has none, the mode masked.
         """
@@ -86,12 +89,13 @@ class Namespace(FilesetState):
             size = sum(map(len, lists.values())) if lists else 0
             self._change(parent, 8 + len(lists), RECORD_SIZE + len(data) + size, grows=True, inodes=1)
             directory = self._directory(parent)
-            check_name(name)
             kind = mode & 0o170000
+            if name is not None:
+                check_name(name)
             if len(data) > (SYMLINK_SIZE_MAX if kind == _LINK else self.store.superblock.inline_size):
                 raise posix(errno.ENAMETOOLONG if kind == _LINK else errno.EFBIG)
-            key = keys.entry(parent, name)
-            if self.active.records.get(key) is not None:
+            key = b"" if name is None else keys.entry(parent, name)
+            if key and self.active.records.get(key) is not None:
                 raise posix(errno.EEXIST)
             if kind == _DIRECTORY and directory.nlink >= LINK_COUNT_MAX:
                 raise posix(errno.EMLINK)
@@ -102,11 +106,19 @@ class Namespace(FilesetState):
             ino = self.store.catalog.new_ino(self.active.fileset(parent))
             node = new_inode(mode, uid, gid, now, rdev, data)
             node.flags |= flags
-            node.parent, node.name = number_of(parent), name
+            if name is None:
+                node.nlink = 0
+            else:
+                node.parent, node.name = number_of(parent), name
             self.active.insert_inode(ino, node, is_new=True)
             for attribute, value in lists.items():
                 self.active.add_record(keys.xattr(ino, attribute), keys.PRESENT + value, node)
-            self.names.add_at(key, parent, ino, mode, now)
+            if key:
+                self.names.add_at(key, parent, ino, mode, now)
+            else:
+                self.store.small.put(self._orphan_key(ino), b"")
+                self._unnamed.add(ino)
+                self.open(ino)
             return ino
 
     def create_dynamic_link(self, parent: Ino, name: bytes, named: Ino, uid: int, gid: int) -> Ino:
@@ -138,7 +150,7 @@ class Namespace(FilesetState):
             check_name(name)
             if node.is_dir:
                 raise posix(errno.EPERM)
-            if not node.nlink:
+            if not node.nlink and ino not in self._unnamed:
                 raise posix(errno.ENOENT)
             if node.is_dynamic:
                 # Where it leads is told from where it stands, so it stands in one place.
@@ -151,6 +163,9 @@ class Namespace(FilesetState):
                 raise posix(errno.EEXIST)
             now = self.store.clock.now_ns()
             node = self.active.change_inode(ino)
+            if not node.nlink:
+                self._unnamed.discard(ino)
+                self.store.small.put(self._orphan_key(ino), None)
             node.nlink += 1
             node.ctime = now
             self.names.add_back_reference(ino, node, number_of(parent), name)

@@ -13,7 +13,7 @@ from __future__ import annotations
 import errno
 from collections.abc import Callable
 from contextlib import suppress
-from functools import wraps
+from functools import partial, wraps
 from typing import Concatenate, ParamSpec, TypeVar
 
 from idemfs.errors import CommitFailed, NoSpace, SnapshotHeld, SnapshotMissing
@@ -99,6 +99,8 @@ class SnapshotTree(Beside):
             self._clones = set()
             self._junctions = {}
             self._open_counts = {}
+            self._orphan_key = partial(keys.snapshot_orphan, snapshot.id)
+            self._unnamed = set()
             self._is_closed = False
             tree.active.written.add(snapshot.id)
 
@@ -214,7 +216,7 @@ class SnapshotTree(Beside):
     def _gone(self, ino: Ino) -> None:
         """As for the active file system; a file that waits for something is noted as an orphan of this snapshot."""
         if ino in self._open_counts or self._block_bound(ino) > INDIRECT_ENTRY_COUNT:
-            self.store.small.put(keys.snapshot_orphan(self.snapshot.id, ino), b"")
+            self.store.small.put(self._orphan_key(ino), b"")
             if ino not in self._open_counts:
                 self._reclaim(ino)
         else:
@@ -233,7 +235,7 @@ class SnapshotTree(Beside):
                 node = self.active.change_inode(ino)
                 self.contents.truncate(ino, node, (bound - RECLAIM_BLOCK_COUNT) * self.store.block_size)
             self.active.remove_inode(ino)
-            self.store.small.put(keys.snapshot_orphan(self.snapshot.id, ino), None)
+            self.store.small.put(self._orphan_key(ino), None)
 
     def release(self, ino: Ino) -> None:
         with self.store.lock:
@@ -241,6 +243,7 @@ class SnapshotTree(Beside):
             if count > 0:
                 self._open_counts[ino] = count
                 return
+            self._unnamed.discard(ino)
             if self._open_counts.pop(ino, None) is not None:
                 self._reclaim_orphan(ino)
 
