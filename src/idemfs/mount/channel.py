@@ -15,6 +15,7 @@ import select
 import socket
 import stat
 import subprocess
+from threading import RLock
 from time import monotonic_ns
 
 from idemfs.mount.awake import LULL_MS, Awake, chosen
@@ -41,6 +42,8 @@ class Channel:
         self.directory = directory
         self._awake = awake
         self.is_ending = False
+        self._closing = RLock()
+        """Whoever tells that it ends must not write into what took the number of a descriptor that was closed."""
         self._waking = os.eventfd(0, os.EFD_CLOEXEC | os.EFD_NONBLOCK)
         os.set_blocking(fd, False)
         self._arrival = select.poll()
@@ -50,8 +53,9 @@ class Channel:
     def end(self) -> None:
         """Whoever waits for a request, and comes later to do so, is told that there are no more."""
         self.is_ending = True
-        if self._waking >= 0:
-            os.eventfd_write(self._waking, 1)
+        with self._closing:
+            if self._waking >= 0:
+                os.eventfd_write(self._waking, 1)
 
     def receive(self, buffer: bytearray) -> int:
         """The size of the next request, which is put into ``buffer``.
@@ -109,8 +113,9 @@ class Channel:
                 raise
 
     def close(self) -> None:
-        fds = (self.fd, self._waking)
-        self.fd = self._waking = -1
+        with self._closing:
+            fds = (self.fd, self._waking)
+            self.fd = self._waking = -1
         self._awake.close()
         for fd in fds:
             if fd >= 0:
