@@ -37,7 +37,7 @@ class Channel:
     """
 
     def __init__(self, fd: int, directory: str, awake: Awake) -> None:
-        """Both, and ``awake``, are the channel's from now on, which closes them."""
+        """``fd`` and ``awake`` are the channel's from now on, which closes them."""
         self.fd = fd
         self.directory = directory
         self._awake = awake

@@ -18,8 +18,6 @@ from idemfs.mount.wire import Opcode, Request
 from idemfs.vfs.reader import posix
 from idemfs.vfs.tree import RenameFlag
 
-_NO_NAME = wire.entry_out(0, 0, 0, bytes(wire.ATTRIBUTES.size))
-
 
 class NameRequests:
     """Handlers by operation."""
