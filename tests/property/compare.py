@@ -110,7 +110,7 @@ def _compare_ranges(reader: Reader, ino: Ino, node: Node, at: str) -> None:
     end = 0
     for start, stop in [*reader.data_ranges(ino), (node.size, node.size)]:
         assert end <= start <= stop <= node.size, f"{at}: data ranges"
-        assert not node.content[end:start].strip(b"\0"), f"{at}: data outside the data ranges"
+        assert node.content[end:start] == bytes(start - end), f"{at}: data outside the data ranges"
         end = stop
 
 

@@ -267,8 +267,8 @@ class Model:
     ) -> None:
         node = self.node(number)
         bits = node.mode
-        if (uid is not None or gid is not None) and node.is_file and bits & 0o111:
-            bits &= ~(stat.S_ISUID | stat.S_ISGID)
+        if (uid is not None or gid is not None) and not node.is_dir:
+            bits &= ~(stat.S_ISUID | (stat.S_ISGID if bits & stat.S_IXGRP else 0))
         if mode is not None:
             bits = stat.S_IFMT(bits) | mode
         self.change(
