@@ -212,6 +212,13 @@ def source(active: Active, clone: Fileset) -> Source:
     return found
 
 
+def size_beneath(active: Active, ino: Ino) -> int:
+    """Bytes of block content that the origin of a clone has of a file; 0 where nothing is seen through an origin."""
+    if not through.rests(active, ino):
+        return 0
+    return source(active, active.fileset(ino)).file_size(ino)
+
+
 def own_tail(active: Active, ino: Ino, node: Inode, *, frees: bool = False) -> None:
     """Before content or size of a file changes: a clone takes over the last block, cut where the file ends.
 

@@ -25,6 +25,7 @@ from idemfs.limits import INDIRECT_ENTRY_COUNT
 from idemfs.versions import rule, state
 from idemfs.versions.active import Active
 from idemfs.versions.insulating import Insulating
+from idemfs.versions.origin import size_beneath
 from idemfs.versions.resolve import View
 from idemfs.versions.shadows import MapKey, block_bytes
 
@@ -132,6 +133,22 @@ class BlockWriting(Active):
         self._trim_tail(ino, node, size)
         for number in self._real_numbers(ino, -(-size // block_size), -(-end // block_size)):
             self.replace(ino, number, (HOLE, 0), number * block_size)
+        self._own_end_of_origin(ino, size, end)
+
+    def _own_end_of_origin(self, ino: Ino, size: int, end: int) -> None:
+        """A file of a clone grows past the end that its origin has: what is appended there later must not show here."""
+        origin_size = size_beneath(self._active, ino)
+        number, inside = divmod(origin_size, self.store.block_size)
+        if not inside or not size <= origin_size < end:
+            return
+        index, entry = divmod(number, INDIRECT_ENTRY_COUNT)
+        self.begin_map(ino, index)
+        own = self.insulating.owned_map(ino, index, self.snapshot)
+        if entry in own.entries:
+            return
+        pair = own.entries[entry] = self.view.block(ino, number)
+        self.store.space.share(pair[0])
+        self.insulating.put_map(ino, index, self.snapshot, own, sector_count_of(pair[0]))
 
     def covered_count(self, ino: Ino, node: Inode, end: int) -> int:
         """How many blocks ``uncover`` would hide: those past the end of the file that newer ones have."""

@@ -35,8 +35,9 @@ _P = ParamSpec("_P")
 _T = TypeVar("_T")
 _COVERED_STEP_COUNT = 4096
 """Blocks of newer ones are hidden before an operation grows a file over them, so many in one group."""
-_MAP_BYTES = 40_000
-"""What the indirect blocks of this snapshot and of the next older one may take, two of each."""
+_MAP_BYTES = 50_000
+"""What the indirect blocks of this snapshot and of the next older one may take: two of each, and of the snapshot of
+a clone the one in which its origin ends."""
 
 
 class SnapshotContents(Contents):
