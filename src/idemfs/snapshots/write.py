@@ -1,7 +1,8 @@
 """Who may write to a snapshot, and what a crash left of somebody who did.
 
 A file that is unlinked in a snapshot while it is open there stays until it is closed, or until the store is opened
-again: a ``W`` record names it.
+again: a ``W`` record names it. If the snapshot is held or locked meanwhile, or cloned, it stays as long as
+that: a snapshot that must not change does not.
 
 Threads: under the store's lock.
 """
@@ -62,19 +63,34 @@ def refuse_if_kept(store: Store, snapshot: Snapshot) -> None:
 
 
 def resume(active: Active) -> None:
-    """Remove files that were open when their last name in a snapshot went, and nobody closed."""
+    """Remove files that were open when their last name in a snapshot went, and nobody closed.
+
+    A snapshot that must not change keeps them, nameless, until the store is opened when it may.
+    """
     store = active.store
-    while pairs := store.small.scan(*keys.prefix_range(keys.SNAPSHOT_ORPHAN), SCAN_COUNT):
+    start, end = keys.prefix_range(keys.SNAPSHOT_ORPHAN)
+    while pairs := store.small.scan(start, end, SCAN_COUNT):
         for key, _ in pairs:
             snapshot_id, ino = keys.snapshot_orphan_parts(key)
             with store.lock:
                 snapshot = _find(store, fileset_of(ino), snapshot_id)
+                if snapshot is not None and not _may_change(store, snapshot):
+                    continue
                 node = None if snapshot is None else View(active, snapshot.id).inode(ino)
                 map_count = 0 if node is None else block_bytes(node) // (INDIRECT_ENTRY_COUNT * store.block_size) + 1
                 store.admit(_RECORDS + 5 * map_count, _BYTES + _MAP_BYTES * map_count, frees=True)
                 store.small.put(key, None)
                 if snapshot is not None and node is not None and not node.nlink:
                     _remove(active, snapshot, ino)
+        start = pairs[-1][0] + b"\0"
+
+
+def _may_change(store: Store, snapshot: Snapshot) -> bool:
+    try:
+        refuse_if_kept(store, snapshot)
+    except SnapshotError:
+        return False
+    return True
 
 
 def _find(store: Store, fileset: FilesetId, snapshot_id: SnapshotId) -> Snapshot | None:

@@ -9,6 +9,7 @@ from typing import NamedTuple
 
 import pytest
 
+from idemfs import FileSystem
 from idemfs.api.snapshots import Snapshots
 from idemfs.errors import NotPrimary, QuotaExceeded, SnapshotError, SnapshotHeld, SnapshotLocked
 from idemfs.format import keys, role
@@ -426,4 +427,44 @@ def test_a_quota_that_counts_snapshots_counts_what_is_written_to_them() -> None:
     with pytest.raises(QuotaExceeded):
         inside.write(ino, 40 * BLOCK, b"B" * 40 * BLOCK)
     inside.close()
+    assert_clean(tree)
+
+
+class Keeping(NamedTuple):
+    """A way to rely on snapshot ``two``, and how that ends."""
+
+    begin: Callable[[FileSystem], object]
+    end: Callable[[FileSystem], object]
+
+
+KEEPING = {
+    "hold": Keeping(lambda fs: fs.snapshots.hold("two", "me"), lambda fs: fs.snapshots.release("two", "me")),
+    "clone": Keeping(lambda fs: fs.filesets.clone("two", "/c"), lambda fs: fs.filesets["c"].delete()),
+}
+
+
+@pytest.mark.parametrize("is_closed", [True, False], ids=["closed", "killed"])
+@pytest.mark.parametrize("keeping", KEEPING.values(), ids=KEEPING.keys())
+def test_a_file_that_was_open_stays_without_a_name_in_a_snapshot_that_is_kept_meanwhile(
+    scene: Scene, keeping: Keeping, is_closed: bool
+) -> None:
+    """Neither closing it nor opening the store changes what somebody relies on."""
+    tree, ino, _, two, _ = scene
+    inside = SnapshotTree(tree, two)
+    inside.open(ino)
+    inside.unlink(inside.root, b"f")
+    keeping.begin(FileSystem(tree))
+    if is_closed:
+        inside.close()
+    tree.sync()
+    as_kept = two.guid, two.digest
+    tree = reopened(tree, committed=False)
+    two = tree.store.catalog.by_name(ROOT_FILESET, "two")
+    assert (two.guid, two.digest) == as_kept
+    assert content(tree, two, ino) == b"B" * 2 * BLOCK
+    assert_clean(tree)
+    keeping.end(FileSystem(tree))
+    tree = reopened(tree)
+    two = tree.store.catalog.by_name(ROOT_FILESET, "two")
+    assert tree.snapshot_reader(two).view.inode(ino) is None and two.digest != as_kept[1]
     assert_clean(tree)
