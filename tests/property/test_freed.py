@@ -21,7 +21,7 @@ def used_bytes(tree: Tree) -> int:
 def foretold(tree: Tree, gone: set[SnapshotId]) -> int:
     with tree.store.lock:
         tree.active.settle()
-        return freed.bytes_freed(tree.active, ROOT_FILESET, gone)
+        return freed.bytes_freed(tree.active, {ROOT_FILESET: gone})
 
 
 @pytest.mark.parametrize("seed", range(12))

@@ -71,7 +71,7 @@ class Looking:
             for name in names:
                 snapshot = self._find(name)
                 gone.setdefault(snapshot.fileset, set()).add(snapshot.id)
-            return sum(freed.bytes_freed(self._tree.active, fileset, those) for fileset, those in gone.items())
+            return freed.bytes_freed(self._tree.active, gone)
 
     def _settle(self) -> None:
         if not self._store.readonly:

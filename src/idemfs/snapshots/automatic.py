@@ -238,7 +238,7 @@ def bytes_freed(active: Active, fileset: FilesetId, verdicts: list[Verdict]) -> 
     """What the host gets back when these verdicts are carried out."""
     gone = {SnapshotId(each.snapshot.id) for each in verdicts if not each.keeps}
     with active.store.lock:
-        return freed.bytes_freed(active, fileset, gone)
+        return freed.bytes_freed(active, {fileset: gone})
 
 
 def prune(active: Active, fileset: FilesetId, stops: Callable[[], bool] = lambda: False) -> list[Verdict]:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import heapq
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from itertools import groupby
 
 from idemfs.format import indirect, keys
@@ -24,15 +24,11 @@ from idemfs.versions.active import Active
 from idemfs.versions.resolve import View
 
 
-def bytes_freed(active: Active, fileset: FilesetId, gone: Collection[SnapshotId]) -> int:
-    """What the host gets back if just the snapshots ``gone`` are deleted, in whatever order."""
-    # Those that clones rest on stay, without their names.
-    gone = [each for each in gone if not clones_of(active.store, active.store.catalog.snapshot(fileset, each))]
-    heirs = _heirs(active.store, fileset, gone)
-    streams = [_owned_blocks(active.store, snapshot) for snapshot in gone]
+def bytes_freed(active: Active, gone: Mapping[FilesetId, Collection[SnapshotId]]) -> int:
+    """What the host gets back if just the snapshots ``gone`` of each fileset are deleted, in whatever order."""
     given_up: Counter[Address] = Counter()
-    for key, group in groupby(heapq.merge(*streams), key=lambda pair: pair[0]):
-        _give_up(active, key, [snapshot for _, snapshot in group], heirs, given_up)
+    for fileset, snapshots in gone.items():
+        _give_up_all(active, fileset, snapshots, given_up)
     sectors = sum(
         sector_count_of(address)
         for address, count in given_up.items()
@@ -40,6 +36,16 @@ def bytes_freed(active: Active, fileset: FilesetId, gone: Collection[SnapshotId]
         if address != HOLE and count >= active.store.space.reference_count(address)
     )
     return sectors * SECTOR_SIZE
+
+
+def _give_up_all(active: Active, fileset: FilesetId, gone: Collection[SnapshotId], given_up: Counter[Address]) -> None:
+    """What the snapshots ``gone`` of one fileset give up."""
+    # Those that clones rest on stay, without their names.
+    gone = [each for each in gone if not clones_of(active.store, active.store.catalog.snapshot(fileset, each))]
+    heirs = _heirs(active.store, fileset, gone)
+    streams = [_owned_blocks(active.store, snapshot) for snapshot in gone]
+    for key, group in groupby(heapq.merge(*streams), key=lambda pair: pair[0]):
+        _give_up(active, key, [snapshot for _, snapshot in group], heirs, given_up)
 
 
 def _heirs(store: Store, fileset: FilesetId, gone: Collection[SnapshotId]) -> dict[SnapshotId, SnapshotId | None]:

@@ -214,7 +214,7 @@ def test_an_origin_that_is_deleted_stays_without_its_name(fs: FileSystem) -> Non
     assert len(clones.clones_of(fs.tree.store, fs.tree.store.catalog.by_name(ROOT_FILESET, "s"))) == 2
     view = fs.snapshots["s"]
     snapshot = fs.tree.store.catalog.by_name(ROOT_FILESET, "s")
-    assert freed.bytes_freed(fs.tree.active, ROOT_FILESET, [snapshot.id]) == 0
+    assert freed.bytes_freed(fs.tree.active, {ROOT_FILESET: [snapshot.id]}) == 0
     fs.snapshots.delete("s")
     assert "s" not in fs.snapshots and snapshot.state == PINNED and origin_of(fs) == ("s", True)
     with pytest.raises(OSError) as caught:

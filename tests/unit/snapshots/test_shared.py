@@ -97,3 +97,21 @@ def test_pinned_origins_stand_in_the_sum(tmp_path: Path) -> None:
         fs.sync()
         assert footprint(fs.tree.store, path)["pinned_data"] == 0
         assert fs.tree.store.catalog.all_snapshots(ROOT_FILESET) == []
+
+
+def test_what_snapshots_of_two_filesets_share_comes_back_when_both_go(fs: FileSystem) -> None:
+    fs.filesets.create("/home")
+    fs.write_bytes("/f", b"1" * 10 * BLOCK)
+    fs.snapshots.create("s")
+    fs.snapshots.restore("s", path="/f", to="/home/f")
+    fs.snapshots.create("home@t")
+    for path in ("/f", "/home/f"):
+        fs.unlink(path)
+    fs.sync()
+    free = fs.tree.store.space.free_sectors()
+    assert [fs.snapshots.freed(*names) for names in (["s"], ["home@t"], ["s", "home@t"])] == [0, 0, 10 * BLOCK]
+    for name in ("s", "home@t"):
+        fs.snapshots.delete(name)
+    fs.sync()
+    assert (fs.tree.store.space.free_sectors() - free) * BLOCK == 10 * BLOCK
+    assert_clean(fs.tree)
