@@ -15,11 +15,12 @@ from idemfs.ids import FilesetId, Ino
 from idemfs.replication import follow, holds
 from idemfs.snapshots import clones, delete, lines, purge, refresh, write
 from idemfs.snapshots.subtree import Fate, Plan
-from idemfs.versions import origin, through
+from idemfs.versions import origin, through, writing_blocks
 from idemfs.versions.active import Active
 from idemfs.vfs import tree
 from tests.property.world import World
 from tests.property.world_drills import WorldDrills
+from tests.property.world_open import WorldOpen
 from tests.property.world_pair import WorldPair
 
 RUNS, STEP_COUNT = 60, 120
@@ -120,6 +121,16 @@ def snapshots_go_from_under_drills(patch: pytest.MonkeyPatch) -> None:
     patch.setattr(delete, "clones_of", lambda store, snapshot: [])
 
 
+def ends_of_origins_are_left_to_them(patch: pytest.MonkeyPatch) -> None:
+    """By a file that grows in a snapshot of a clone."""
+    patch.setattr(writing_blocks.BlockWriting, "_own_end_of_origin", lambda self, ino, size, end: None)
+
+
+def what_is_kept_is_tidied(patch: pytest.MonkeyPatch) -> None:
+    """Of files that were open in it without a name, when the store is opened."""
+    patch.setattr(write, "_may_change", lambda store, snapshot: True)
+
+
 CANARIES: dict[Callable[[pytest.MonkeyPatch], None], Look] = {
     origins_are_written_to: Look(World, ("clone", "write_inside")),
     origins_are_written_to_unasked: Look(World, ("clone", "write_inside")),
@@ -130,6 +141,8 @@ CANARIES: dict[Callable[[pytest.MonkeyPatch], None], Look] = {
     a_standby_leaves_names_and_places: Look(WorldPair, ("rename", "replicate")),
     a_standby_does_not_hold: Look(WorldPair, ("hold", "replicate")),
     a_quota_forgets_what_is_shared: Look(World, ("clone", "edit")),
+    ends_of_origins_are_left_to_them: Look(WorldOpen, ("open_clone",)),
+    what_is_kept_is_tidied: Look(WorldOpen, ("open_clone", "unlink_open")),
     drills_are_of_the_line: Look(WorldDrills, ("drill", "fail_over")),
     snapshots_go_from_under_drills: Look(WorldDrills, ("drill", "drop_there")),
 }

@@ -22,6 +22,7 @@ from idemfs.store import store as store_module
 from tests.property import filesets, steps
 from tests.property.driver import Options
 from tests.property.world import World
+from tests.property.world_open import WorldOpen
 from tests.property.world_pair import WorldPair
 
 REPORT_EVERY = 25
@@ -66,6 +67,8 @@ LIVES: dict[str, Callable[[int], int]] = {
     "one fileset, a standby": one_fileset(Options(standby="none")),
     "a world with a standby, plain, small groups": world(WorldPair, "none", SMALL_GROUP),
     "many filesets": many_filesets,
+    "a world with open snapshots": world(WorldOpen, "none", None),
+    "a world with open snapshots, compressed, small groups": world(WorldOpen, "zstd", SMALL_GROUP),
 }
 """Seeds go through these in turn."""
 

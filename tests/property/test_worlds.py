@@ -8,10 +8,11 @@ from idemfs.store import store as store_module
 from tests.property import soak
 from tests.property.world import World
 from tests.property.world_drills import WorldDrills
+from tests.property.world_open import WorldOpen
 from tests.property.world_pair import WorldPair
 
 RUNS, STEP_COUNT = 8, 120
-KINDS = {"alone": World, "with a standby": WorldPair}
+KINDS = {"alone": World, "with a standby": WorldPair, "with open snapshots": WorldOpen}
 
 
 @pytest.mark.parametrize("compression", ["none", "zstd"])

@@ -17,7 +17,7 @@ from idemfs import FileSystem
 from idemfs.errors import CommitFailed, FilesetInUse, QuotaExceeded
 from idemfs.ids import Ino
 from idemfs.vfs.sharing import copy_range
-from tests.property.states import Editor, put
+from tests.property.states import put
 from tests.property.twins import QUOTA, Twin
 from tests.property.world_snapshots import SnapshotSteps
 
@@ -69,7 +69,7 @@ class World(SnapshotSteps):
 
     def edit(self) -> None:
         twin = self.pick()
-        editor = Editor(self.rng, self.fs, twin.path or "", twin.state)
+        editor = self.editor(self.fs, twin.path or "", twin.state)
         for _ in range(self.rng.choice((1, 2, 5))):
             editor.edit()
 

@@ -7,10 +7,11 @@ from __future__ import annotations
 
 import pytest
 
+from idemfs.api.contents import Writable
 from idemfs.errors import FilesetInUse, QuotaExceeded, SnapshotHeld
 from idemfs.ids import Ino
 from idemfs.snapshots import bring_back, manage
-from tests.property.states import Editor, read, without
+from tests.property.states import Editor, State, read, without
 from tests.property.twins import PINNED_NAME, Twins
 
 SNAPSHOTS_MAX = 7
@@ -19,6 +20,10 @@ USER = "user"
 
 class SnapshotSteps(Twins):
     """What is done with snapshots."""
+
+    def editor(self, writable: Writable, base: str, state: State) -> Editor:
+        """Who changes files."""
+        return Editor(self.rng, writable, base, state)
 
     def orphan(self) -> None:
         """A snapshot sees a file without a name, which somebody has open."""
@@ -153,7 +158,7 @@ class SnapshotSteps(Twins):
             return
         state = twin.snapshots[name]
         with self.fs.snapshots.write(whole) as written:
-            editor = Editor(self.rng, written, "", state)
+            editor = self.editor(written, "", state)
             for _ in range(self.rng.choice((1, 3, 6))):
                 editor.edit()
         self.compare_state(read(self.fs.snapshots[whole]), state, whole)

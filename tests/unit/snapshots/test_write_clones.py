@@ -10,7 +10,6 @@ from idemfs import FileSystem
 from idemfs.ids import Ino
 from idemfs.testing.builders import assert_clean, memory_store
 from idemfs.vfs.sharing import copy_range
-from idemfs.vfs.snapshot_tree import SnapshotTree
 from idemfs.vfs.tree import Tree
 
 BLOCK = 4096
@@ -22,34 +21,34 @@ TAILS = {
 GROWN = 4 * BLOCK
 
 
-def truncate(inside: SnapshotTree, ino: Ino) -> None:
+def truncate(inside: Tree, ino: Ino) -> None:
     inside.truncate(ino, GROWN)
 
 
-def write_past_the_end(inside: SnapshotTree, ino: Ino) -> None:
+def write_past_the_end(inside: Tree, ino: Ino) -> None:
     inside.write(ino, GROWN, b"x")
 
 
-def allocate(inside: SnapshotTree, ino: Ino) -> None:
+def allocate(inside: Tree, ino: Ino) -> None:
     inside.allocate(ino, 0, GROWN)
 
 
-def share(inside: SnapshotTree, ino: Ino) -> None:
+def share(inside: Tree, ino: Ino) -> None:
     source = inside.reader.lookup(inside.root, b"g")
     assert copy_range(inside, inside.reader, source, 0, ino, GROWN, BLOCK) == BLOCK
 
 
-def cut_and_grow(inside: SnapshotTree, ino: Ino) -> None:
+def cut_and_grow(inside: Tree, ino: Ino) -> None:
     inside.truncate(ino, SIZE - 50)
     inside.truncate(ino, GROWN)
 
 
-def cut_a_block_and_grow(inside: SnapshotTree, ino: Ino) -> None:
+def cut_a_block_and_grow(inside: Tree, ino: Ino) -> None:
     inside.truncate(ino, BLOCK)
     inside.truncate(ino, GROWN)
 
 
-def grow_twice(inside: SnapshotTree, ino: Ino) -> None:
+def grow_twice(inside: Tree, ino: Ino) -> None:
     truncate(inside, ino)
     inside.truncate(ino, SIZE - 10)
     inside.truncate(ino, 2 * GROWN)
@@ -61,7 +60,7 @@ WAYS = (truncate, write_past_the_end, allocate, share, cut_and_grow, cut_a_block
 @pytest.mark.parametrize("way", WAYS, ids=lambda way: way.__name__)
 @pytest.mark.parametrize("tail", TAILS)
 def test_what_is_appended_in_the_origins_fileset_does_not_show_in_a_file_that_grew(
-    tail: str, way: Callable[[SnapshotTree, Ino], None]
+    tail: str, way: Callable[[Tree, Ino], None]
 ) -> None:
     with FileSystem(Tree(memory_store())) as fs:
         fs.write_bytes("/f", TAILS[tail].rstrip(b"\0"))
