@@ -49,10 +49,11 @@ def keeps_block_for_older(
     the newest one's ditto what is past that one's end: zeros in its tail block, and holes behind it, never an extent
     there, which was kept when the file became shorter. A hole is kept also when the change begins past the end of
     that older one, in the same block: what comes to stand there, past the newest one's end, is not handed down.
+    So it is where the newest one has a part of the block itself: it may go, and leave one that has nothing of it.
     """
-    if block_start >= kept_size:
-        return address == HOLE and block_start < longest_size
-    return kept_size <= change_start < longest_size
+    if address == HOLE:
+        return block_start < longest_size
+    return block_start < kept_size <= change_start < longest_size
 
 
 class HandDown(NamedTuple):

@@ -246,3 +246,22 @@ def test_what_is_appended_behind_the_longest_one_is_kept_by_none_though_the_newe
     assert content(tree, longer, ino) == before
     delete.delete(tree.active, newest)
     assert content(tree, longer, ino) == before
+
+
+def test_a_hole_in_the_tail_stays_one_for_older_ones_though_those_between_have_nothing_of_the_block(tree: Tree) -> None:
+    """What is appended there, one that is as long sees; when that goes, the next older one has no such block."""
+    ino = make(tree, b"f")
+    size = 2 * BLOCK + 100
+    tree.truncate(ino, size)
+    long = take(tree, "long")
+    tree.truncate(ino, 0)
+    take(tree, "short")
+    bring_back.go_back(tree.active, long)
+    same = take(tree, "same")
+    tree.write(ino, size, b"y" * 100)
+    grown = take(tree, "grown")
+    tree.write(ino, size - 50, b"z" * 100)
+    tree.sync()
+    for gone in (same, grown):
+        delete.delete(tree.active, gone)
+        assert content(tree, long, ino) == bytes(size)
