@@ -75,7 +75,7 @@ def test_delete_asks_whoever_is_there(store: Path) -> None:
 def test_holds_that_end_and_that_cannot_be(store: Path) -> None:
     done("snapshot", "hold", store, "one", "me", "--seconds", "0.001")
     done("snapshot", "delete", store, "one")
-    for options in (("me", "--seconds", "-1"), ("me", "--seconds", "nan"), ("",)):
+    for options in (("me", "--seconds", "-1"), ("me", "--seconds", "nan"), ("",), ("standby:me",)):
         refused("snapshot", "hold", store, "two", *options, status=2)
 
 
