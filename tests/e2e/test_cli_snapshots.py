@@ -77,6 +77,8 @@ def test_holds_that_end_and_that_cannot_be(store: Path) -> None:
     done("snapshot", "delete", store, "one")
     for options in (("me", "--seconds", "-1"), ("me", "--seconds", "nan"), ("",), ("standby:me",)):
         refused("snapshot", "hold", store, "two", *options, status=2)
+    said = refused("snapshot", "hold", store, "two", "me", "--until", "2001-02-03", status=2)
+    assert "2001-02-03T00:00:00+00:00 is past" in said
 
 
 def test_rename(store: Path) -> None:

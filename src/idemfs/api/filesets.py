@@ -122,7 +122,8 @@ class Filesets:
         """A new fileset that appears at ``path``: an empty directory, or one that is made; durable on return.
 
         ``name``: the last name of the path unless given. ``compression`` of what is written there: ``none``,
-        ``zstd``, or as the ``store`` says. Raises ``BadFilesetName``, ``FilesetExists``, ``OSError``, ``ValueError``.
+        ``zstd``, or as the ``store`` says. Raises ``BadFilesetName``, ``FilesetExists``, ``OSError``, ``ValueError``,
+        and ``FilesetError`` for the root and for ``.snapshots``, by which a mount shows snapshots.
         """
         raw = encode(path)
         if compression not in COMPRESSIONS:

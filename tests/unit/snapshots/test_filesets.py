@@ -70,7 +70,12 @@ def test_all_of_them_or_none(fs: FileSystem) -> None:
     for names in (("a@x", "b@x"), ("a@x", "no@x"), ("no*@x",), ("*@x",)):
         with pytest.raises((SnapshotExists, FilesetMissing)):
             fs.snapshots.create_all(*names)
+    with pytest.raises(SnapshotExists, match="named 'x' of fileset 'b' exists"):
+        fs.snapshots.create_all("x", "b@x")
     assert operands(fs) == ["b@x"]
+    fs.snapshots.create("x")
+    with pytest.raises(SnapshotExists, match="named 'x' of fileset 'root' exists"):
+        fs.snapshots.create_all("x", "a@x")
 
 
 def test_one_group_holds_all_of_them(fs: FileSystem) -> None:
