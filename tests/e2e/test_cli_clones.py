@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,20 @@ def test_what_is_shared_and_what_is_pinned(store: Path) -> None:
     done("snapshot", "delete", store, "all", "--yes")
     said = {line.split()[0]: line.split()[-1] for line in done("info", store).splitlines() if " data  " in line}
     assert said["pinned"] == "8,192"
+
+
+def test_what_goes_with_the_last_clone_is_told(store: Path) -> None:
+    done("snapshot", "clone", store, "all", "/try")
+    done("snapshot", "clone", store, "all", "/again")
+    with library.open(store) as fs:
+        fs.unlink("/f")
+    assert "deleted" not in done("fileset", "delete", store, "try", "--dry-run")
+    done("snapshot", "delete", store, "all", "--yes")
+    assert "deleted" not in done("fileset", "delete", store, "try", "--dry-run")
+    done("fileset", "delete", store, "again", "--yes")
+    told = done("fileset", "delete", store, "try", "--dry-run")
+    assert re.search(r"0 B, and the deleted snapshot all \(8\.\d KiB\) with its last clone\n$", told)
+    said = refused("fileset", "delete", store, "try")
+    assert "KiB) with its last clone are gone. Nobody is here to be asked" in said
+    done("fileset", "delete", store, "try", "--yes")
+    assert [line.split()[-1] for line in done("info", store).splitlines() if line.startswith("pinned data")] == ["0"]

@@ -190,6 +190,29 @@ def test_names_are_escaped_on_a_terminal(store: Path, tmp_path: Path) -> None:
     assert status == 0 and seen == "\\x1b[31mred\\x0a\r\n"
 
 
+def test_names_forge_no_rows_in_a_pipe(store: Path, tmp_path: Path) -> None:
+    name = b"\x1b[31mred\nremoved  all\xff"
+    (tmp_path / "s").mkdir()
+    (tmp_path / os.fsdecode(b"s/" + name)).write_bytes(b"1")
+    done("snapshot", "create", store, "empty")
+    done("put", store, tmp_path / "s", "/")
+    done("snapshot", "create", store, "one")
+    path, shown = b"/" + name, os.fsdecode(rb"/\x1b[31mred\x0aremoved  all" + b"\xff")
+    told = (
+        done("snapshot", "diff", store, "empty"),
+        done("snapshot", "find", store, os.fsdecode(path)),
+        done("ls", store, "-l", "/"),
+        done("snapshot", "purge", store, os.fsdecode(path), "--dry-run"),
+        done("snapshot", "purge", store, os.fsdecode(path), "--yes"),
+        done("snapshot", "purge", store, "--list"),
+    )
+    for text in told:
+        assert shown.lstrip("/") in text and "\x1b" not in text
+        assert not any(line.startswith("removed  all") for line in text.splitlines())
+    assert [row["path"] for row in rows("snapshot", "purge", store, "--list")] == [os.fsdecode(path)]
+    assert done("ls", store) == os.fsdecode(name) + "\n"
+
+
 def test_a_bar_shows_how_far_a_copy_is(store: Path, source: Path) -> None:
     status, seen = on_terminal("put", store, source, "/")
     assert status == 0 and "put" in seen and "files" in seen and "copied (" in seen

@@ -75,8 +75,10 @@ def test_delete_asks_whoever_is_there(store: Path) -> None:
 def test_holds_that_end_and_that_cannot_be(store: Path) -> None:
     done("snapshot", "hold", store, "one", "me", "--seconds", "0.001")
     done("snapshot", "delete", store, "one")
-    for options in (("me", "--seconds", "-1"), ("me", "--seconds", "nan"), ("",)):
+    for options in (("me", "--seconds", "-1"), ("me", "--seconds", "nan"), ("",), ("standby:me",)):
         refused("snapshot", "hold", store, "two", *options, status=2)
+    said = refused("snapshot", "hold", store, "two", "me", "--until", "2001-02-03", status=2)
+    assert "2001-02-03T00:00:00+00:00 is past" in said
 
 
 def test_rename(store: Path) -> None:

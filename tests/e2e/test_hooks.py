@@ -15,7 +15,7 @@ import pytest
 
 import idemfs as library
 from idemfs.errors import HookFailed, SnapshotExists
-from idemfs.node.quiesce import quiesced
+from idemfs.node.quiesce import ENDING, quiesced
 from tests.e2e.program import done, idemfs, rows
 
 
@@ -41,6 +41,11 @@ def create(store: Path, *words: str) -> tuple[int, str]:
     hooks = ["--before", log(store, "a"), "--after", log(store, "A"), "--after", log(store, "B")]
     ended = idemfs("snapshot", "create", store, "one", *hooks, *words)
     return ended.status, ended.err
+
+
+def started(*words: str | Path) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "idemfs", *map(str, words)]
+    return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
 
 def test_in_order_and_back(store: Path) -> None:
@@ -70,17 +75,50 @@ def test_a_hook_after_it_that_fails(store: Path) -> None:
     assert logged(store) == ["a before one", "B after taken one", "A after taken one"]
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", ENDING)
 def test_a_signal(store: Path, number: signal.Signals) -> None:
     ready = store.parent / "ready"
     os.mkfifo(ready)
     hooks = ["--before", f"echo > {ready}; exec sleep 1000", "--after", log(store, "A")]
-    words = [sys.executable, "-m", "idemfs", "snapshot", "create", str(store), "one", *hooks]
-    process = subprocess.Popen(words, stderr=subprocess.PIPE, text=True)
+    process = started("snapshot", "create", store, "one", *hooks)
     ready.read_text()
     process.send_signal(number)
+    said = process.communicate(timeout=60)[1]
+    interrupted = number == signal.SIGINT
+    assert process.returncode == (130 if interrupted else -number)
+    assert said == ("idemfs: interrupted\n" if interrupted else f"idemfs: ended by {number.name}\n")
+    assert logged(store) == ["A after failed one"] and names(store) == []
+
+
+def test_a_terminal_that_goes_while_the_hooks_of_a_schedule_run(store: Path) -> None:
+    ready = store.parent / "ready"
+    os.mkfifo(ready)
+    hooks = ["--before", f"echo > {ready}; exec sleep 1000", "--after", log(store, "A")]
+    done("fileset", "schedule", store, "--after-bytes", "1", *hooks)
+    (store.parent / "file").write_bytes(b"x" * 10000)
+    done("put", store, store.parent / "file", "/file")
+    process = started("snapshot", "run-due", store)
+    ready.read_text()
+    process.send_signal(signal.SIGHUP)
     process.communicate(timeout=60)
-    assert process.returncode in (130, -number) and logged(store) == ["A after failed one"] and names(store) == []
+    assert process.returncode == -signal.SIGHUP and names(store) == []
+    assert [line.split()[:3] for line in logged(store)] == [["A", "after", "failed"]]
+
+
+@pytest.mark.parametrize("number", [signal.SIGHUP, signal.SIGTERM])
+def test_a_signal_that_is_ignored_stays_so(store: Path, number: signal.Signals) -> None:
+    ready, go = store.parent / "ready", store.parent / "go"
+    os.mkfifo(ready)
+    os.mkfifo(go)
+    kept = signal.signal(number, signal.SIG_IGN)
+    try:
+        process = started("snapshot", "create", store, "one", "--before", f"echo > {ready}; read word < {go}")
+    finally:
+        signal.signal(number, kept)
+    ready.read_text()
+    process.send_signal(number)
+    go.write_text("on\n")
+    assert process.communicate(timeout=60)[1] == "" and process.returncode == 0 and names(store) == ["one"]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

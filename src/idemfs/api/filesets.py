@@ -15,6 +15,8 @@ from idemfs.api.snapshots import Snapshots
 from idemfs.errors import BadFilesetName
 from idemfs.format import tables
 from idemfs.ids import ROOT_FILESET, ROOT_NUMBER, fileset_of, make_ino
+from idemfs.snapshots import clones
+from idemfs.snapshots.info import SnapshotInfo
 from idemfs.snapshots.usage import COMPRESSIONS, FilesetInfo, shared_bytes
 from idemfs.vfs.paths import Paths
 from idemfs.vfs.tree import Tree
@@ -56,6 +58,15 @@ class Fileset:
                 # What the open group changes is counted when it is sealed.
                 self._tree.active.settle()
             return _info(self._tree, self._record, self.path, shared=shared)
+
+    def last_origin(self) -> SnapshotInfo | None:
+        """The deleted snapshot that stays for this clone alone, and goes with it; None if there is none."""
+        store = self._tree.store
+        with store.lock:
+            if not store.readonly:
+                self._tree.active.settle()
+            snapshot = clones.last_origin(store, self._record.number)
+            return None if snapshot is None else SnapshotInfo(snapshot, store.catalog.filesets[snapshot.fileset])
 
     def rename(self, name: str) -> None:
         """Durable on return. Raises ``BadFilesetName``, ``FilesetExists``."""
@@ -122,7 +133,8 @@ class Filesets:
         """A new fileset that appears at ``path``: an empty directory, or one that is made; durable on return.
 
         ``name``: the last name of the path unless given. ``compression`` of what is written there: ``none``,
-        ``zstd``, or as the ``store`` says. Raises ``BadFilesetName``, ``FilesetExists``, ``OSError``, ``ValueError``.
+        ``zstd``, or as the ``store`` says. Raises ``BadFilesetName``, ``FilesetExists``, ``OSError``, ``ValueError``,
+        and ``FilesetError`` for the root and for ``.snapshots``, by which a mount shows snapshots.
         """
         raw = encode(path)
         if compression not in COMPRESSIONS:

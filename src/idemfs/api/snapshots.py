@@ -211,11 +211,17 @@ class Snapshots(Purging, SnapshotWriting):
     def hold(self, name: str, owner: str, seconds: float | None = None) -> None:
         """Keep a snapshot from being deleted, for so many seconds, or until ``release``; durable on return.
 
-        ``owner`` is a text of 1 to 200 bytes that says who needs it. Raises ``ValueError`` for another one.
+        ``owner`` is a text of 1 to 200 bytes that says who needs it. Raises ``ValueError`` for another one, and for
+        one that begins as those of the holds that stores make for their standbys.
         """
         if not owner.isprintable() or not 0 < len(owner.encode()) <= SNAPSHOT_NAME_SIZE_MAX:
             raise ValueError(
                 f"the owner of a hold has 1 to {SNAPSHOT_NAME_SIZE_MAX} bytes, all printable: not {owner!r}"
+            )
+        if owner.startswith(manage.STANDBY_PREFIX):
+            raise ValueError(
+                f"{manage.STANDBY_PREFIX!r} begins the owners of the holds that a store makes for its standbys; "
+                f"choose another owner than {owner!r}"
             )
         if seconds is not None and not 0 < seconds < SCHEDULE_SECONDS_MAX:
             raise ValueError(f"a hold lasts more than 0 and less than {SCHEDULE_SECONDS_MAX:,} seconds: not {seconds}")
@@ -225,7 +231,10 @@ class Snapshots(Purging, SnapshotWriting):
             self._store.commit()
 
     def release(self, name: str, owner: str) -> None:
-        """End the hold of ``owner``, if there is one; durable on return."""
+        """End the hold of ``owner``, if there is one; durable on return.
+
+        That may be a standby's, which costs it a longer transfer if the snapshot goes.
+        """
         with self._store.lock:
             manage.release(self._store, self._find(name), owner)
             self._store.commit()

@@ -29,6 +29,10 @@ def run(options: Namespace) -> None:
         size = format_size(info.active_bytes + info.snapshot_bytes)
         what = f"fileset {show_name(info.name)} at {show_name(info.path or '-')}"
         holds = f"{info.inode_count:,} inodes, {info.snapshot_count:,} snapshots, {size}"
+        origin = fileset.last_origin()
+        if origin is not None:
+            owned = format_size(origin.owned_bytes)
+            holds += f", and the deleted snapshot {show_name(origin.operand)} ({owned}) with its last clone"
         if options.dry_run:
             print(f"would delete {what}: {holds}")
             return

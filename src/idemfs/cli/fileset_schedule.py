@@ -128,6 +128,7 @@ def _show_outcome(schedule: Schedule, wanted: Policy) -> None:
 
 def _show(schedule: Schedule, *, json: bool) -> None:
     from idemfs.api.schedule import Policy
+    from idemfs.cli.names import in_one_row
 
     policy, due, hooks = schedule.policy, schedule.next_due(), schedule.hooks
     around = {"before": hooks.before, "after": hooks.after, "hook_timeout": hooks.timeout_seconds}
@@ -145,7 +146,7 @@ def _show(schedule: Schedule, *, json: bool) -> None:
         lines.append(("hook timeout", f"{hooks.timeout_seconds:g} s"))
     lines.append(("next due", due.isoformat() if due else "-"))
     for name, shown in lines:
-        print(f"{name.ljust(14)}  {shown}")
+        print(f"{name.ljust(14)}  {in_one_row(shown)}")
 
 
 def _line(name: str, value: int | str) -> tuple[str, str]:

@@ -7,7 +7,7 @@ import posixpath
 import stat
 import sys
 
-from idemfs.cli.names import show_name
+from idemfs.cli.names import exact_name
 from idemfs.cli.parser import add_json, add_target
 from idemfs.cli.render import Column, format_time_ns, listing
 
@@ -49,7 +49,7 @@ def run(options: Namespace) -> None:
             found = [(options.path, options.path)]
         if not options.long and not options.json:
             for name, _ in found:
-                sys.stdout.write(show_name(name) + "\n")
+                sys.stdout.write(exact_name(name) + "\n")
             return
         columns = [
             Column("permissions", "MODE"),

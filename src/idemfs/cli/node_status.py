@@ -7,6 +7,7 @@ import os
 from argparse import ArgumentParser, Namespace
 
 from idemfs.cli.links import COLUMNS, row
+from idemfs.cli.names import show_name
 from idemfs.cli.parser import add_config
 from idemfs.cli.render import Column, listing
 
@@ -58,7 +59,7 @@ def run(options: Namespace) -> None:
             print()
             listing([{"store": store.name, **row(link)} for link in store.links], _LINK_COLUMNS, json=False)
     for name, text in status.problems.items():
-        print(f"{name}: {text}")
+        print(show_name(f"{name}: {text}"))
 
 
 def _remarks(store: StoreStatus) -> Iterator[str]:

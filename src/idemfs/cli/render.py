@@ -54,11 +54,11 @@ def table(rows: Iterable[Row], columns: Sequence[Column], *, terminal: bool = Fa
 
 
 def _cell(text: str, terminal: bool) -> str:
-    if not terminal:
+    if not terminal and text.isprintable():
         return text
-    from idemfs.cli.names import printable
+    from idemfs.cli.names import in_one_row, printable
 
-    return printable(text)
+    return printable(text) if terminal else in_one_row(text)
 
 
 def _pad(text: str, width: int, right: bool) -> str:

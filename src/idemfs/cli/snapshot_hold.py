@@ -13,7 +13,9 @@ if TYPE_CHECKING:
 def arguments(parser: ArgumentParser) -> None:
     add_store(parser)
     parser.add_argument("name", metavar="NAME", help="the snapshot; FILESET@NAME of another fileset")
-    parser.add_argument("owner", metavar="OWNER", help="who needs it: a word that 'release' gives again")
+    parser.add_argument(
+        "owner", metavar="OWNER", help="who needs it: a word that 'release' gives again, not 'standby:…'"
+    )
     parser.add_argument("--seconds", type=float, help="how long (default: until it is released)")
     parser.add_argument("--until", metavar="DATE", type=parse_time, help="the same as a date, such as 2030-01-31")
 
@@ -28,6 +30,8 @@ def run(options: Namespace) -> None:
         seconds = options.seconds
         if options.until is not None:
             seconds = options.until.timestamp() - fs.tree.store.clock.now_ns() / 1e9
+            if seconds <= 0:
+                raise UsageError(f"--until is a date to come, and {options.until.isoformat()} is past")
         try:
             fs.snapshots.hold(options.name, options.owner, seconds)
         except ValueError as wrong:

@@ -28,6 +28,7 @@ from idemfs.ids import ROOT_INO, ROOT_NUMBER, FilesetId, Ino, SnapshotId, filese
 from idemfs.mount import wire
 from idemfs.vfs.fileset_state import new_inode
 from idemfs.vfs.fileset_tree import FilesetTree
+from idemfs.vfs.names import SNAPSHOTS_NAME
 from idemfs.vfs.reader import Reader, posix
 from idemfs.vfs.received_reader import ReceivedReader
 from idemfs.vfs.tree import Tree
@@ -44,7 +45,7 @@ _KIND_BITS = 2
 _FIRST_IN_SNAPSHOTS = SNAPSHOT_BIT | 1 << NUMBER_BITS
 UP_TARGET = b".."
 
-FOLDER_NAME = b".snapshots"
+FOLDER_NAME = SNAPSHOTS_NAME
 _READER_COUNT_MAX = 1000
 
 LONG_SECONDS = 3600

@@ -1,7 +1,8 @@
 """Commands that bring programs to rest before snapshots are taken, and let them go on afterwards.
 
 Whatever happens in between, what comes after is run: a hook that fails or takes too long, a snapshot that fails,
-SIGINT, SIGTERM. A hook runs in a session of its own, and is killed with all its processes when its time is over.
+a signal that ends processes (``ENDING``). A hook runs in a session of its own, and is killed with all its processes
+when its time is over.
 
 Threads: hooks wait for their commands; signals are caught when this is the main thread.
 """
@@ -11,6 +12,7 @@ from __future__ import annotations
 import os
 import signal
 import subprocess
+import sys
 import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -22,6 +24,26 @@ from idemfs.snapshots.hooks import TIMEOUT_SECONDS, Hooks
 if TYPE_CHECKING:
     from idemfs.snapshots.hooks import Quiesce
     from idemfs.store.store import Store
+
+
+ENDING = (
+    signal.SIGINT,
+    signal.SIGTERM,
+    signal.SIGHUP,
+    signal.SIGQUIT,
+    signal.SIGUSR1,
+    signal.SIGUSR2,
+    signal.SIGALRM,
+    signal.SIGVTALRM,
+    signal.SIGPROF,
+    signal.SIGXCPU,
+    signal.SIGPWR,
+    signal.SIGIO,
+)
+"""What people, terminals, service managers, timers and limits end a process by, if it says nothing else.
+
+Not those by which a process fails itself (SIGSEGV, SIGABRT …), nor SIGPIPE and SIGXFSZ, which Python ignores.
+"""
 
 
 class User(NamedTuple):
@@ -76,7 +98,11 @@ def _owner(path: str) -> User:
 
 
 class _Terminated(BaseException):
-    """SIGTERM came."""
+    """A signal came, and it is not SIGINT."""
+
+    def __init__(self, number: int) -> None:
+        super().__init__(number)
+        self.number = number
 
 
 @contextmanager
@@ -175,7 +201,7 @@ class _Caught:
             return
         # Once: a second one must not cut short what the first one began.
         self.is_deferred = True
-        raise KeyboardInterrupt if number == signal.SIGINT else _Terminated
+        raise KeyboardInterrupt if number == signal.SIGINT else _Terminated(number)
 
     def defer(self) -> bool:
         """From now on a signal waits; whether none did before."""
@@ -195,15 +221,35 @@ def _signals() -> Iterator[_Caught]:
     if threading.current_thread() is not threading.main_thread():
         yield caught
         return
-    kept = {number: signal.signal(number, caught.handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    kept = {number: handler for number in ENDING if _is_caught(number, handler := signal.getsignal(number))}
+    for number in kept:
+        signal.signal(number, caught.handle)
     try:
         yield caught
     except _Terminated as terminated:
-        caught.deferred.append(signal.SIGTERM)
-        raise SystemExit(128 + signal.SIGTERM) from terminated
+        caught.deferred.append(terminated.number)
+        raise SystemExit(128 + terminated.number) from terminated
     finally:
         for number, handler in kept.items():
             signal.signal(number, handler)
         for deferred in caught.deferred:
-            # Now for whoever would have got it.
+            # Now for whoever would have got it; if nobody does it ends the process here, which says so as for SIGINT.
+            if kept[signal.Signals(deferred)] == signal.SIG_DFL:
+                _say(f"idemfs: ended by {signal.Signals(deferred).name}")
             os.kill(os.getpid(), deferred)
+
+
+def _is_caught(number: int, handler: object) -> bool:
+    """Whether this signal would end the process now; a program's own SIGINT and SIGTERM are taken to mean that too.
+
+    What is ignored stays so, as ``nohup`` wants it; what else a program itself handles is its own business.
+    """
+    if number in (signal.SIGINT, signal.SIGTERM):
+        return handler not in (signal.SIG_IGN, None)
+    return handler == signal.SIG_DFL
+
+
+def _say(line: str) -> None:
+    # After SIGHUP the terminal may be gone.
+    with suppress(OSError, ValueError):
+        print(line, file=sys.stderr, flush=True)

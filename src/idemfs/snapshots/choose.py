@@ -41,9 +41,12 @@ def places(
 ) -> list[tuple[FilesetId, str]]:
     """Fileset and name of each snapshot that is meant, each once.
 
-    ``NAME`` is one of ``fileset``, ``@NAME`` one of the root fileset. Raises ``FilesetMissing``.
+    ``NAME`` is one of ``fileset``, ``@NAME`` one of the root fileset. Raises ``FilesetMissing``, also when there is
+    none of what is excluded: by a mistyped name, what was to be left out would be taken.
     """
     left_out = list(excluded)
+    if left_out:
+        _refuse_missing(catalog, left_out)
     found: dict[tuple[FilesetId, str], None] = {}
     for operand in operands:
         pattern, _, name = operand.rpartition("@")
@@ -52,3 +55,14 @@ def places(
         else:
             found |= {(each.number, name): None for each in filesets(catalog, pattern, left_out)}
     return list(found)
+
+
+def _refuse_missing(catalog: Catalog, excluded: Iterable[str]) -> None:
+    from fnmatch import fnmatchcase
+
+    names = [fileset.name for fileset in catalog.listed_filesets()]
+    for pattern in excluded:
+        if not any(fnmatchcase(name, pattern) for name in names):
+            raise FilesetMissing(
+                f"no fileset matches what is excluded, {pattern!r}; 'idemfs fileset list STORE' shows those there are"
+            )

@@ -92,6 +92,14 @@ def origin_snapshot(store: Store, fileset: FilesetId) -> Snapshot | None:
     return store.catalog.snapshot(clone.origin.fileset, clone.origin.snapshot)
 
 
+def last_origin(store: Store, fileset: FilesetId) -> Snapshot | None:
+    """The pinned snapshot that goes when this clone does, since no other rests on it."""
+    snapshot = origin_snapshot(store, fileset)
+    if snapshot is None or snapshot.state != PINNED or len(clones_of(store, snapshot)) > 1:
+        return None
+    return snapshot
+
+
 def rest(active: Active, fileset: Fileset, snapshot: Snapshot, next_number: int) -> None:
     """An empty fileset has all that ``snapshot`` has, from the open group on; the caller has admitted three records.
 

@@ -21,7 +21,7 @@ from idemfs.errors import (
 )
 from idemfs.format import keys
 from idemfs.format.tables import COMPLETE, DELETING, Snapshot
-from idemfs.ids import FilesetId, Guid
+from idemfs.ids import ROOT_FILESET, FilesetId, Guid
 from idemfs.limits import SCAN_COUNT, SNAPSHOT_COUNT_MAX, SNAPSHOT_NAME_SIZE_MAX
 from idemfs.snapshots import diverged
 from idemfs.snapshots.info import NEVER_NS
@@ -169,9 +169,12 @@ def _refusal(catalog: Catalog, places: list[tuple[FilesetId, str]]) -> FilesetMi
             return FilesetMissing("the fileset was deleted")
         names = named(number)
         if name in names:
-            return SnapshotExists(f"a snapshot named {name!r} exists; choose another name, or delete it first")
+            where = "" if number == ROOT_FILESET and len(places) == 1 else f" of fileset {fileset.name!r}"
+            return SnapshotExists(f"a snapshot named {name!r}{where} exists; choose another name, or delete it first")
         if len(names) >= SNAPSHOT_COUNT_MAX:
-            return SnapshotExists(f"the fileset has {SNAPSHOT_COUNT_MAX} snapshots already; delete some first")
+            return SnapshotExists(
+                f"fileset {fileset.name!r} has {SNAPSHOT_COUNT_MAX} snapshots already; delete some first"
+            )
     return None
 
 

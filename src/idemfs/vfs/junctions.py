@@ -22,7 +22,7 @@ from idemfs.snapshots import clones, delete, drills, drop, lines, promote, usage
 from idemfs.snapshots.choose import PATTERN
 from idemfs.versions.resolve import View
 from idemfs.vfs.fileset_state import RECORD_SIZE, REMOVAL_SIZE, new_inode
-from idemfs.vfs.names import check_name
+from idemfs.vfs.names import SNAPSHOTS_NAME, check_name
 from idemfs.vfs.namespace import Namespace
 from idemfs.vfs.reader import posix
 
@@ -48,6 +48,16 @@ def check_fileset_name(name: str) -> None:
         raise BadFilesetName(f"{name!r} is reserved; choose another fileset name")
 
 
+def _check_place(name: bytes) -> None:
+    """Raises ``FilesetError`` for a last name of a path where no fileset appears."""
+    if name in (b".", b".."):
+        raise FilesetError(
+            "a fileset appears at a directory below the root; give a path that ends with its name, such as '/home'"
+        )
+    if name == SNAPSHOTS_NAME:
+        raise FilesetError("'.snapshots' is where a mount shows snapshots; let the fileset appear by another name")
+
+
 class Junctions(Namespace):
     """Makes filesets, and changes what they are called and where they appear."""
 
@@ -57,7 +67,7 @@ class Junctions(Namespace):
         """A new fileset that appears as ``name`` in ``parent``: a directory that is empty, or is made.
 
         The root of the fileset has owner and permissions of the directory. Raises ``BadFilesetName``,
-        ``FilesetExists``, ``OSError``.
+        ``FilesetExists``, ``FilesetError``, ``OSError``.
         """
         with self.store.lock:
             fileset, node = self._new_fileset(parent, name, fileset_name, (uid, gid), compression)
@@ -96,6 +106,7 @@ class Junctions(Namespace):
         snapshot: Snapshot | None = None,
     ) -> tuple[Fileset, Inode]:
         """One with no inode in it, and the directory where it appears. ``snapshot``: what it is to be a clone of."""
+        _check_place(name)
         self._change(parent, 16, 3 * RECORD_SIZE)
         self._refuse_drill(fileset_of(parent))
         self._check_new_name(fileset_name)
@@ -158,6 +169,7 @@ class Junctions(Namespace):
 
     def attach_fileset(self, fileset: Fileset, parent: Ino, name: bytes) -> None:
         """Let a fileset appear as ``name`` in ``parent``, an empty directory, and no longer where it was."""
+        _check_place(name)
         with self.store.lock:
             self._change(parent, 2, RECORD_SIZE)
             self._refuse_gone(fileset)

@@ -18,6 +18,9 @@ from idemfs.limits import NAME_SIZE_MAX
 from idemfs.versions.active import Active
 from idemfs.vfs.reader import posix
 
+SNAPSHOTS_NAME = b".snapshots"
+"""By which a mount shows the snapshots of a fileset in its root, and nothing else that has this name there."""
+
 _NO_NEW_NAMES = frozenset((b"", b".", b".."))
 _NOWHERE = Number(0)
 

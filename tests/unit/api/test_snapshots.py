@@ -11,6 +11,8 @@ import pytest
 
 from idemfs import FileSystem
 from idemfs.errors import BadSnapshotName, FilesetMissing, SnapshotExists, SnapshotHeld, SnapshotMissing
+from idemfs.ids import ROOT_FILESET
+from idemfs.snapshots import manage
 from idemfs.testing.builders import assert_clean, memory_store
 from idemfs.testing.clock import Simulated
 from idemfs.vfs.tree import Tree
@@ -159,6 +161,18 @@ def test_holds_end(fs: FileSystem, clock: Simulated) -> None:
         with pytest.raises(ValueError):
             fs.snapshots.hold("a", owner, seconds)
     fs.snapshots.delete("a")
+
+
+def test_what_a_store_holds_for_a_standby_is_no_users_to_make(fs: FileSystem) -> None:
+    snapshot = fs.snapshots.create("a")
+    with pytest.raises(ValueError, match="choose another owner than 'standby:me'"):
+        fs.snapshots.hold("a", "standby:me")
+    assert fs.snapshots.holders("a") == []
+    fs.snapshots.hold("a", "standby")
+    store = fs.tree.store
+    manage.hold(store, store.catalog.by_name(ROOT_FILESET, snapshot.name), "standby:ab")
+    fs.snapshots.release("a", "standby:ab")
+    assert fs.snapshots.holders("a") == ["standby"]
 
 
 def test_restoring_and_undoing(fs: FileSystem) -> None:

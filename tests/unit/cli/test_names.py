@@ -1,14 +1,16 @@
-"""Names reach a terminal without moving its cursor, and a file without being changed."""
+"""Names reach a terminal without moving its cursor, and a file in one line, or without being changed."""
 
 from __future__ import annotations
 
 import io
+import os
+import unicodedata
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from idemfs.cli.names import printable, show_name, without_controls
+from idemfs.cli.names import exact_name, printable, show_name, without_controls
 
 
 class Terminal(io.StringIO):
@@ -34,8 +36,22 @@ def test_escapes(name: str | bytes, shown: str) -> None:
     assert show_name(name, Terminal()) == shown
 
 
-def test_a_file_gets_the_name_itself() -> None:
-    assert show_name(b"a\x1b\xff\\", io.StringIO()) == "a\x1b\udcff\\"
+def test_a_file_gets_the_name_itself_where_it_stands_alone() -> None:
+    assert exact_name(b"a\x1b\xff\\", io.StringIO()) == "a\x1b\udcff\\"
+    assert exact_name(b"a\x1b\xff\\", Terminal()) == "a\\x1b\\xff\\\\"
+
+
+def test_a_file_gets_no_controls_where_it_stands_among_others() -> None:
+    assert show_name(b"a\x1b\xff\\", io.StringIO()) == "a\\x1b\udcff\\"
+
+
+@given(st.binary(max_size=40))
+def test_a_name_is_in_one_line_of_a_file(name: bytes) -> None:
+    shown = show_name(name, io.StringIO())
+    assert len(shown.splitlines()) <= 1
+    if os.fsdecode(name).isprintable():
+        assert shown == os.fsdecode(name)
+    assert not any(unicodedata.category(char) == "Cc" for char in shown)
 
 
 def test_a_message_keeps_its_backslashes() -> None:

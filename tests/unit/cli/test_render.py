@@ -51,12 +51,12 @@ def test_json_keeps_a_name_that_is_not_utf_8() -> None:
     assert out.getvalue().isascii() and json.loads(out.getvalue()) == [{"name": "\udcff"}]
 
 
-def test_a_terminal_gets_escapes_and_a_file_does_not() -> None:
+def test_a_terminal_gets_escapes_and_a_file_those_of_controls_alone() -> None:
     terminal, file = Terminal(), io.StringIO()
     for out in (terminal, file):
-        listing([{"name": "a\x1bb"}], COLUMNS[:1], json=False, out=out)
-    assert terminal.getvalue() == "NAME\na\\x1bb\n"
-    assert file.getvalue() == "NAME\na\x1bb\n"
+        listing([{"name": "a\x1bb\nforged\udcff\\"}], COLUMNS[:1], json=False, out=out)
+    assert terminal.getvalue() == "NAME\na\\x1bb\\x0aforged\\xff\\\\\n"
+    assert file.getvalue() == "NAME\na\\x1bb\\x0aforged\udcff\\\n"
 
 
 @pytest.mark.parametrize(

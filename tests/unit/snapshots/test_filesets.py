@@ -52,10 +52,17 @@ def test_each_fileset_has_its_own_names_and_ids_grow_over_the_store(fs: FileSyst
 def test_one_instant_by_name_and_by_pattern(fs: FileSystem) -> None:
     made = fs.snapshots.create_all("a@one", "b@one")
     assert [info.operand for info in made] == ["a@one", "b@one"] and made[0].created_ns == made[1].created_ns
-    fs.snapshots.create_all("*@two", exclude=["tmp", "no such"])
+    fs.snapshots.create_all("*@two", exclude=["tmp"])
     assert operands(fs) == ["two", "a@one", "a@two", "b@one", "b@two"]
     fs.snapshots.create_all("?@three", "a@three", "tmp@three")
     assert [name for name in operands(fs) if "three" in name] == ["a@three", "b@three", "tmp@three"]
+
+
+def test_what_is_excluded_is_there(fs: FileSystem) -> None:
+    for wrong in ("tmpp", "t?", "", "TMP"):
+        with pytest.raises(FilesetMissing, match="no fileset matches what is excluded"):
+            fs.snapshots.create_all("*@x", exclude=["tmp", wrong])
+    assert operands(fs) == []
 
 
 def test_all_of_them_or_none(fs: FileSystem) -> None:
@@ -63,7 +70,12 @@ def test_all_of_them_or_none(fs: FileSystem) -> None:
     for names in (("a@x", "b@x"), ("a@x", "no@x"), ("no*@x",), ("*@x",)):
         with pytest.raises((SnapshotExists, FilesetMissing)):
             fs.snapshots.create_all(*names)
+    with pytest.raises(SnapshotExists, match="named 'x' of fileset 'b' exists"):
+        fs.snapshots.create_all("x", "b@x")
     assert operands(fs) == ["b@x"]
+    fs.snapshots.create("x")
+    with pytest.raises(SnapshotExists, match="named 'x' of fileset 'root' exists"):
+        fs.snapshots.create_all("x", "a@x")
 
 
 def test_one_group_holds_all_of_them(fs: FileSystem) -> None:

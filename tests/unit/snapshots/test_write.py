@@ -357,7 +357,7 @@ def test_refresh_refuses(scene: Scene) -> None:
     tree.make_fileset(tree.root, b"home", "home", 0, 0)
     with pytest.raises(SnapshotError, match="'later' to refresh to is of another fileset"):
         snapshots.refresh("two", snapshots.create("home@later").operand)
-    snapshots.hold("two", "standby:ab")
+    manage.hold(tree.store, two, "standby:ab")
     with pytest.raises(SnapshotHeld):
         snapshots.refresh("two")
     snapshots.release("two", "standby:ab")

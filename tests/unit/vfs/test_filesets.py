@@ -109,8 +109,15 @@ def test_where_no_fileset_can_be_made(fs: FileSystem) -> None:
     refused(errno.ENOENT, fs.filesets.create, "/no/such")
     error = refused(errno.EBUSY, fs.filesets.create, "/srv/home", "again")
     assert error.filename == "/srv/home"
-    with pytest.raises((OSError, BadFilesetName)):
-        fs.filesets.create("/")
+    fs.snapshots.create("s")
+    fs.makedirs("/d/.snapshots")
+    for path, why in (("/", "below the root"), ("/d/..", "below the root"), ("/d/.snapshots", "where a mount shows")):
+        with pytest.raises(FilesetError, match=why):
+            fs.filesets.create(path, "new")
+        with pytest.raises(FilesetError, match=why):
+            fs.filesets.clone("s", path, "new")
+        with pytest.raises(FilesetError, match=why):
+            fs.filesets["home"].attach(path)
     with pytest.raises(FilesetExists):
         fs.filesets.create("/full/home")
     for name in ("", "a/b", "a@b", "*", "a?", "[a]", "x" * 201, "a\n", ".", "\udcff"):
