@@ -2,7 +2,8 @@
 
 A copy is made beside the place, with the attributes that the caller may set, and takes its name when it is whole:
 in one step, also over a directory, which exchanges names with it and is removed then. What fails before leaves the
-place as it was. Other filesets are neither copied nor emptied.
+place as it was. Other filesets are neither copied nor emptied. Symlinks on the way lead as in a restore by the store:
+those of the snapshot inside of it, and in place no others.
 
 Threads: one.
 """
@@ -13,9 +14,12 @@ import ctypes
 import errno
 import os
 import stat
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 
 from idemfs.ids import NUMBER_BITS
+from idemfs.mount.inside import names_of, open_directory, open_root, without_symlinks
+from idemfs.mount.nodes import SNAPSHOT_BIT
 
 FOLDER = ".snapshots"
 _COPY_BYTES = 16 << 20
@@ -42,61 +46,161 @@ def is_root(directory: str) -> bool:
     return os.path.isdir(os.path.join(directory, FOLDER, ""))
 
 
+class _Place:
+    """A name in a directory that is open. ``shown``: its path, for messages."""
+
+    __slots__ = ("directory", "name", "shown")
+
+    def __init__(self, directory: int, name: str, shown: str) -> None:
+        self.directory = directory
+        self.name = name
+        self.shown = shown
+
+    @property
+    def path(self) -> str:
+        return f"/proc/self/fd/{self.directory}/{self.name}"
+
+    def status(self) -> os.stat_result:
+        """Raises ``OSError``."""
+        with _naming(self.shown):
+            return os.stat(self.name, dir_fd=self.directory, follow_symlinks=False)
+
+    def is_there(self) -> bool:
+        try:
+            self.status()
+        except FileNotFoundError:
+            return False
+        return True
+
+
 def restore(directory: str, snapshot: str, path: str, to: str | None, undo_name: str | None = None) -> MountedRestore:
     """Bring back what snapshot has at ``path``, both as from ``directory``, to ``path`` or to ``to``.
 
     If the caller may take snapshots, one is taken first, unless it goes to a new place. Raises ``OSError``.
     """
-    source = _source(directory, snapshot, path)
-    os.lstat(source)
-    target = os.path.join(directory, (path if to is None else to).strip("/"))
-    if not os.path.basename(target).strip(".") or not (path if to is None else to).strip("/"):
-        raise OSError(errno.EINVAL, "name a file or directory, not the root of the mount", path)
-    replaces = os.path.lexists(target)
-    if replaces and to is not None:
-        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), to)
+    with _opened(directory) as root, _source(root, directory, snapshot, path) as (source, names):
+        source.status()
+        with _target(root, directory, names, to) as target:
+            return _restored(directory, snapshot, source, target, undo_name, in_place=to is None)
+
+
+def _restored(
+    directory: str, snapshot: str, source: _Place, target: _Place, undo_name: str | None, *, in_place: bool
+) -> MountedRestore:
+    replaces = target.is_there()
+    if replaces and not in_place:
+        raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target.shown)
     if replaces:
-        _refuse_filesets(target)
-    undo = _take_snapshot(directory, undo_name or f"before-restore-{snapshot}") if to is None else None
+        _refuse_filesets(target.path)
+    undo = _take_snapshot(directory, undo_name or f"before-restore-{snapshot}") if in_place else None
     staged = _free_name(target)
     copy = _Copy()
     try:
-        copy.tree(source, staged)
-        _put_in_place(staged, target, replaces=replaces)
+        copy.tree(source.path, staged.path)
+        _put_in_place(staged.path, target.path, replaces=replaces)
     except BaseException:
         with suppress(OSError):
-            remove(staged)
+            remove(staged.path)
         raise
     left = None
-    if os.path.lexists(staged):
+    if staged.is_there():
         try:
-            remove(staged)
+            remove(staged.path)
         except OSError:
-            left = staged
+            left = staged.shown
     return MountedRestore(copy.count, undo, left)
 
 
 def count(directory: str, snapshot: str, path: str) -> int:
     """How many files and directories the snapshot has there. Raises ``OSError``."""
-    source = _source(directory, snapshot, path)
-    found = 1
-    if stat.S_ISDIR(os.lstat(source).st_mode):
-        for _, directories, files in os.walk(source, onerror=_raise):
-            found += len(directories) + len(files)
+    with _opened(directory) as root, _source(root, directory, snapshot, path) as (source, _):
+        found = 1
+        if stat.S_ISDIR(source.status().st_mode):
+            for _, directories, files in os.walk(source.path, onerror=_raise):
+                found += len(directories) + len(files)
     return found
 
 
-def _source(directory: str, snapshot: str, path: str) -> str:
-    """Where the snapshot has ``path``. ``latest`` is the one that it leads to now: another one may be taken first."""
-    folder = os.path.join(directory, FOLDER)
+@contextmanager
+def _opened(directory: str) -> Iterator[int]:
+    fd = open_root(directory)
+    try:
+        yield fd
+    finally:
+        os.close(fd)
+
+
+@contextmanager
+def _naming(path: str) -> Iterator[None]:
+    """An ``OSError`` in it names this path."""
+    try:
+        yield
+    except OSError as error:
+        raise OSError(error.errno, error.strerror, path) from error
+
+
+@contextmanager
+def _source(root: int, directory: str, snapshot: str, path: str) -> Iterator[tuple[_Place, Sequence[str]]]:
+    """Where the snapshot has ``path``, and the names that lead there from the snapshot's root."""
+    wanted = names_of(path)
+    _refuse_path(path, wanted)
+    name = _snapshot_name(root, os.path.join(directory, FOLDER), snapshot)
+    with _naming(os.path.join(directory, FOLDER, name, *wanted)):
+        inside = open_directory(root, (FOLDER, name))
+        try:
+            names = without_symlinks(inside, path)
+            above = open_directory(inside, names[:-1])
+        finally:
+            os.close(inside)
+    try:
+        yield _Place(above, names[-1], os.path.join(directory, FOLDER, name, *names)), names
+    finally:
+        os.close(above)
+
+
+@contextmanager
+def _target(root: int, directory: str, names: Sequence[str], to: str | None) -> Iterator[_Place]:
+    """In place by these names, which are directories here, too; or where ``to`` leads."""
+    if to is not None:
+        _refuse_path(to, names_of(to))
+        with _naming(os.path.join(directory, *names_of(to))):
+            names = without_symlinks(root, to)
+            above = open_directory(root, names[:-1])
+    else:
+        try:
+            above = open_directory(root, names[:-1])
+        except (FileNotFoundError, NotADirectoryError) as error:
+            shown = os.path.join(directory, *names[:-1])
+            raise OSError(errno.ENOENT, "it is there no more; restore that, or elsewhere", shown) from error
+    try:
+        shown = os.path.join(directory, *names)
+        if os.fstat(above).st_ino >= SNAPSHOT_BIT:
+            raise OSError(errno.EROFS, os.strerror(errno.EROFS), shown)
+        yield _Place(above, names[-1], shown)
+    finally:
+        os.close(above)
+
+
+def _refuse_path(path: str, names: Sequence[str]) -> None:
+    if ".." in names:
+        raise OSError(errno.EINVAL, "from the directory that is given a path leads down, without '..'", path)
+    if not names or path.rstrip("/").rpartition("/")[2] == ".":
+        raise OSError(errno.EINVAL, "name a file or directory, not the root of the mount", path)
+
+
+def _snapshot_name(root: int, folder: str, snapshot: str) -> str:
+    """``latest`` is the one that it leads to now: another one may be taken first."""
     name = snapshot
     with suppress(OSError):
-        name = os.readlink(os.path.join(folder, snapshot))
-    if name in ("", ".", "..") or "/" in name or not os.path.lexists(os.path.join(folder, name)):
-        raise FileNotFoundError(errno.ENOENT, f"no snapshot has this name; those there are: ls {folder}", snapshot)
-    if ".." in path.split("/"):
-        raise OSError(errno.EINVAL, "in a snapshot a path leads down, without '..'", path)
-    return os.path.join(folder, name, path.strip("/"))
+        name = os.readlink(os.path.join(FOLDER, snapshot), dir_fd=root)
+    is_name = name not in ("", ".", "..") and "/" not in name
+    try:
+        if is_name:
+            os.stat(os.path.join(FOLDER, name), dir_fd=root, follow_symlinks=False)
+            return name
+    except FileNotFoundError:
+        is_name = False
+    raise FileNotFoundError(errno.ENOENT, f"no snapshot has this name; those there are: ls {folder}", snapshot)
 
 
 def _raise(error: OSError) -> None:
@@ -117,14 +221,14 @@ def _take_snapshot(directory: str, wanted: str) -> str | None:
     return None
 
 
-def _free_name(target: str) -> str:
-    above, name = os.path.split(target)
+def _free_name(target: _Place) -> _Place:
     for number in range(_NAME_COUNT_MAX):
         # A name of 255 bytes has no room for more.
-        staged = os.path.join(above, os.fsdecode(os.fsencode(f".restore-{number}-{os.getpid()}-{name}")[:255]))
-        if not os.path.lexists(staged):
+        name = os.fsdecode(os.fsencode(f".restore-{number}-{os.getpid()}-{target.name}")[:255])
+        staged = _Place(target.directory, name, os.path.join(os.path.dirname(target.shown), name))
+        if not staged.is_there():
             return staged
-    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target)
+    raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target.shown)
 
 
 def _put_in_place(staged: str, target: str, *, replaces: bool) -> None:
