@@ -15,8 +15,37 @@ import stat
 from collections.abc import Sequence
 
 from idemfs.limits import SYMLINK_FOLLOW_COUNT_MAX
+from idemfs.mount.descending import naming
 
 _DIRECTORY = os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC
+
+
+class Place:
+    """A name in a directory that is open. ``shown``: its path, for messages."""
+
+    __slots__ = ("directory", "name", "shown")
+
+    def __init__(self, directory: int, name: str, shown: str) -> None:
+        self.directory = directory
+        self.name = name
+        self.shown = shown
+
+    @property
+    def folder(self) -> str:
+        """The directory's path, for messages."""
+        return os.path.dirname(self.shown)
+
+    def status(self) -> os.stat_result:
+        """Raises ``OSError``."""
+        with naming(self.shown):
+            return os.stat(self.name, dir_fd=self.directory, follow_symlinks=False)
+
+    def is_there(self) -> bool:
+        try:
+            self.status()
+        except FileNotFoundError:
+            return False
+        return True
 
 
 def names_of(path: str) -> list[str]:

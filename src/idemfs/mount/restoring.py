@@ -18,15 +18,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 
 from idemfs.ids import NUMBER_BITS
-from idemfs.mount.inside import names_of, open_directory, open_root, without_symlinks
+from idemfs.mount.descending import Walk, naming
+from idemfs.mount.inside import Place, names_of, open_directory, open_root, without_symlinks
 from idemfs.mount.nodes import SNAPSHOT_BIT
+from idemfs.mount.tree_copy import Copy
 
 FOLDER = ".snapshots"
-_COPY_BYTES = 16 << 20
 _EXCHANGE = 2
-_AT_FDCWD = -100
-_COPIES_OTHERWISE = frozenset({errno.EXDEV, errno.ENOSYS, errno.EINVAL, errno.EOPNOTSUPP})
-"""Of ``copy_file_range(2)``: nothing is wrong, but the bytes have to be copied another way."""
 _NAME_COUNT_MAX = 1000
 
 
@@ -46,33 +44,6 @@ def is_root(directory: str) -> bool:
     return os.path.isdir(os.path.join(directory, FOLDER, ""))
 
 
-class _Place:
-    """A name in a directory that is open. ``shown``: its path, for messages."""
-
-    __slots__ = ("directory", "name", "shown")
-
-    def __init__(self, directory: int, name: str, shown: str) -> None:
-        self.directory = directory
-        self.name = name
-        self.shown = shown
-
-    @property
-    def path(self) -> str:
-        return f"/proc/self/fd/{self.directory}/{self.name}"
-
-    def status(self) -> os.stat_result:
-        """Raises ``OSError``."""
-        with _naming(self.shown):
-            return os.stat(self.name, dir_fd=self.directory, follow_symlinks=False)
-
-    def is_there(self) -> bool:
-        try:
-            self.status()
-        except FileNotFoundError:
-            return False
-        return True
-
-
 def restore(directory: str, snapshot: str, path: str, to: str | None, undo_name: str | None = None) -> MountedRestore:
     """Bring back what snapshot has at ``path``, both as from ``directory``, to ``path`` or to ``to``.
 
@@ -85,27 +56,27 @@ def restore(directory: str, snapshot: str, path: str, to: str | None, undo_name:
 
 
 def _restored(
-    directory: str, snapshot: str, source: _Place, target: _Place, undo_name: str | None, *, in_place: bool
+    directory: str, snapshot: str, source: Place, target: Place, undo_name: str | None, *, in_place: bool
 ) -> MountedRestore:
     replaces = target.is_there()
     if replaces and not in_place:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target.shown)
     if replaces:
-        _refuse_filesets(target.path)
+        _Refusal(target.directory, target.folder).run(target.name)
     undo = _take_snapshot(directory, undo_name or f"before-restore-{snapshot}") if in_place else None
     staged = _free_name(target)
-    copy = _Copy()
+    copy = Copy(source, target, staged.name)
     try:
-        copy.tree(source.path, staged.path)
-        _put_in_place(staged.path, target.path, replaces=replaces)
+        copy.run(source.name)
+        _put_in_place(staged, target, replaces=replaces)
     except BaseException:
         with suppress(OSError):
-            remove(staged.path)
+            remove(staged.name, staged.directory)
         raise
     left = None
     if staged.is_there():
         try:
-            remove(staged.path)
+            remove(staged.name, staged.directory)
         except OSError:
             left = staged.shown
     return MountedRestore(copy.count, undo, left)
@@ -114,11 +85,9 @@ def _restored(
 def count(directory: str, snapshot: str, path: str) -> int:
     """How many files and directories the snapshot has there. Raises ``OSError``."""
     with _opened(directory) as root, _source(root, directory, snapshot, path) as (source, _):
-        found = 1
-        if stat.S_ISDIR(source.status().st_mode):
-            for _, directories, files in os.walk(source.path, onerror=_raise):
-                found += len(directories) + len(files)
-    return found
+        counting = _Count(source.directory, source.folder)
+        counting.run(source.name)
+        return counting.count
 
 
 @contextmanager
@@ -131,21 +100,12 @@ def _opened(directory: str) -> Iterator[int]:
 
 
 @contextmanager
-def _naming(path: str) -> Iterator[None]:
-    """An ``OSError`` in it names this path."""
-    try:
-        yield
-    except OSError as error:
-        raise OSError(error.errno, error.strerror, path) from error
-
-
-@contextmanager
-def _source(root: int, directory: str, snapshot: str, path: str) -> Iterator[tuple[_Place, Sequence[str]]]:
+def _source(root: int, directory: str, snapshot: str, path: str) -> Iterator[tuple[Place, Sequence[str]]]:
     """Where the snapshot has ``path``, and the names that lead there from the snapshot's root."""
     wanted = names_of(path)
     _refuse_path(path, wanted)
     name = _snapshot_name(root, os.path.join(directory, FOLDER), snapshot)
-    with _naming(os.path.join(directory, FOLDER, name, *wanted)):
+    with naming(os.path.join(directory, FOLDER, name, *wanted)):
         inside = open_directory(root, (FOLDER, name))
         try:
             names = without_symlinks(inside, path)
@@ -153,17 +113,17 @@ def _source(root: int, directory: str, snapshot: str, path: str) -> Iterator[tup
         finally:
             os.close(inside)
     try:
-        yield _Place(above, names[-1], os.path.join(directory, FOLDER, name, *names)), names
+        yield Place(above, names[-1], os.path.join(directory, FOLDER, name, *names)), names
     finally:
         os.close(above)
 
 
 @contextmanager
-def _target(root: int, directory: str, names: Sequence[str], to: str | None) -> Iterator[_Place]:
+def _target(root: int, directory: str, names: Sequence[str], to: str | None) -> Iterator[Place]:
     """In place by these names, which are directories here, too; or where ``to`` leads."""
     if to is not None:
         _refuse_path(to, names_of(to))
-        with _naming(os.path.join(directory, *names_of(to))):
+        with naming(os.path.join(directory, *names_of(to))):
             names = without_symlinks(root, to)
             above = open_directory(root, names[:-1])
     else:
@@ -176,7 +136,7 @@ def _target(root: int, directory: str, names: Sequence[str], to: str | None) -> 
         shown = os.path.join(directory, *names)
         if os.fstat(above).st_ino >= SNAPSHOT_BIT:
             raise OSError(errno.EROFS, os.strerror(errno.EROFS), shown)
-        yield _Place(above, names[-1], shown)
+        yield Place(above, names[-1], shown)
     finally:
         os.close(above)
 
@@ -203,10 +163,6 @@ def _snapshot_name(root: int, folder: str, snapshot: str) -> str:
     raise FileNotFoundError(errno.ENOENT, f"no snapshot has this name; those there are: ls {folder}", snapshot)
 
 
-def _raise(error: OSError) -> None:
-    raise error
-
-
 def _take_snapshot(directory: str, wanted: str) -> str | None:
     """A snapshot of the state before, for whoever may take one."""
     for number in range(1, _NAME_COUNT_MAX):
@@ -221,146 +177,88 @@ def _take_snapshot(directory: str, wanted: str) -> str | None:
     return None
 
 
-def _free_name(target: _Place) -> _Place:
+def _free_name(target: Place) -> Place:
     for number in range(_NAME_COUNT_MAX):
         # A name of 255 bytes has no room for more.
         name = os.fsdecode(os.fsencode(f".restore-{number}-{os.getpid()}-{target.name}")[:255])
-        staged = _Place(target.directory, name, os.path.join(os.path.dirname(target.shown), name))
+        staged = Place(target.directory, name, os.path.join(target.folder, name))
         if not staged.is_there():
             return staged
     raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target.shown)
 
 
-def _put_in_place(staged: str, target: str, *, replaces: bool) -> None:
-    if replaces and (_is_dir(staged) or _is_dir(target)):
-        _exchange(staged, target)
-    else:
-        os.rename(staged, target)
+def _put_in_place(staged: Place, target: Place, *, replaces: bool) -> None:
+    with naming(target.shown):
+        if replaces and (_is_dir(staged) or _is_dir(target)):
+            _exchange(staged, target)
+        else:
+            os.rename(staged.name, target.name, src_dir_fd=staged.directory, dst_dir_fd=target.directory)
 
 
-def _is_dir(path: str) -> bool:
-    return stat.S_ISDIR(os.lstat(path).st_mode)
+def _is_dir(place: Place) -> bool:
+    return stat.S_ISDIR(place.status().st_mode)
 
 
-def _exchange(first: str, second: str) -> None:
+def _exchange(first: Place, second: Place) -> None:
     libc = ctypes.CDLL(None, use_errno=True)
-    if libc.renameat2(_AT_FDCWD, os.fsencode(first), _AT_FDCWD, os.fsencode(second), _EXCHANGE):
+    names = os.fsencode(first.name), os.fsencode(second.name)
+    if libc.renameat2(first.directory, names[0], second.directory, names[1], _EXCHANGE):
         number = ctypes.get_errno()
-        raise OSError(number, os.strerror(number), second)
+        raise OSError(number, os.strerror(number))
 
 
 def _fileset(status: os.stat_result) -> int:
     return status.st_ino >> NUMBER_BITS
 
 
-def _refuse_filesets(top: str) -> None:
-    status = os.lstat(top)
-    if not stat.S_ISDIR(status.st_mode):
-        return
-    for where, directories, _ in os.walk(top, onerror=_raise):
-        for name in directories:
-            path = os.path.join(where, name)
-            if _fileset(os.lstat(path)) != _fileset(status):
-                raise OSError(errno.EBUSY, "a fileset appears here; let it appear elsewhere first", path)
-
-
-def remove(top: str) -> None:
+def remove(name: str, directory: int) -> None:
     """Remove a name with all below it, but no other fileset: that is ``EBUSY``."""
-    status = os.lstat(top)
-    if not stat.S_ISDIR(status.st_mode):
-        os.unlink(top)
-        return
-    # By descriptors: whoever owns what goes may put a link in the place of a directory meanwhile.
-    for where, directories, files, fd in os.fwalk(top, topdown=False, onerror=_raise):
-        if _fileset(os.fstat(fd)) != _fileset(status):
-            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), where)
-        for name in files:
-            os.unlink(name, dir_fd=fd)
-        for name in directories:
-            if stat.S_ISLNK(os.stat(name, dir_fd=fd, follow_symlinks=False).st_mode):
-                os.unlink(name, dir_fd=fd)
-            else:
-                os.rmdir(name, dir_fd=fd)
-    os.rmdir(top)
+    _Removal(directory, "").run(name)
 
 
-class _Copy:
-    """Copies a tree; what has several names in it has them in the copy."""
-
-    def __init__(self) -> None:
+class _Count(Walk):
+    def __init__(self, start: int, shown: str) -> None:
+        super().__init__(start, shown)
         self.count = 0
-        self._linked: dict[int, str] = {}
 
-    def tree(self, source: str, target: str) -> None:
-        status = os.lstat(source)
+    def entered(self) -> None:
         self.count += 1
-        if not stat.S_ISDIR(status.st_mode):
-            self._one(source, target, status)
-            return
-        os.mkdir(target, 0o700)
-        for entry in os.scandir(source):
-            self.tree(entry.path, os.path.join(target, entry.name))
-        _keep_attributes(source, target, status)
 
-    def _one(self, source: str, target: str, status: os.stat_result) -> None:
-        if status.st_nlink > 1 and status.st_ino in self._linked:
-            os.link(self._linked[status.st_ino], target, follow_symlinks=False)
-            return
-        self._linked[status.st_ino] = target
-        if stat.S_ISLNK(status.st_mode):
-            os.symlink(os.readlink(source), target)
-        elif stat.S_ISREG(status.st_mode):
-            _copy_content(source, target, status.st_size)
-        else:
-            os.mknod(target, stat.S_IFMT(status.st_mode) | 0o600, status.st_rdev)
-        _keep_attributes(source, target, status)
+    def other(self, name: str) -> None:
+        self.count += 1
 
 
-def _copy_content(source: str, target: str, size: int) -> None:
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW
-    with open(source, "rb", buffering=0) as reading, open(os.open(target, flags, 0o600), "wb", buffering=0) as writing:
-        at = 0
-        while at < size:
-            try:
-                start = os.lseek(reading.fileno(), at, os.SEEK_DATA)
-            except OSError as error:
-                if error.errno != errno.ENXIO:
-                    raise
-                break
-            at = os.lseek(reading.fileno(), start, os.SEEK_HOLE)
-            _copy_range(reading.fileno(), writing.fileno(), start, at)
-        os.ftruncate(writing.fileno(), size)
+class _Refusal(Walk):
+    """Raises ``OSError`` (EBUSY) for a fileset that appears below what it begins with."""
+
+    def __init__(self, start: int, shown: str) -> None:
+        super().__init__(start, shown)
+        self._own: int | None = None
+
+    def entering(self, name: str) -> None:
+        found = _fileset(os.stat(name, dir_fd=self.tree.fd, follow_symlinks=False))
+        if self._own not in (None, found):
+            raise OSError(errno.EBUSY, "a fileset appears here; let it appear elsewhere first", self.shown(name))
+        self._own = found
 
 
-def _copy_range(reading: int, writing: int, at: int, end: int) -> None:
-    """By the kernel if it can, which then need not bring the bytes here."""
-    while at < end:
-        try:
-            done = os.copy_file_range(reading, writing, min(end - at, _COPY_BYTES), at, at)
-        except OSError as error:
-            if error.errno not in _COPIES_OTHERWISE:
-                raise
-            done = os.pwrite(writing, os.pread(reading, min(end - at, _COPY_BYTES), at), at)
-        if not done:
-            raise OSError(errno.EIO, "the snapshot has less than it says")
-        at += done
+class _Removal(Walk):
+    """By descriptors: whoever owns what goes may put a link in the place of a directory meanwhile."""
 
+    def __init__(self, start: int, shown: str) -> None:
+        super().__init__(start, shown)
+        self._own: int | None = None
 
-def _keep_attributes(source: str, target: str, status: os.stat_result) -> None:
-    """As far as the caller may: who is not root owns what comes, and gives it to groups of its own only."""
-    mode = stat.S_IMODE(status.st_mode)
-    now = os.lstat(target)
-    for uid, gid in ((status.st_uid, -1), (-1, status.st_gid)):
-        if (uid if uid >= 0 else now.st_uid, gid if gid >= 0 else now.st_gid) != (now.st_uid, now.st_gid):
-            try:
-                os.chown(target, uid, gid, follow_symlinks=False)
-            except PermissionError:
-                # These bits would give the rights of somebody else than they did.
-                mode &= ~(stat.S_ISUID if uid >= 0 else stat.S_ISGID)
-    if not stat.S_ISLNK(status.st_mode):
-        os.chmod(target, mode)
-    for name in os.listxattr(source, follow_symlinks=False):
-        with suppress(PermissionError):
-            value = os.getxattr(source, name, follow_symlinks=False)
-            os.setxattr(target, name, value, follow_symlinks=False)
-    os.utime(target, ns=(status.st_atime_ns, status.st_mtime_ns), follow_symlinks=False)
+    def entered(self) -> None:
+        found = _fileset(os.fstat(self.tree.fd))
+        if self._own not in (None, found):
+            raise OSError(errno.EBUSY, os.strerror(errno.EBUSY), self.shown())
+        self._own = found
+
+    def other(self, name: str) -> None:
+        with naming(self.shown(name)):
+            os.unlink(name, dir_fd=self.tree.fd)
+
+    def left(self, name: str) -> None:
+        with naming(self.shown(name)):
+            os.rmdir(name, dir_fd=self.tree.fd)
