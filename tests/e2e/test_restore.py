@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -248,6 +250,21 @@ def test_where_it_goes_is_inside_and_can_be_written(at: Path) -> None:
         ended = idemfs("snapshot", "restore", at, "then", "mine/f", "--to", to, check=False)
         assert ended.returncode == 1 and said in ended.stderr
     assert sorted(os.listdir(at / ".snapshots")) == ["latest", "monday", "then"]
+
+
+@needs_mount
+def test_what_a_quota_ends_leaves_nothing_and_names_the_file(at: Path, store: Path) -> None:
+    idemfs("fileset", "create", store, "/full")
+    (at / "full/d").mkdir()
+    for number in range(20):
+        (at / f"full/d/{number}").write_bytes(os.urandom(20_000))
+    os.mkdir(at / "full/.snapshots/two")
+    shutil.rmtree(at / "full/d")
+    idemfs("fileset", "quota", store, "full", "--bytes", "200KiB")
+    ended = idemfs("snapshot", "restore", at / "full", "two", "d", "--yes", check=False)
+    assert ended.returncode == 1
+    assert re.fullmatch(rf"idemfs: {at}/full/d/\d+: Disk quota exceeded\n", ended.stderr)
+    assert os.listdir(at / "full") == [] and sorted(os.listdir(at / "full/.snapshots")) == ["latest", "two"]
 
 
 @needs_mount

@@ -2,8 +2,8 @@
 
 A copy is made beside the place, with the attributes that the caller may set, and takes its name when it is whole:
 in one step, also over a directory, which exchanges names with it and is removed then. What fails before leaves the
-place as it was. Other filesets are neither copied nor emptied. Symlinks on the way lead as in a restore by the store:
-those of the snapshot inside of it, and in place no others.
+place as it was, and no snapshot either. Other filesets are neither copied nor emptied. Symlinks on the way lead as in
+a restore by the store: those of the snapshot inside of it, and in place no others.
 
 Threads: one.
 """
@@ -16,6 +16,7 @@ import os
 import stat
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from typing import NamedTuple
 
 from idemfs.ids import NUMBER_BITS
 from idemfs.mount.descending import Walk, naming
@@ -52,34 +53,65 @@ def restore(directory: str, snapshot: str, path: str, to: str | None, undo_name:
     with _opened(directory) as root, _source(root, directory, snapshot, path) as (source, names):
         source.status()
         with _target(root, directory, names, to) as target:
-            return _restored(directory, snapshot, source, target, undo_name, in_place=to is None)
+            return _restored(root, snapshot, source, target, undo_name, in_place=to is None)
 
 
 def _restored(
-    directory: str, snapshot: str, source: Place, target: Place, undo_name: str | None, *, in_place: bool
+    root: int, snapshot: str, source: Place, target: Place, undo_name: str | None, *, in_place: bool
 ) -> MountedRestore:
     replaces = target.is_there()
     if replaces and not in_place:
         raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), target.shown)
     if replaces:
         _Refusal(target.directory, target.folder).run(target.name)
-    undo = _take_snapshot(directory, undo_name or f"before-restore-{snapshot}") if in_place else None
-    staged = _free_name(target)
-    copy = Copy(source, target, staged.name)
+    undo = _take_snapshot(root, undo_name or f"before-restore-{snapshot}") if in_place else None
+    staged, made = _free_name(target), None
     try:
+        copy = Copy(source, target, staged.name)
         copy.run(source.name)
+        made = staged.status().st_ino
         _put_in_place(staged, target, replaces=replaces)
-    except BaseException:
-        with suppress(OSError):
+        return MountedRestore(copy.count, None if undo is None else undo.name, _removed(staged))
+    except (OSError, KeyboardInterrupt) as error:
+        is_done = made is not None and target.is_there() and target.status().st_ino == made
+        remains = _what_is_left(staged, undo) if is_done else _what_is_not_undone(root, staged, undo)
+        if not remains:
+            raise
+        number, what = (error.errno, error.strerror) if isinstance(error, OSError) else (errno.EINTR, "interrupted")
+        named = error.filename if isinstance(error, OSError) else target.shown
+        raise OSError(number, "; ".join((what or "failed", *remains)), named) from error
+
+
+def _removed(staged: Place) -> str | None:
+    """Remove what has this name, if it is there. The path, if that is not possible."""
+    try:
+        if staged.is_there():
             remove(staged.name, staged.directory)
-        raise
-    left = None
+    except OSError:
+        return staged.shown
+    return None
+
+
+def _what_is_left(staged: Place, undo: _Undo | None) -> list[str]:
+    """In words, after what is restored has taken its place."""
+    told = ["it is restored"]
     if staged.is_there():
-        try:
-            remove(staged.name, staged.directory)
-        except OSError:
-            left = staged.shown
-    return MountedRestore(copy.count, undo, left)
+        told.append(f"what was there is {staged.shown} now")
+    return [*told, *_told(undo)]
+
+
+def _what_is_not_undone(root: int, staged: Place, undo: _Undo | None) -> list[str]:
+    """In words, before what is restored has taken its place; nothing if all of it is undone."""
+    left = _removed(staged)
+    if left is not None:
+        return [f"a part of the copy is {left}", *_told(undo)]
+    if undo is not None and not _is_taken_back(root, undo):
+        return _told(undo)
+    return []
+
+
+def _told(undo: _Undo | None) -> list[str]:
+    return [] if undo is None else [f"'{undo.name}' is the state before"]
 
 
 def count(directory: str, snapshot: str, path: str) -> int:
@@ -163,18 +195,39 @@ def _snapshot_name(root: int, folder: str, snapshot: str) -> str:
     raise FileNotFoundError(errno.ENOENT, f"no snapshot has this name; those there are: ls {folder}", snapshot)
 
 
-def _take_snapshot(directory: str, wanted: str) -> str | None:
+class _Undo(NamedTuple):
+    """The snapshot that was taken first, and its directory's number: somebody may take another one by that name."""
+
+    name: str
+    inode: int
+
+
+def _take_snapshot(root: int, wanted: str) -> _Undo | None:
     """A snapshot of the state before, for whoever may take one."""
     for number in range(1, _NAME_COUNT_MAX):
         name = wanted if number == 1 else f"{wanted}-{number}"
+        path = os.path.join(FOLDER, name)
         try:
-            os.mkdir(os.path.join(directory, FOLDER, name))
+            os.mkdir(path, dir_fd=root)
         except FileExistsError:
             continue
         except PermissionError:
             return None
-        return name
+        return _Undo(name, os.stat(path, dir_fd=root).st_ino)
     return None
+
+
+def _is_taken_back(root: int, undo: _Undo) -> bool:
+    """Delete it. False: it is there still."""
+    path = os.path.join(FOLDER, undo.name)
+    try:
+        if os.stat(path, dir_fd=root).st_ino == undo.inode:
+            os.rmdir(path, dir_fd=root)
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return True
 
 
 def _free_name(target: Place) -> Place:

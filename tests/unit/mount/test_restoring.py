@@ -5,6 +5,7 @@ A directory of any file system stands for the mount, and ``.snapshots`` in it is
 
 from __future__ import annotations
 
+import errno
 import os
 import resource
 from collections.abc import Iterator
@@ -89,6 +90,58 @@ def test_a_tree_of_any_depth(tmp_path: Path) -> None:
         for path in (tmp_path / ".snapshots", tmp_path / "deep", tmp_path / "deep2"):
             if path.exists():
                 remove(path)
+
+
+@pytest.fixture
+def place(tmp_path: Path) -> Path:
+    """With a directory that has changed since the snapshot ``one``."""
+    for top, content in ((tmp_path / ".snapshots/one", "old"), (tmp_path, "new")):
+        (top / "d").mkdir(parents=True)
+        (top / "d/f").write_text(content)
+    return tmp_path
+
+
+def test_what_fails_before_anything_is_changed_leaves_nothing(place: Path) -> None:
+    (place / ".snapshots/one/d/big").write_text("b" * 100_000)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, hard))
+    try:
+        with pytest.raises(OSError, match=r"File too large: '.*/d/big'$") as failed:
+            restoring.restore(str(place), "one", "d", None)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+    assert failed.value.filename == str(place / "d/big")
+    assert os.listdir(place / ".snapshots") == ["one"] and sorted(os.listdir(place)) == [".snapshots", "d"]
+    assert (place / "d/f").read_text() == "new"
+
+
+def test_what_is_interrupted_after_it_was_restored_names_the_state_before(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(name: str, directory: int) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(restoring, "remove", interrupted)
+    with pytest.raises(OSError, match=r"; it is restored; what was there is .*; 'before-restore-one' is the"):
+        restoring.restore(str(place), "one", "d", None)
+    assert sorted(os.listdir(place / ".snapshots")) == ["before-restore-one", "one"]
+    assert (place / "d/f").read_text() == "old"
+
+
+def test_a_part_of_the_copy_that_cannot_be_removed_is_named_with_the_state_before(
+    place: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:
+        raise PermissionError(errno.EACCES, "no")
+
+    monkeypatch.setattr(restoring, "remove", refused)
+    monkeypatch.setattr(restoring, "_exchange", refused)
+    with pytest.raises(
+        PermissionError, match=r"no; a part of the copy is .*; 'before-restore-one' is the state before"
+    ):
+        restoring.restore(str(place), "one", "d", None)
+    assert sorted(os.listdir(place / ".snapshots")) == ["before-restore-one", "one"]
+    assert (place / "d/f").read_text() == "new"
 
 
 def test_a_link_that_takes_the_place_of_a_directory_leads_nowhere(
