@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import stat
 import subprocess
 import sys
@@ -187,6 +189,82 @@ def test_what_names_no_snapshot_or_leads_out_of_it_is_refused(at: Path) -> None:
     ended = idemfs("snapshot", "restore", at, "then", "../../mine/f", "--yes", check=False)
     assert ended.returncode == 1 and "without '..'" in ended.stderr
     assert sorted(os.listdir(at / ".snapshots")) == before
+
+
+@needs_mount
+@pytest.mark.parametrize(
+    "link", ["inside", "absolute", "above", "twice", "to_host", "to_mount", "round", "gone", "file"]
+)
+def test_symlinks_on_the_way_lead_where_the_store_has_them_lead(at: Path, store: Path, link: str) -> None:
+    """Never out of the snapshot: neither to what the mount has there now, nor to files of the machine."""
+    targets = {
+        "inside": "real",
+        "absolute": "/real",
+        "above": "../../../real",
+        "twice": "./inside/../absolute/",
+        "to_host": "/etc",
+        "to_mount": f"{at}/real",
+        "round": "round",
+        "gone": "none",
+        "file": "real/hostname",
+    }
+    (at / "real").mkdir()
+    (at / "real/hostname").write_text("old")
+    for name, target in targets.items():
+        os.symlink(target, at / name)
+    os.mkdir(at / ".snapshots/links")
+    found = []
+    for given, path in ((at, link), (store, f"/{link}")):
+        (at / "real/hostname").write_text("new")
+        to = f"{path}/by-{given.name}"
+        here = idemfs("snapshot", "restore", given, "links", f"{path}/hostname", "--yes", check=False)
+        there = idemfs("snapshot", "restore", given, "links", f"{path}/hostname", "--to", to, check=False)
+        text = here.stderr.rpartition(": ")[2], there.stderr.rpartition(": ")[2]
+        found.append((here.returncode, there.returncode, text, (at / "real/hostname").read_text()))
+        assert (at / f"real/by-{given.name}").exists() == (there.returncode == 0)
+    assert found[0] == found[1]
+    leads = link in ("inside", "absolute", "above", "twice")
+    assert found[0][::3] == (0 if leads else 1, "old" if leads else "new")
+    assert not [path for path in Path("/etc").iterdir() if path.name.startswith((".restore-", "by-"))]
+
+
+@needs_mount
+def test_in_place_is_where_the_snapshot_has_it_and_nowhere_else(at: Path, store: Path) -> None:
+    """A directory that has become a symlink since is no longer there."""
+    os.rename(at / "mine", at / "moved")
+    os.symlink("moved", at / "mine")
+    (at / "moved/f").write_text("changed")
+    before = sorted(os.listdir(at / ".snapshots"))
+    for given, path in ((at, "mine/f"), (store, "/mine/f")):
+        ended = idemfs("snapshot", "restore", given, "then", path, "--yes", check=False)
+        assert ended.returncode == 1 and "is there no more; restore that, or elsewhere" in ended.stderr
+    assert (at / "moved/f").read_text() == "changed"
+    assert sorted(os.listdir(at / ".snapshots")) == before
+    idemfs("snapshot", "restore", at, "then", "mine/f", "--to", "mine/f.then")
+    assert (at / "moved/f.then").read_text() == "f" * 10_000
+
+
+@needs_mount
+def test_where_it_goes_is_inside_and_can_be_written(at: Path) -> None:
+    for to, said in (("../f", "without '..'"), ("mine/.", "not the root"), (".snapshots/f", "Read-only file system")):
+        ended = idemfs("snapshot", "restore", at, "then", "mine/f", "--to", to, check=False)
+        assert ended.returncode == 1 and said in ended.stderr
+    assert sorted(os.listdir(at / ".snapshots")) == ["latest", "monday", "then"]
+
+
+@needs_mount
+def test_what_a_quota_ends_leaves_nothing_and_names_the_file(at: Path, store: Path) -> None:
+    idemfs("fileset", "create", store, "/full")
+    (at / "full/d").mkdir()
+    for number in range(20):
+        (at / f"full/d/{number}").write_bytes(os.urandom(20_000))
+    os.mkdir(at / "full/.snapshots/two")
+    shutil.rmtree(at / "full/d")
+    idemfs("fileset", "quota", store, "full", "--bytes", "200KiB")
+    ended = idemfs("snapshot", "restore", at / "full", "two", "d", "--yes", check=False)
+    assert ended.returncode == 1
+    assert re.fullmatch(rf"idemfs: {at}/full/d/\d+: Disk quota exceeded\n", ended.stderr)
+    assert os.listdir(at / "full") == [] and sorted(os.listdir(at / "full/.snapshots")) == ["latest", "two"]
 
 
 @needs_mount
