@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
@@ -121,6 +122,61 @@ def test_what_is_written_to_a_snapshot_is_seen_at_once(at: Path, store: Path, tm
         with pytest.raises(OSError, match="Errno"):
             file.read()
     assert (at / ".snapshots/two/d/secret").read_bytes() == SECRET == (at / "d/secret").read_bytes()
+
+
+def _opened(until: ExitStack, path: Path) -> int:
+    fd = os.open(path, os.O_RDONLY)
+    until.callback(os.close, fd)
+    return fd
+
+
+@pytest.mark.parametrize("ending", [["umount"], [sys.executable, "-m", "idemfs", "umount"]], ids=["umount", "idemfs"])
+def test_a_snapshot_that_is_mounted_to_be_written_shows_each_change_at_once(
+    at: Path, store: Path, tmp_path: Path, ending: list[str]
+) -> None:
+    """In the mount beside, and in one of this snapshot alone: names, attributes and content, and none of them old."""
+    written, alone = tmp_path / "written", tmp_path / "alone"
+    for directory in (written, alone):
+        directory.mkdir()
+    idemfs("mount", store, alone, "--snapshot", "one")
+    shown = [at / ".snapshots/one", alone]
+    for inside in shown:
+        assert (inside / "d/secret").read_bytes() == SECRET and sorted(os.listdir(inside / "d")) == ["kept", "secret"]
+    opened = ExitStack()
+    opened.callback(idemfs, "umount", alone)
+    with opened:
+        before = [_opened(opened, inside / "d/secret") for inside in shown]
+        assert all(os.pread(file, len(SECRET), 0) == SECRET for file in before)
+        idemfs("mount", store, written, "--snapshot", "one", "--writable")
+        opened.callback(idemfs, "umount", written, check=False)
+        for content in (b"one " * 20_000, b"two " * 20_000, b"short"):
+            (written / "d/secret").write_bytes(content)
+            name = f"new-{content[:3].decode()}"
+            (written / "d" / name).write_bytes(content)
+            os.chmod(written, 0o700 | len(content) % 8)
+            for inside, file in zip(shown, before, strict=True):
+                assert (inside / "d/secret").read_bytes() == content == (inside / "d" / name).read_bytes()
+                assert os.stat(inside / "d/secret").st_size == len(content) == os.fstat(file).st_size
+                assert os.stat(inside).st_mode & 0o777 == 0o700 | len(content) % 8
+                assert name in os.listdir(inside / "d")
+        (written / "d/kept").unlink()
+        os.rename(written / "d/secret", written / "d/moved")
+        for inside in shown:
+            assert sorted(os.listdir(inside / "d")) == ["moved", "new-one", "new-sho", "new-two"]
+            assert (inside / "d/moved").read_bytes() == b"short"
+            for gone in ("kept", "secret"):
+                with pytest.raises(FileNotFoundError):
+                    os.stat(inside / "d" / gone)
+        # Through descriptors that are open the kernel may still show what it read there; not to whoever opens it next.
+        during = [_opened(opened, inside / "d/moved") for inside in shown]
+        assert all(os.pread(file, 100, 0) == b"short" for file in during)
+        (written / "d/moved").write_bytes(b"other")
+        subprocess.run([*ending, written], check=True, stdout=subprocess.DEVNULL)
+        for inside in shown:
+            assert (inside / "d/moved").read_bytes() == b"other"
+            assert sorted(os.listdir(inside / "d")) == ["moved", "new-one", "new-sho", "new-two"]
+    assert (at / ".snapshots/two/d/secret").read_bytes() == SECRET == (at / "d/secret").read_bytes()
+    assert (at / ".snapshots/one/d/moved").read_bytes() == b"other"
 
 
 def test_a_refreshed_snapshot_is_seen_at_once(at: Path, store: Path) -> None:

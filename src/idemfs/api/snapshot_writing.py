@@ -79,7 +79,8 @@ class SnapshotWriting:
         for one that is open for writing already, ``NotPrimary``.
         """
         with self._store.lock:
-            return WritableSnapshot(SnapshotTree(self._tree, self._find(name)))
+            snapshot = self._find(name)
+        return WritableSnapshot(SnapshotTree(self._tree, snapshot))
 
     def refresh(self, name: str, to: str | None = None) -> SnapshotInfo:
         """Let a snapshot be what the newer snapshot ``to`` is, or None: what the active state is now.

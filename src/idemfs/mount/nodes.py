@@ -31,6 +31,7 @@ from idemfs.vfs.fileset_tree import FilesetTree
 from idemfs.vfs.names import SNAPSHOTS_NAME
 from idemfs.vfs.reader import Reader, posix
 from idemfs.vfs.received_reader import ReceivedReader
+from idemfs.vfs.snapshot_tree import SnapshotTree
 from idemfs.vfs.tree import Tree
 
 SNAPSHOT_BIT = 1 << 63
@@ -83,6 +84,7 @@ class Nodes:
         self.fileset = tree.fileset if snapshot is None else snapshot.fileset
         """Whose root is shown at the root of the mount."""
         self._shows = tree.shows if isinstance(tree, FilesetTree) else None
+        self._written = (tree.base if isinstance(tree, SnapshotTree) else tree).active.written
         self.seconds = LONG_SECONDS
         self.block_size = min(tree.store.block_size, wire.WRITE_SIZE_MAX)
         self._readers: dict[int, Reader] = {}
@@ -177,8 +179,9 @@ class Nodes:
         return ino
 
     def is_written_elsewhere(self, reader: Reader) -> bool:
-        """Whether this is a snapshot that the same mount lets be changed, by its other names."""
-        return reader is not self.active and reader.snapshot is not None and reader.snapshot is self.active.snapshot
+        """Whether this is a snapshot that is open for writing, by another mount, by other names of this one, or by a
+        command: the kernel then keeps nothing of it."""
+        return reader is not self.active and reader.snapshot is not None and reader.snapshot.id in self._written
 
     def number(self, reader: Reader, ino: Ino) -> int:
         """The kernel's number of an inode in this state. Raises ``OSError`` (EOVERFLOW)."""
@@ -248,9 +251,9 @@ class Nodes:
         return wire.attributes(inode, node, inode.size, 0, self.block_size)
 
     def pack(self, node: int, reader: Reader, ino: Ino) -> bytes:
-        return self._told(node, reader, ino)[1]
+        return self.told(node, reader, ino)[1]
 
-    def _told(self, node: int, reader: Reader, ino: Ino) -> tuple[int, bytes]:
+    def told(self, node: int, reader: Reader, ino: Ino) -> tuple[int, bytes]:
         """For how many seconds the kernel may believe the attributes, and they."""
         with reader.store.lock:
             inode = reader.inode(ino)
@@ -266,11 +269,11 @@ class Nodes:
         seconds = self.seconds if self.snapshot is not None or reader.snapshot is None or self.shows_active else 0
         if self.is_written_elsewhere(reader):
             seconds = 0
-        return wire.entry_out(node, seconds, *self._told(node, reader, ino))
+        return wire.entry_out(node, seconds, *self.told(node, reader, ino))
 
     def attr(self, node: int) -> bytes:
         """``struct fuse_attr_out`` of the kernel's number."""
         if node != ROOT and not kind_of(node):
-            return wire.attr_out(*self._told(node, *self.place(node)))
+            return wire.attr_out(*self.told(node, *self.place(node)))
         is_steady = node == ROOT and self.shows_active
         return wire.attr_out(self.seconds if is_steady else 0, self._pack_special(node))

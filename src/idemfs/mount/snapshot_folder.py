@@ -93,7 +93,7 @@ class SnapshotFolder:
     def _folder(self, snapshot: Snapshot) -> bytes:
         reader = self._nodes.snapshot_reader(snapshot.id)
         node = self._nodes.number(reader, reader.root)
-        return wire.entry_out(node, 0, self._nodes.seconds, self._nodes.pack(node, reader, reader.root))
+        return wire.entry_out(node, 0, *self._nodes.told(node, reader, reader.root))
 
     def latest(self, node: int) -> bytes:
         """Where the link with this number leads."""

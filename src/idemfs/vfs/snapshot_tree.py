@@ -102,19 +102,43 @@ class SnapshotTree(Beside):
             self._open_counts = {}
             self._orphan_key = partial(keys.snapshot_orphan, snapshot.id)
             self._unnamed = set()
-            self._is_closed = False
+            self._is_ending = self._is_closed = False
             tree.active.written.add(snapshot.id)
+        # Nothing has changed yet: what others keep of the snapshot they give up, and keep no more while it is written.
+        try:
+            self._tell_watchers()
+        except BaseException:
+            self.close()
+            raise
 
     @property
     def shows_active(self) -> bool:
         """It shows its snapshot, also when the store is a standby meanwhile."""
         return True
 
+    def _tell_watchers(self) -> None:
+        """Whoever shows the store. They may wait for others, who need the store's lock; so without it."""
+        for told in self.watchers:
+            told()
+
     def close(self) -> None:
         """What was changed is part of the open group; files that are open here fail from now on."""
         with self.store.lock:
-            if self._is_closed:
+            if self._is_ending:
                 return
+            self._is_ending = True
+        try:
+            self._end()
+        finally:
+            try:
+                # Nothing changes any more: what others have got of it meanwhile they give up, before they keep more.
+                self._tell_watchers()
+            finally:
+                with self.store.lock:
+                    self.base.active.written.discard(self.snapshot.id)
+
+    def _end(self) -> None:
+        with self.store.lock:
             opened, self._open_counts = self._open_counts, {}
             try:
                 for ino in opened:
@@ -124,7 +148,6 @@ class SnapshotTree(Beside):
                 self._is_closed = True
                 self.store.before_seal.remove(self.contents.flush)
                 self.active.close()
-                self.base.active.written.discard(self.snapshot.id)
 
     def snapshot_reader(self, snapshot: Snapshot) -> Reader:
         return self.base.snapshot_reader(snapshot)
