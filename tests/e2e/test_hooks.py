@@ -8,15 +8,22 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import idemfs as library
+from idemfs.api.schedule import Policy
 from idemfs.errors import HookFailed, SnapshotExists
 from idemfs.node.quiesce import ENDING, quiesced
+from idemfs.store import files
+from idemfs.testing.clock import Simulated
+from idemfs.vfs.tree import Tree
 from tests.e2e.program import done, idemfs, rows
+
+LAST_YEAR_NS = int(datetime(2025, 1, 1, tzinfo=UTC).timestamp()) * 10**9
 
 
 @pytest.fixture
@@ -94,9 +101,9 @@ def test_a_terminal_that_goes_while_the_hooks_of_a_schedule_run(store: Path) -> 
     ready = store.parent / "ready"
     os.mkfifo(ready)
     hooks = ["--before", f"echo > {ready}; exec sleep 1000", "--after", log(store, "A")]
-    done("fileset", "schedule", store, "--after-bytes", "1", *hooks)
-    (store.parent / "file").write_bytes(b"x" * 10000)
-    done("put", store, store.parent / "file", "/file")
+    with library.FileSystem(Tree(files.open_files(str(store), clock=Simulated(start_ns=LAST_YEAR_NS)))) as fs:
+        fs.snapshots.schedule.set(Policy(cron="0 0 1 * *"))
+    done("fileset", "schedule", store, *hooks)
     process = started("snapshot", "run-due", store)
     ready.read_text()
     process.send_signal(signal.SIGHUP)

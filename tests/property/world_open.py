@@ -127,17 +127,21 @@ class WorldOpen(World):
             self.files.append((opened, ino))
             opened.written.unlink(f"/{path}")
             del opened.twin.snapshots[opened.name][path]
+            self.allow(opened.twin)
 
     def release_one(self) -> None:
         if self.files:
             opened, ino = self.files.pop(self.rng.randrange(len(self.files)))
             opened.written.tree.release(ino)
+            self.allow(opened.twin)
 
     def close_one(self) -> None:
         if self.opened:
             opened = self.opened.pop(self.rng.randrange(len(self.opened)))
             self.files = [each for each in self.files if each[0] is not opened]
             opened.written.close()
+            # What is removed in a snapshot, which no quota refuses, the next older one owns from then on.
+            self.allow(opened.twin)
 
     def close_all(self) -> None:
         while self.opened:
@@ -149,4 +153,6 @@ class WorldOpen(World):
         self.opened, self.files = [], []
         self.machine.crash()
         self.fs = FileSystem(self.machine.tree)
+        for twin in self.twins:
+            self.allow(twin)
         self.compare()
