@@ -53,6 +53,9 @@ LOOKS = {
     ),
     "crashes": Look(("write", "commit", "torn_commit", "crash"), Options(window_sector_count=2)),
     "written snapshots": Look(("write_inside", "write_more_inside", "write", "truncate", "take", "delete")),
+    "tails of written snapshots": Look(
+        ("write_inside", "write_more_inside", "write", "truncate", "append", "take", "delete")
+    ),
     "a standby": Look(("write", "append", "truncate", "punch"), Options(standby="none")),
 }
 
@@ -371,7 +374,7 @@ CANARIES: dict[Callable[[pytest.MonkeyPatch], None], str] = {
     insulated_into_the_wrong_neighbour: "written snapshots",
     extents_passed_on_are_not_counted: "written snapshots",
     longer_snapshots_are_forgotten_by_writers: "written snapshots",
-    tails_of_newer_ones_are_written_over_the_end: "written snapshots",
+    tails_of_newer_ones_are_written_over_the_end: "tails of written snapshots",
     blocks_of_newer_ones_are_not_hidden: "written snapshots",
     written_inodes_are_preserved_again: "written snapshots",
     a_written_snapshot_keeps_its_guid: "written snapshots",
