@@ -94,7 +94,6 @@ class Peer:
                 yield self._opened(stack)
             return
         session = self._lingering() or self._connected()
-        self._session = session
         try:
             yield RemoteParty(session, self._tree) if session.peer.store else None
         except BaseException:
@@ -128,7 +127,9 @@ class Peer:
         if self._is_interrupted:
             channel.close()
         try:
-            return Session(channel, guid_of(self._tree))
+            # Before it is no greeting any more, so that at any moment one of the two can be interrupted.
+            self._session = session = Session(channel, guid_of(self._tree))
+            return session
         finally:
             self._greeting = None
 

@@ -229,18 +229,18 @@ class Link:
         if found.turn is not Turn.RUN:
             self._waits(found, now_ns, times, zone)
             return found.seconds
-        with self._shared.claimed() as is_free:
+        with self._bell.lock:
+            if self._bell.is_over:
+                return None
+            self._target.begin()
+        # From before the claim is taken: whoever ends sessions to have it finds this one.
+        with interruptible(self._owner.path, self._target.interrupt), self._shared.claimed() as is_free:
             if not is_free:
                 self._target.rest()
                 self._doing, self._reason = progress.PAUSED, "a command has the store for itself"
                 return _PAUSE_SECONDS
             self._state = link_schedule.begun(times, self._state, now_ns, zone)
-            with self._bell.lock:
-                if self._bell.is_over:
-                    return None
-                self._target.begin()
-            with interruptible(self._owner.path, self._target.interrupt):
-                return self._round()
+            return self._round()
 
     def _waits(self, found: link_schedule.Next, now_ns: int, times: Times, zone: tzinfo) -> None:
         if found.seconds is None or found.seconds > LINGER_SECONDS:

@@ -19,6 +19,7 @@ from idemfs.node.links import LinkRunner, linking
 from idemfs.node.owner import Commands, OwnedStore
 from idemfs.node.peer import end_sessions
 from idemfs.node.progress import LinkStatus
+from idemfs.store.claim import Claim
 from idemfs.store.files import create_files, open_files
 from idemfs.testing.builders import assert_clean, make_file
 from idemfs.vfs.tree import Tree
@@ -261,6 +262,40 @@ def test_a_failover_waits_for_no_store_that_is_silent(linked: Linked) -> None:
             owner.tree.store.claim.take(SILENCE_SECONDS / 2)
             owner.tree.store.claim.release()
             until(lambda: status(owner).state == "failed")
+            other.process.send_signal(signal.SIGCONT)
+            until(lambda: is_current(owner))
+    finally:
+        other.close()
+
+
+def test_a_link_can_be_interrupted_from_the_moment_it_has_the_claim(
+    linked: Linked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else a failover that comes just then would wait for a silent store."""
+    with linked.served(linked.link()) as owner:
+        until(lambda: is_current(owner))
+    config = linked.folder / "B.toml"
+    config.write_text(f'[[store]]\nname = "b"\npath = "{linked.path("B")}"\n')
+    other = Served(config)
+    claimed, ended = Claim.background, threading.Event()
+
+    @contextmanager
+    def then_ended(claim: Claim) -> Iterator[bool]:
+        with claimed(claim) as is_free:
+            end_sessions(linked.path("A"))
+            ended.set()
+            yield is_free
+
+    try:
+        other.wait_for("is ready")
+        other.process.send_signal(signal.SIGSTOP)
+        monkeypatch.setattr(Claim, "background", then_ended)
+        with linked.served(linked.link()) as owner:
+            linked.write(owner)
+            assert ended.wait(PATIENCE_SECONDS)
+            owner.tree.store.claim.take(SILENCE_SECONDS / 2)
+            owner.tree.store.claim.release()
+            monkeypatch.undo()
             other.process.send_signal(signal.SIGCONT)
             until(lambda: is_current(owner))
     finally:
