@@ -26,6 +26,17 @@ from tests.e2e.program import done, idemfs, rows
 LAST_YEAR_NS = int(datetime(2025, 1, 1, tzinfo=UTC).timestamp()) * 10**9
 
 
+@pytest.fixture(autouse=True)
+def none_is_ignored() -> Iterator[None]:
+    """Whoever runs the tests may ignore signals, as ``nohup`` and shells do; what they start would ignore them too."""
+    ignored = [number for number in ENDING if signal.getsignal(number) == signal.SIG_IGN]
+    for number in ignored:
+        signal.signal(number, signal.default_int_handler if number == signal.SIGINT else signal.SIG_DFL)
+    yield
+    for number in ignored:
+        signal.signal(number, signal.SIG_IGN)
+
+
 @pytest.fixture
 def store(tmp_path: Path) -> Path:
     done("init", tmp_path / "store")
