@@ -16,6 +16,7 @@ from idemfs.errors import Damaged
 from idemfs.format import entry, keys
 from idemfs.format.inode import Inode, named_by
 from idemfs.ids import Ino, Number, fileset_of, make_ino, number_of
+from idemfs.snapshots.ranges import End, changed_ranges
 from idemfs.versions.active import Active
 from idemfs.versions.resolve import View
 from idemfs.versions.state import ActiveView, Records
@@ -169,18 +170,19 @@ def links(view: Records, ino: Ino, node: Inode) -> list[Name]:
 
 
 def is_unchanged(active: Active, view: View, ino: Ino, node: Inode, target: Inode) -> bool:
-    """Whether an inode has the attributes and the content that it has in a snapshot, whatever its names are."""
-    fields = ("mode", "uid", "gid", "rdev", "size", "mtime", "flags", "data")
+    """Whether an inode has the attributes and the content that it has in a snapshot, whatever its names are, and
+    wherever the content is stored."""
+    fields = ("mode", "uid", "gid", "rdev", "size", "mtime", "is_dynamic")
     if any(getattr(node, field) != getattr(target, field) for field in fields):
         return False
     attributes = keys.kind_range(ino, keys.XATTR)
     now = ActiveView(active)
     if list(view.records(*attributes)) != list(now.records(*attributes)):
         return False
-    if not target.is_file or target.is_inline:
-        return True
+    if not target.is_file:
+        return node.data == target.data
     indexes = set(view.map_indexes(ino, target.size)).union(now.map_indexes(ino, node.size))
-    return all(view.file_map(ino, target, index).pack() == active.map(ino, index).copy().pack() for index in indexes)
+    return not changed_ranges(active.store, ino, End(view, target), End(now, node), sorted(indexes))
 
 
 def is_named_inside(plan: Plan, ino: Ino, link: Inode) -> Ino | None:

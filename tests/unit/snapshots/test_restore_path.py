@@ -176,6 +176,28 @@ def test_a_link_to_outside_stays_one_while_the_file_has_not_changed(fs: FileSyst
     assert_clean(fs.tree)
 
 
+@pytest.mark.parametrize("size", [100, BLOCK + 700, 3 * BLOCK])
+def test_a_file_that_was_rewritten_with_the_same_content_has_not_changed(fs: FileSystem, size: int) -> None:
+    """As on a standby, which got it twice, or after a sync that compares by content."""
+    furnish(fs)
+    content = bytes(range(1, 251)) * 100
+    fs.write_bytes("/docs/deep/b", content[:size])
+    fs.snapshots.create("s")
+    before = fs.stat("/other/b2")
+    with fs.open("/other/b2", "r+b") as file:
+        file.write(bytes(2 * size))
+        file.seek(0)
+        file.write(content[:size])
+        file.truncate(size)
+    fs.unlink("/docs/deep/b")
+    fs.utime("/other/b2", ns=(before.st_atime_ns, before.st_mtime_ns))
+    done = fs.snapshots.restore("s", path="/docs")
+    assert done.renumbered_count == 0
+    assert fs.stat("/docs/deep/b").st_ino == fs.stat("/other/b2").st_ino == before.st_ino
+    assert fs.read_bytes("/docs/deep/b") == content[:size]
+    assert_clean(fs.tree)
+
+
 def test_a_file_that_changed_is_another_one_for_its_names_outside(fs: FileSystem) -> None:
     furnish(fs)
     fs.snapshots.create("s")
