@@ -18,7 +18,12 @@ from typing import Any
 
 import pytest
 
+from idemfs.errors import ConnectionLost
+from idemfs.failover.remote import RemoteParty
+from idemfs.ids import Guid
 from idemfs.node import tls
+from idemfs.node.connecting import connect
+from idemfs.replication.session import Session
 from tests.e2e.program import done, idemfs, refused, rows
 
 
@@ -154,6 +159,21 @@ def test_a_life_of_two_nodes(two: list[Process], tmp_path: Path) -> None:
     done("failback", "--yes", b.store)
     assert [role for role, _ in roles(b).values()] == ["standby", "primary"]
     assert done("cat", b.store, "/files/paper") == "first draft"
+
+
+def test_a_standby_takes_over_by_the_api_while_a_lost_primary_still_holds_it(two: list[Process]) -> None:
+    a, b = two
+    done("standby", "add", a.store, b.address)
+    done("replicate", a.store)
+    token = done("node", "token", "create", "--config", b.config, "ops", "--scope", "admin").strip()
+    a.end(signal.SIGKILL)
+    with Session(connect(str(b.store)), Guid(b"?" * 16)) as session:
+        party = RemoteParty(session)
+        party.claim()
+        assert b.ask("/v1/stores/data/failover", "POST", token)[0] == 200
+        with pytest.raises(ConnectionLost):
+            party.observe("")
+    assert roles(b)[str(b.store)] == ("primary", 2)
 
 
 def test_a_link_to_another_node(two: list[Process], tmp_path: Path) -> None:

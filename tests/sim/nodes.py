@@ -31,8 +31,8 @@ Event = Callable[["Nodes", Mapping[str, Tree]], None]
 class ImpatientClaim(Claim):
     """Whoever would have to wait for another command is refused: time does not pass here."""
 
-    def take(self, seconds: float = 0) -> None:
-        super().take(0)
+    def take(self, seconds: float = 0, end_others: Callable[[], None] | None = None) -> None:
+        super().take(0, end_others)
 
 
 class Nodes(World):

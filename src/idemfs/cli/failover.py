@@ -14,13 +14,11 @@ def arguments(parser: ArgumentParser) -> None:
 
 
 def run(options: Namespace) -> None:
+    from functools import partial
+
     from idemfs.cli.plans import perform
     from idemfs.failover import decisions
     from idemfs.node.peer import end_sessions
-
-    if not options.dry_run:
-        # What a lost primary began here, or a link of ours began there, ends now, and not when its silence is noticed.
-        end_sessions(options.store)
 
     perform(
         options,
@@ -28,4 +26,6 @@ def run(options: Namespace) -> None:
         lambda plan: (
             f"Make {plan.target} primary, as it was at {plan.common.name if plan.common else 'its last write'}?"
         ),
+        # What a lost primary began here, or a link of ours began there, ends now, and not when its silence is noticed.
+        end_others=partial(end_sessions, options.store),
     )

@@ -24,10 +24,12 @@ def perform(
     options: Namespace,
     decide: Callable[[Stage], Decision],
     question: Callable[[Plan], str] | None = None,
+    end_others: Callable[[], None] | None = None,
 ) -> None:
     """Plan, and with ``--dry-run`` print the plan; otherwise ask ``question``, if there is one, and do it.
 
-    ``options``: ``store``, ``dry_run``, and ``yes`` where a question is asked. A refusal is raised.
+    ``options``: ``store``, ``dry_run``, and ``yes`` where a question is asked. ``end_others``: see ``open_stage``. A
+    refusal is raised.
     """
     from idemfs.cli.recording import recorded
     from idemfs.failover.driver import carry_out
@@ -35,7 +37,8 @@ def perform(
     from idemfs.failover.places import open_stage
     from idemfs.node.connecting import connecting_for
 
-    with open_stage(options.store, readonly=options.dry_run, connect=connecting_for(options.store)) as stage:
+    connect = connecting_for(options.store)
+    with open_stage(options.store, readonly=options.dry_run, connect=connect, end_others=end_others) as stage:
         decision = decide(stage)
         if isinstance(decision, Refusal):
             raise decision.error

@@ -6,6 +6,7 @@ Threads: any; each call is on its own.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from functools import partial
 
 from idemfs.api.diverged import DivergedInfo
 from idemfs.api.drills import DrillInfo
@@ -96,11 +97,10 @@ class ServedActions:
     def change_roles(
         self, store: OwnedStore, command: str, by: Caller, *, dry_run: bool, to: str | None = None
     ) -> PlanAnswer:
-        if command == "failover" and not dry_run:
-            end_sessions(store.path)
+        end_others = partial(end_sessions, store.path) if command == "failover" else None
         with (
             history.acting(_name(by)),
-            open_stage(store.path, readonly=dry_run, connect=connecting.connect) as stage,
+            open_stage(store.path, readonly=dry_run, connect=connecting.connect, end_others=end_others) as stage,
         ):
             plan = _DECIDE[command](stage, to)
             if isinstance(plan, Refusal):

@@ -36,16 +36,22 @@ looking only. Raises ``PeerError``, ``OSError``."""
 
 @contextmanager
 def open_stage(
-    path: str, *, readonly: bool = False, clock: Clock | None = None, connect: Connect | None = None
+    path: str,
+    *,
+    readonly: bool = False,
+    clock: Clock | None = None,
+    connect: Connect | None = None,
+    end_others: Callable[[], None] | None = None,
 ) -> Iterator[Stage]:
     """The store at ``path`` and those of its peers that can be opened. ``readonly`` changes and locks nothing.
+    ``end_others`` ends what else moves data or roles of the store; without it, that is waited for.
 
     Raises as ``open_files`` does for the store itself, ``RoleError`` when another command goes on with it; a peer that
     cannot be opened is told in the facts.
     """
     with ExitStack() as stack:
         me = Tree(open_store(stack, path, readonly=readonly, clock=clock))
-        _claim(stack, me.store)
+        _claim(stack, me.store, end_others)
         peers: dict[Guid, Tree | Party] = {}
         paths = {guid_of(me): path}
         missing: list[Unreachable] = []
@@ -68,9 +74,9 @@ def open_store(stack: ExitStack, path: str, *, readonly: bool = False, clock: Cl
     return store
 
 
-def _claim(stack: ExitStack, store: Store) -> None:
+def _claim(stack: ExitStack, store: Store, end_others: Callable[[], None] | None = None) -> None:
     if not store.readonly:
-        store.claim.take()
+        store.claim.take(end_others=end_others)
         stack.callback(store.claim.release)
 
 

@@ -12,6 +12,7 @@ import logging
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
 import msgspec
@@ -269,15 +270,23 @@ class Guard:
 
     def _take_over(self, epoch: int) -> bool:
         log.warning("takes over as primary of epoch %d", epoch)
-        # What the silent primary began here, or a link of ours began there, has the store claimed.
-        end_sessions(self._path)
-        return self._carry_out("failover", lambda me, peers: decisions.failover(me, peers, epoch))
+        return self._carry_out(
+            "failover",
+            lambda me, peers: decisions.failover(me, peers, epoch),
+            # What the silent primary began here, or a link of ours began there, has the store claimed.
+            end_others=partial(end_sessions, self._path),
+        )
 
     def _come_back(self) -> None:
         log.warning("comes back as a standby")
         self._carry_out("failback", decisions.failback)
 
-    def _carry_out(self, command: str, decide: Callable[[Side, list[Peer]], Decision]) -> bool:
+    def _carry_out(
+        self,
+        command: str,
+        decide: Callable[[Side, list[Peer]], Decision],
+        end_others: Callable[[], None] | None = None,
+    ) -> bool:
         """Whether it came to its end. Who did not answer just now is not waited for."""
 
         def refuse_closing(_snapshot: Guid, _size: int) -> None:
@@ -287,7 +296,7 @@ class Guard:
         begun = self._clock.monotonic_seconds()
         event = Event(what=command, target=self._path, by=BY)
         try:
-            with open_stage(self._path, connect=self._connect_answered) as stage:
+            with open_stage(self._path, connect=self._connect_answered, end_others=end_others) as stage:
                 plan = decide(*stage.facts())
                 if isinstance(plan, Refusal):
                     raise plan.error

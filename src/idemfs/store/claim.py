@@ -6,7 +6,7 @@ Threads: any.
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
 from idemfs.errors import RoleError
@@ -28,11 +28,14 @@ class Claim:
         """Whether a command waits for whoever has it to end."""
         return self._wanted > 0
 
-    def take(self, seconds: float = CLAIM_SECONDS) -> None:
-        """For a command; ``release`` ends it. Raises ``RoleError``."""
+    def take(self, seconds: float = CLAIM_SECONDS, end_others: Callable[[], None] | None = None) -> None:
+        """For a command; ``release`` ends it. ``end_others`` ends what may have it: called when nothing in the
+        background can begin any more. Raises ``RoleError``."""
         with self._counting:
             self._wanted += 1
         try:
+            if end_others is not None:
+                end_others()
             if not self._lock.acquire(timeout=seconds):
                 raise RoleError("another command moves data or roles of this store just now: wait until it is done")
         finally:

@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -257,9 +258,8 @@ def test_a_failover_waits_for_no_store_that_is_silent(linked: Linked) -> None:
             other.process.send_signal(signal.SIGSTOP)
             linked.write(owner)
             until(lambda: status(owner).lag_seconds != 0.0 and is_taken(owner))
-            # What ``failover`` does first; without it, the command would wait until the silence is noticed.
-            end_sessions(owner.path)
-            owner.tree.store.claim.take(SILENCE_SECONDS / 2)
+            # As ``failover`` takes it; otherwise the command would wait until the silence is noticed.
+            owner.tree.store.claim.take(SILENCE_SECONDS / 2, partial(end_sessions, owner.path))
             owner.tree.store.claim.release()
             until(lambda: status(owner).state == "failed")
             other.process.send_signal(signal.SIGCONT)
