@@ -18,6 +18,14 @@ SNAPSHOTS_MAX = 7
 USER = "user"
 
 
+def loses(before: State, after: State) -> bool:
+    """Whether a file is gone, or was cut."""
+    return any(
+        node is not None and ((now := after.get(path)) is None or len(now.content) < len(node.content))
+        for path, node in before.items()
+    )
+
+
 class SnapshotSteps(Twins):
     """What is done with snapshots."""
 
@@ -157,11 +165,15 @@ class SnapshotSteps(Twins):
                 self.fs.snapshots.write(whole)
             return
         state = twin.snapshots[name]
+        before = dict(state)
         with self.fs.snapshots.write(whole) as written:
             editor = self.editor(written, "", state)
             for _ in range(self.rng.choice((1, 3, 6))):
                 editor.edit()
         self.compare_state(read(self.fs.snapshots[whole]), state, whole)
+        if loses(before, state):
+            # What is removed in a snapshot, which no quota refuses, the next older one owns from then on.
+            self.allow(twin)
 
     def refresh(self) -> None:
         """A snapshot becomes what a newer one is, or the active state."""
