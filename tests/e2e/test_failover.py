@@ -345,3 +345,15 @@ def test_a_switchover_to_a_full_host_leaves_the_primary_as_it_is(place: Path) ->
         os.unlink(disk / "other")
         done("switchover", "--yes", "A")
         assert read(str(disk / "B"), "/later") == "still primary"
+
+
+def test_who_is_full_is_told_where_two_stores_take_part(place: Path) -> None:
+    with small_disk(place / "disk", 24 << 20) as disk:
+        done("standby", "add", "A", disk / "B")
+        done("replicate", "A")
+        with package.open("A") as fs:
+            fs.write_bytes("/large", os.urandom(32 << 20))
+            fs.snapshots.create("large")
+        told = refused("replicate", "A")
+        assert str(disk / "B") in told and "the host file system is full" in told
+        assert done("check", "--data", disk / "B").startswith("clean")

@@ -55,6 +55,8 @@ class Space:
         self._releasing: list[Run] = []
         self.free_count = 0
         self._has_shared: bool | None = None
+        self._refusal = "the store has as much data as one can have; delete snapshots"
+        """Why there is no room; the host's last words, once it has refused any."""
 
     def _runs(self) -> SortedDict[int, int]:
         if self._free is None:
@@ -166,7 +168,8 @@ class Space:
         """A free run of at least ``count`` sectors, claimed. Raises ``NoSpace``."""
         found = self._probe(count) or self._grow(count) or self._hunt(count)
         if found is None:
-            raise NoSpace("no space left for data on the host of the store; free some there, or delete snapshots")
+            # That of the host names the store: in a command that has two, either may be full.
+            raise NoSpace(self._refusal)
         return found
 
     def _hold_spare(self) -> None:
@@ -216,7 +219,8 @@ class Space:
         for size in sorted({min(length, max(count, RESERVE_SECTOR_COUNT)), count}, reverse=True):
             try:
                 self._blocks.reserve(start, size)
-            except NoSpace:
+            except NoSpace as refusal:
+                self._refusal = str(refusal.strerror)
                 continue
             return start, size
         return None
