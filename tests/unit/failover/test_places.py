@@ -194,7 +194,7 @@ def test_a_store_in_use_is_known_to_be_alive(a: str, tmp_path: Path) -> None:
 def test_a_store_that_a_command_is_busy_with_is_known_to_be_alive(
     a: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(Claim.take, "__defaults__", (0.01,))
+    monkeypatch.setattr(Claim.take, "__defaults__", (0.01, None))
     b = str(tmp_path / "B")
     add_standby(a, b)
     bring_up(a, b)
