@@ -40,7 +40,7 @@ def is_full(number: int) -> bool:
 
 
 def no_space(path: str) -> NoSpace:
-    return NoSpace(f"{path}: the host file system is full; free some space there, or delete snapshots")
+    return NoSpace(f"{path}: the host file system is full; free some space there")
 
 
 def reserve(fd: int, path: str, offset: int, size: int, *, keep_size: bool) -> None:

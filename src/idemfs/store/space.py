@@ -220,7 +220,7 @@ class Space:
             try:
                 self._blocks.reserve(start, size)
             except NoSpace as refusal:
-                self._refusal = str(refusal.strerror)
+                self._refusal = f"{refusal.strerror}, or delete snapshots"
                 continue
             return start, size
         return None
