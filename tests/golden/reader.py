@@ -60,14 +60,14 @@ class StoreReader:
 
     def states(self) -> Iterator[State]:
         fileset = self.tables["small"][b"F\0\0"]
-        guid, _, _, digest, _ = struct.unpack_from("<16sQQ16sQ", fileset)
+        guid, _, newest, digest, _ = struct.unpack_from("<16sQQ16sQ", fileset)
         yield State(None, "", guid.hex(), 0, digest[::-1].hex(), 0, 0)
-        for key, value in self.tables["small"].items():
-            if key[:3] == b"S\0\0":
-                guid, created, digest, data, records, state, _ = struct.unpack_from("<16sq16sqqBQ", value)
-                if state == 0:
-                    snapshot = int.from_bytes(key[3:], "big")
-                    yield State(snapshot, value[65:].decode(), guid.hex(), created, digest[::-1].hex(), data, records)
+        while newest:
+            value = self.tables["small"][struct.pack(">cQH", b"s", newest, 0)]
+            guid, created, digest, data, records, state, _, older = struct.unpack_from("<16sq16sqqBQQ", value)
+            if state == 0:
+                yield State(newest, value[73:].decode(), guid.hex(), created, digest[::-1].hex(), data, records)
+            newest = older
 
     def record(self, key: Key, snapshot: int | None) -> bytes | None:
         """A record that is no indirect block, as the state has it."""

@@ -131,10 +131,8 @@ class Machine:
         return is_under_way or (found is not None and found.digest == digest)
 
     def _durable(self, name: str) -> Snapshot | None:
-        found = self.kv.copied(Fuse()).scan(Table.SMALL, *keys.snapshot_range(ROOT_FILESET), 1000)
-        kept = [
-            unpack_snapshot(ROOT_FILESET, SnapshotId(int.from_bytes(key[3:], "big")), value) for key, value in found
-        ]
+        found = self.kv.copied(Fuse()).scan(Table.SMALL, *keys.prefix_range(b"s"), 1000)
+        kept = [unpack_snapshot(*keys.snapshot_parts(key), value) for key, value in found]
         return next((each for each in kept if each.name == name and each.state == COMPLETE), None)
 
     def has_durable_record(self, key: bytes) -> bool:

@@ -13,7 +13,7 @@ from idemfs.check.scans import pairs
 from idemfs.errors import BadSnapshotName, Damaged
 from idemfs.format import intent, keys, lease, role, tables
 from idemfs.format.tables import COMPLETE, DELETING, PINNED, Snapshot
-from idemfs.ids import FilesetId, SnapshotId
+from idemfs.ids import NO_SNAPSHOT, FilesetId, SnapshotId
 from idemfs.limits import SECTOR_COUNT_MAX
 from idemfs.snapshots import audit, diverged, drills, hooks, policy
 from idemfs.snapshots.manage import check_name
@@ -29,12 +29,12 @@ _KEY_SIZES = {
     b"N": 3,
     b"O": 9,
     b"R": 9,
-    b"S": 11,
     b"T": 1,
     b"U": 3,
     b"W": 17,
     b"Y": 1,
     b"Z": 1,
+    b"s": 11,
 }
 _EIGHT = frozenset((b"D", b"E", b"H", b"L", b"R"))
 """Tables of which each value is one number of 8 bytes."""
@@ -61,8 +61,8 @@ def read(context: Context) -> Iterator[Finding]:
                 planned[FilesetId(int.from_bytes(key[1:3], "big"))] = _OF_FILESETS[key[:1]]
         except Damaged as damaged:
             yield Finding(Kind.RECORD, _where(key), str(damaged))
-            if key[:1] == b"S" and len(key) == 11:
-                context.unreadable.add(FilesetId(int.from_bytes(key[1:3], "big")))
+            if key[:1] == b"s" and len(key) == 11:
+                context.unreadable.add(keys.snapshot_parts(key)[0])
     for number in context.filesets:
         context.timelines[number] = Timeline(snapshots.get(number, ()))
     for number in snapshots.keys() - context.filesets.keys():
@@ -101,9 +101,8 @@ def _read_record(
         case b"F":
             number = FilesetId(int.from_bytes(key[1:], "big"))
             context.filesets[number] = tables.unpack_fileset(number, value)
-        case b"S":
-            number = FilesetId(int.from_bytes(key[1:3], "big"))
-            snapshot_id = SnapshotId(int.from_bytes(key[3:], "big"))
+        case b"s":
+            number, snapshot_id = keys.snapshot_parts(key)
             snapshots.setdefault(number, []).append(tables.unpack_snapshot(number, snapshot_id, value))
         case b"O" | b"W":
             if value:
@@ -194,8 +193,13 @@ def _counters(context: Context) -> Iterator[Finding]:
 def _snapshots(context: Context, number: FilesetId) -> Iterator[Finding]:
     names: set[str] = set()
     guids: set[bytes] = set()
+    older = NO_SNAPSHOT
     for snapshot in context.timelines[number].snapshots:
         where = f"snapshot {snapshot.name}"
+        if snapshot.older != older and number not in context.unreadable:
+            what = f"says that the next older one is number {snapshot.older}; it is {older}"
+            yield Finding(Kind.SNAPSHOT, where, what)
+        older = snapshot.id
         if not 0 < snapshot.id < context.state.next_snapshot:
             what = f"has number {snapshot.id}; the next one to be given is {context.state.next_snapshot}"
             yield Finding(Kind.SNAPSHOT, where, what)

@@ -11,7 +11,7 @@
     owned    snapshot id(8) · active key
     small    'E' · sector(8)                    shared extent        'F' · fileset(2)              fileset
              'O' · ino(8)                       orphan               'R' · sector(8)               free extent
-             'S' · fileset(2) · snapshot(8)     snapshot             'T'                           store state
+             's' · snapshot(8) · fileset(2)     snapshot             'T'                           store state
              'P' · text                         replication state    'H' · snapshot(8) · owner     hold
              'K' · fileset(2)                   policy               'D' · fileset(2)              schedule state
              'L' · snapshot(8)                  lock                 'I'                           mark of the log
@@ -40,7 +40,7 @@ INODE, BLOCK, ENTRY, LINK, XATTR = b"i", b"b", b"d", b"l", b"x"
 KIND_AT = 8
 NAME_AT = 9
 
-_SNAPSHOT = Struct(">cHQ")
+_SNAPSHOT = Struct(">cQH")
 
 PRESENT = b"\x01"
 STORE_STATE = b"T"
@@ -170,11 +170,12 @@ def snapshot_orphan_parts(key: bytes) -> tuple[SnapshotId, Ino]:
 
 
 def snapshot(number: FilesetId, snapshot_id: SnapshotId) -> bytes:
-    return _SNAPSHOT.pack(b"S", number, snapshot_id)
+    """Those that were taken together lie side by side, whatever their filesets, and new ones at the table's end."""
+    return _SNAPSHOT.pack(b"s", snapshot_id, number)
 
 
-def snapshot_range(number: FilesetId) -> tuple[bytes, bytes]:
-    return b"S" + number.to_bytes(2, "big"), b"S" + number.to_bytes(2, "big") + b"\xff" * 9
+def snapshot_parts(key: bytes) -> tuple[FilesetId, SnapshotId]:
+    return FilesetId(int.from_bytes(key[9:], "big")), SnapshotId(int.from_bytes(key[1:9], "big"))
 
 
 def hold(snapshot_id: SnapshotId, owner: bytes) -> bytes:

@@ -6,7 +6,7 @@ Layouts (little-endian)::
     fileset       guid(16) next number(8) newest snapshot(8) digest(16) inodes(8) name
     usage         state(1) flags(1) compression(1) junction(8) quota bytes(8) quota inodes(8) sectors(8) record bytes(8)
     origin        fileset(2) snapshot(8) next number(8) state(1)
-    snapshot      guid(16) created ns(8) digest(16) data bytes(8) record bytes(8) state(1) inodes(8) name
+    snapshot      guid(16) created ns(8) digest(16) data bytes(8) record bytes(8) state(1) inodes(8) older(8) name
 
 A snapshot's *data bytes* are those of the extents that its records name, in whole
 sectors; its *record bytes* are the keys and values of its shadow records.
@@ -19,14 +19,14 @@ from __future__ import annotations
 from struct import Struct, error
 
 from idemfs.errors import Damaged
-from idemfs.ids import FilesetId, Guid, Ino, SnapshotId
+from idemfs.ids import NO_SNAPSHOT, FilesetId, Guid, Ino, SnapshotId
 from idemfs.limits import SECTOR_SIZE
 
 _STATE = Struct("<QQQ")
 _FILESET = Struct("<16sQQ16sQ")
 _USAGE = Struct("<BBBQQQqq")
 _ORIGIN = Struct("<HQQB")
-_SNAPSHOT = Struct("<16sq16sqqBQ")
+_SNAPSHOT = Struct("<16sq16sqqBQQ")
 
 COMPLETE, DELETING, PINNED = 0, 1, 2
 """States of a snapshot, and of a fileset. A snapshot that was deleted while clones rest on it is pinned."""
@@ -161,6 +161,7 @@ class Snapshot:
         "id",
         "inode_count",
         "name",
+        "older",
         "record_bytes",
         "state",
     )
@@ -177,6 +178,7 @@ class Snapshot:
         data_bytes: int = 0,
         record_bytes: int = 0,
         state: int = COMPLETE,
+        older: SnapshotId = NO_SNAPSHOT,
     ) -> None:
         self.fileset = fileset
         self.id = id
@@ -188,6 +190,7 @@ class Snapshot:
         self.data_bytes = data_bytes
         self.record_bytes = record_bytes
         self.state = state
+        self.older = older
 
     @property
     def owned_bytes(self) -> int:
@@ -204,6 +207,7 @@ class Snapshot:
                 self.record_bytes,
                 self.state,
                 self.inode_count,
+                self.older,
             )
             + self.name.encode()
         )
@@ -248,10 +252,12 @@ def unpack_origin(number: FilesetId, value: bytes) -> Origin:
 
 def unpack_snapshot(fileset: FilesetId, snapshot_id: SnapshotId, value: bytes) -> Snapshot:
     try:
-        guid, created, digest, data, records, state, inodes = _SNAPSHOT.unpack_from(value)
+        guid, created, digest, data, records, state, inodes, older = _SNAPSHOT.unpack_from(value)
         name = value[_SNAPSHOT.size :].decode()
     except (error, UnicodeDecodeError) as bad:
         raise Damaged(f"the record of snapshot {snapshot_id} is damaged") from bad
+    if older >= snapshot_id:
+        raise Damaged(f"the record of snapshot {snapshot_id} is damaged: the next older one is said to be {older}")
     return Snapshot(
         fileset,
         snapshot_id,
@@ -263,4 +269,5 @@ def unpack_snapshot(fileset: FilesetId, snapshot_id: SnapshotId, value: bytes) -
         data,
         records,
         state,
+        SnapshotId(older),
     )

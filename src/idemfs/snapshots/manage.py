@@ -9,6 +9,7 @@ Threads: each call takes the store's lock for its time.
 from __future__ import annotations
 
 from collections.abc import Callable
+from struct import iter_unpack
 from typing import NamedTuple
 
 from idemfs.errors import (
@@ -99,26 +100,24 @@ def create_all(
     with store.lock:
         records, size = (0, 0) if chosen is None else (chosen.records, chosen.size)
         store.admit(4 * len(places) + records, 4 * SNAPSHOT_NAME_SIZE_MAX * len(places) + size)
-        if len(dict.fromkeys(places)) < len(places):
+        if len(set(places)) < len(places):
             raise SnapshotExists("the same snapshot is named twice; name each once")
         catalog = store.catalog
-        if chosen is None and (refusal := _refusal(catalog, places)) is not None:
-            raise refusal
+        wanted = list(zip(places, guids or _new_guids(store, len(places)), strict=True))
         made: list[Snapshot] = []
-        given = guids or _new_guids(store, len(places))
-        is_refused = False
+        refusal: FilesetMissing | SnapshotExists | None = None
 
         def add() -> None:
-            nonlocal is_refused
-            wanted = {number for number, _ in places} if chosen is None else chosen.choose()
-            # Again: until the group before it was durable, others may have been let in.
-            is_refused = _refusal(catalog, [each for each in places if each[0] in wanted]) is not None
-            if is_refused:
+            nonlocal refusal, wanted
+            if chosen is not None:
+                numbers = chosen.choose()
+                wanted = [each for each in wanted if each[0][0] in numbers]
+            # Not earlier: until the group before it was durable, others may have been let in.
+            refusal = _refusal(catalog, [place for place, _ in wanted])
+            if refusal is not None:
                 return
             now = store.clock.now_ns() if created_ns is None else created_ns
-            for (number, name), guid in zip(places, given, strict=True):
-                if number not in wanted:
-                    continue
+            for (number, name), guid in wanted:
                 fileset = catalog.filesets[number]
                 snapshot = Snapshot(
                     number, catalog.new_snapshot_id(), guid, name, now, fileset.digest, fileset.inode_count
@@ -129,9 +128,10 @@ def create_all(
                 made.append(snapshot)
 
         store.commit(wait, last=add, until_freed=False)
-        if is_refused or (places and not made and chosen is None):
-            names = ", ".join(repr(name) for _, name in places)
-            raise SnapshotExists(f"a snapshot named {names} was taken meanwhile, or its fileset deleted")
+        if refusal is not None:
+            raise refusal
+        if places and not made and chosen is None:
+            raise SnapshotExists(f"snapshot {places[0][1]!r} was given up while it was taken; repeat the command")
         return made
 
 
@@ -157,7 +157,7 @@ def begin_group_with(store: Store, number: FilesetId, name: str) -> Snapshot:
 def _new_guids(store: Store, count: int) -> list[Guid]:
     """At once: asking the kernel for each takes longer than all else that a snapshot takes."""
     random = store.clock.random_bytes(16 * count)
-    return [Guid(random[at : at + 16]) for at in range(0, len(random), 16)]
+    return [guid for (guid,) in iter_unpack("16s", random)]
 
 
 def _refusal(catalog: Catalog, places: list[tuple[FilesetId, str]]) -> FilesetMissing | SnapshotExists | None:

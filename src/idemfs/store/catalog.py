@@ -1,8 +1,9 @@
 """The filesets and snapshots of a store, in memory, written with each group that changed them.
 
 Invariant: the snapshots of a fileset are kept in order of their ids, oldest first;
-``Fileset.newest`` is the last of them, one that is being deleted included, until it is gone. They are
-loaded when a fileset's are first asked for, so that opening a store of many filesets costs what these cost.
+``Fileset.newest`` is the last of them, one that is being deleted included, until it is gone, and ``Snapshot.older`` of
+each is the one before. They are loaded along these when a fileset's are first asked for, so that opening a store of
+many filesets costs what these cost.
 
 Threads: under the store's lock.
 """
@@ -12,13 +13,43 @@ from __future__ import annotations
 from bisect import bisect_left, bisect_right
 from collections.abc import Mapping
 
-from idemfs.errors import SnapshotMissing
+from idemfs.errors import Damaged, FormatError, SnapshotMissing
 from idemfs.format import keys, tables
 from idemfs.format.tables import COMPLETE, DELETING, PINNED, SNAPSHOTS_DELETING, Fileset, Snapshot
 from idemfs.ids import NO_SNAPSHOT, ROOT_FILESET, FilesetId, Guid, SnapshotId
-from idemfs.limits import SCAN_COUNT
 from idemfs.store.fileset_table import FilesetTable
 from idemfs.store.records import Records
+
+_ATTEMPT_COUNT_MAX = 10
+_BEFORE_0_1_0 = b"S"
+"""Where versions that were never released kept snapshots."""
+
+
+class _Sequence:
+    """The snapshots of one fileset: by their ids, these in order, and by their names the complete ones."""
+
+    __slots__ = ("by_id", "by_name", "order")
+
+    def __init__(self, snapshots: list[Snapshot]) -> None:
+        self.by_id = {each.id: each for each in snapshots}
+        self.order = [each.id for each in snapshots]
+        self.by_name = {each.name: each for each in snapshots if each.state == COMPLETE}
+
+
+def _read(small: Records, fileset: FilesetId, newest: SnapshotId) -> list[Snapshot]:
+    """The snapshots of a fileset, oldest first; raises ``Damaged``."""
+    at = missing = newest
+    for _ in range(_ATTEMPT_COUNT_MAX):
+        read: list[Snapshot] = []
+        while at and (value := small.get(keys.snapshot(fileset, at))) is not None:
+            read.append(tables.unpack_snapshot(fileset, at, value))
+            at = read[-1].older
+        if not at:
+            return read[::-1]
+        # Another process may have removed it since, where this one reads without the store's lock.
+        missing, record = at, small.get(keys.fileset(fileset))
+        at = NO_SNAPSHOT if record is None else tables.unpack_fileset(fileset, record).newest
+    raise Damaged(f"the record of snapshot {missing} is missing; restore the store from a standby or a backup")
 
 
 class Catalog(FilesetTable):
@@ -26,61 +57,54 @@ class Catalog(FilesetTable):
 
     def __init__(self, small: Records) -> None:
         super().__init__(small)
-        self._snapshots: dict[FilesetId, dict[SnapshotId, Snapshot]] = {}
-        self._order: dict[FilesetId, list[SnapshotId]] = {}
-        self._named: dict[FilesetId, dict[str, Snapshot]] = {}
+        if small.first(*keys.prefix_range(_BEFORE_0_1_0)) is not None:
+            raise FormatError(
+                "written before idemfs 0.1.0, when snapshots were kept in another order; "
+                "send it with the version that wrote it, and receive it with this one"
+            )
+        self._sequences: dict[FilesetId, _Sequence] = {}
         self._changed_snapshots: dict[SnapshotId, FilesetId] = {}
 
-    def _load(self, fileset: FilesetId) -> dict[SnapshotId, Snapshot]:
-        known = self._snapshots.get(fileset)
-        if known is not None:
-            return known
-        known = {}
-        start, end = keys.snapshot_range(fileset)
-        while pairs := self._small.scan(start, end, SCAN_COUNT):
-            for key, value in pairs:
-                snapshot_id = SnapshotId(int.from_bytes(key[3:], "big"))
-                known[snapshot_id] = tables.unpack_snapshot(fileset, snapshot_id, value)
-            start = pairs[-1][0] + b"\0"
-        self._snapshots[fileset] = known
-        self._order[fileset] = sorted(known)
-        self._named[fileset] = {each.name: each for each in known.values() if each.state == COMPLETE}
+    def _load(self, fileset: FilesetId) -> _Sequence:
+        known = self._sequences.get(fileset)
+        if known is None:
+            newest = self.filesets[fileset].newest if fileset in self.filesets else NO_SNAPSHOT
+            known = self._sequences[fileset] = _Sequence(_read(self._small, fileset, newest))
         return known
 
     def snapshots(self, fileset: FilesetId) -> list[Snapshot]:
         """The complete ones, oldest first."""
         known = self._load(fileset)
-        return [known[i] for i in self._order[fileset] if known[i].state == COMPLETE]
+        return [known.by_id[i] for i in known.order if known.by_id[i].state == COMPLETE]
 
     def newest(self, fileset: FilesetId) -> Snapshot | None:
         """The newest complete one."""
         known = self._load(fileset)
-        return next((known[i] for i in reversed(self._order[fileset]) if known[i].state == COMPLETE), None)
+        return next((known.by_id[i] for i in reversed(known.order) if known.by_id[i].state == COMPLETE), None)
 
     def all_snapshots(self, fileset: FilesetId) -> list[Snapshot]:
         """Oldest first, with those that are being deleted, or pinned: they still take part in resolving."""
         known = self._load(fileset)
-        return [known[i] for i in self._order[fileset]]
+        return [known.by_id[i] for i in known.order]
 
     def snapshot(self, fileset: FilesetId, snapshot_id: SnapshotId) -> Snapshot:
         try:
-            return self._load(fileset)[snapshot_id]
+            return self._load(fileset).by_id[snapshot_id]
         except KeyError:
             raise SnapshotMissing(f"snapshot {snapshot_id} does not exist any more") from None
 
     def named(self, fileset: FilesetId) -> Mapping[str, Snapshot]:
         """The complete ones by their names."""
-        self._load(fileset)
-        return self._named[fileset]
+        return self._load(fileset).by_name
 
     def rename_snapshot(self, snapshot: Snapshot, name: str) -> None:
         self._forget_name(snapshot)
         snapshot.name = name
-        self._named[snapshot.fileset][name] = snapshot
+        self._load(snapshot.fileset).by_name[name] = snapshot
         self.changed(snapshot)
 
     def _forget_name(self, snapshot: Snapshot) -> None:
-        names = self._named[snapshot.fileset]
+        names = self._load(snapshot.fileset).by_name
         if names.get(snapshot.name) is snapshot:
             del names[snapshot.name]
 
@@ -110,33 +134,31 @@ class Catalog(FilesetTable):
 
     def next_older(self, fileset: FilesetId, snapshot_id: SnapshotId) -> Snapshot | None:
         known = self._load(fileset)
-        order = self._order[fileset]
-        at = bisect_left(order, snapshot_id)
-        return known[order[at - 1]] if at else None
+        at = bisect_left(known.order, snapshot_id)
+        return known.by_id[known.order[at - 1]] if at else None
 
     def next_newer(self, fileset: FilesetId, snapshot_id: SnapshotId) -> Snapshot | None:
         known = self._load(fileset)
-        order = self._order[fileset]
-        at = bisect_right(order, snapshot_id)
-        return known[order[at]] if at < len(order) else None
+        at = bisect_right(known.order, snapshot_id)
+        return known.by_id[known.order[at]] if at < len(known.order) else None
 
     def add_snapshot(self, snapshot: Snapshot) -> None:
-        fileset, snapshot_id = snapshot.fileset, snapshot.id
-        self._load(fileset)[snapshot_id] = snapshot
-        self._order[fileset].append(snapshot_id)
-        self._named[fileset][snapshot.name] = snapshot
-        self.filesets[fileset].newest = snapshot_id
-        self._changed_newest.add(fileset)
-        self._changed_snapshots[snapshot_id] = fileset
+        number, snapshot_id, fileset = snapshot.fileset, snapshot.id, self.filesets[snapshot.fileset]
+        known = self._load(number)
+        known.by_id[snapshot_id] = snapshot
+        known.order.append(snapshot_id)
+        known.by_name[snapshot.name] = snapshot
+        snapshot.older = fileset.newest
+        fileset.newest = snapshot_id
+        self._changed_newest.add(number)
+        self._changed_snapshots[snapshot_id] = number
 
     def remove_fileset(self, fileset: Fileset) -> None:
         super().remove_fileset(fileset)
-        self._snapshots.pop(fileset.number, None)
-        self._order.pop(fileset.number, None)
-        self._named.pop(fileset.number, None)
+        self._sequences.pop(fileset.number, None)
 
     def has_snapshot(self, snapshot: Snapshot) -> bool:
-        return snapshot.fileset in self.filesets and snapshot.id in self._load(snapshot.fileset)
+        return snapshot.fileset in self.filesets and snapshot.id in self._load(snapshot.fileset).by_id
 
     def end_snapshot(self, snapshot: Snapshot) -> None:
         """Let it be one that is being deleted."""
@@ -166,12 +188,16 @@ class Catalog(FilesetTable):
         self.changed_fileset(number)
 
     def remove_snapshot(self, snapshot: Snapshot) -> None:
+        """The next newer one changes, too."""
         known = self._load(snapshot.fileset)
+        newer = self.next_newer(snapshot.fileset, snapshot.id)
+        if newer is not None:
+            newer.older = snapshot.older
+            self.changed(newer)
         self._forget_name(snapshot)
-        del known[snapshot.id]
-        order = self._order[snapshot.fileset]
-        order.remove(snapshot.id)
-        self.filesets[snapshot.fileset].newest = order[-1] if order else NO_SNAPSHOT
+        del known.by_id[snapshot.id]
+        known.order.remove(snapshot.id)
+        self.filesets[snapshot.fileset].newest = known.order[-1] if known.order else NO_SNAPSHOT
         self.changed_fileset(snapshot.fileset)
         self.changed(snapshot)
 
@@ -189,7 +215,7 @@ class Catalog(FilesetTable):
         self._seal_filesets()
         changes: dict[bytes, bytes | None] = {}
         for snapshot_id, number in self._changed_snapshots.items():
-            snapshot = self._snapshots[number].get(snapshot_id)
+            snapshot = self._sequences[number].by_id.get(snapshot_id)
             changes[keys.snapshot(number, snapshot_id)] = None if snapshot is None else snapshot.pack()
         self._small.put_all(changes)
         self._changed_snapshots.clear()

@@ -16,7 +16,7 @@ from idemfs.format import inode as inodes
 from idemfs.format.address import DITTO, HOLE
 from idemfs.format.inode import DYNAMIC, INLINE, pack_named
 from idemfs.format.tables import Fileset, Snapshot
-from idemfs.ids import ROOT_FILESET, ROOT_INO, FilesetId, Guid, Ino, Number, SnapshotId, make_ino
+from idemfs.ids import NO_SNAPSHOT, ROOT_FILESET, ROOT_INO, FilesetId, Guid, Ino, Number, SnapshotId, make_ino
 from idemfs.limits import FILE_SIZE_MAX, SECTOR_COUNT_MAX
 from idemfs.testing.builders import make_file
 from idemfs.vfs.tree import Tree
@@ -227,6 +227,13 @@ def test_a_newest_snapshot_that_is_not_the_newest(old: Patient) -> None:
     only(old, Kind.FILESET, "newest snapshot is number 1; it is 2")
 
 
+def test_a_next_older_snapshot_that_is_not_the_next_older(old: Patient) -> None:
+    second = old.snapshot(2)
+    second.older = NO_SNAPSHOT
+    old.put_snapshot(second)
+    only(old, Kind.SNAPSHOT, f"snapshot {second.name}", "the next older one is number 0; it is 1")
+
+
 def test_a_snapshot_with_the_number_of_the_next_one(old: Patient) -> None:
     fileset = old.fileset()
     fileset.newest = SnapshotId(3)
@@ -234,6 +241,7 @@ def test_a_snapshot_with_the_number_of_the_next_one(old: Patient) -> None:
     twin = old.snapshot(2)
     empty = Snapshot(ROOT_FILESET, SnapshotId(3), Guid(bytes(16)), "third", 0, fileset.digest, fileset.inode_count)
     assert twin.id == 2
+    empty.older = twin.id
     old.put_snapshot(empty)
     only(old, Kind.SNAPSHOT, "third", "has number 3; the next one to be given is 3")
 

@@ -247,11 +247,28 @@ def test_state_filesets_and_snapshots(one: int, two: int, three: int, guid: byte
         getattr(fileset, field) for field in fileset.__slots__
     ]
     snapshot = tables.Snapshot(
-        FilesetId(3), SnapshotId(7), Guid(guid), name, -5, total, one, two >> 1, three >> 1, tables.DELETING
+        FilesetId(3),
+        SnapshotId(7),
+        Guid(guid),
+        name,
+        -5,
+        total,
+        one,
+        two >> 1,
+        three >> 1,
+        tables.DELETING,
+        SnapshotId(one % 7),
     )
     seen = tables.unpack_snapshot(FilesetId(3), SnapshotId(7), snapshot.pack())
     assert [getattr(seen, field) for field in seen.__slots__] == [getattr(snapshot, field) for field in seen.__slots__]
     assert snapshot.owned_bytes == (two >> 1) + (three >> 1)
+
+
+@pytest.mark.parametrize("older", [7, 8])
+def test_no_older_snapshot_is_newer(older: int) -> None:
+    snapshot = tables.Snapshot(FilesetId(3), SnapshotId(7), Guid(bytes(16)), "x", 0, 0, 0, older=SnapshotId(older))
+    with pytest.raises(Damaged, match=f"snapshot 7 is damaged: the next older one is said to be {older}"):
+        tables.unpack_snapshot(FilesetId(3), SnapshotId(7), snapshot.pack())
 
 
 @given(st.sampled_from(Role), u64, u64)

@@ -91,7 +91,7 @@ def test_a_snapshot_and_that_it_was_taken_are_one_group(clock: Simulated) -> Non
 
     store.kv.commit = noted  # type: ignore[method-assign, assignment]
     assert taken(fs) is not None
-    with_snapshot = [batch for batch in batches if any(key[:1] == b"S" for key in batch)]
+    with_snapshot = [batch for batch in batches if any(key[:1] == b"s" for key in batch)]
     assert len(with_snapshot) == 1 and keys.schedule_state(ROOT_FILESET) in with_snapshot[0]
     assert any(key[:1] == b"L" for key in with_snapshot[0])
 

@@ -6,7 +6,7 @@ import pytest
 
 from idemfs.engines.kv.api import Table
 from idemfs.engines.kv.memory import MemoryKV
-from idemfs.errors import Damaged, SnapshotMissing
+from idemfs.errors import Damaged, FormatError, SnapshotMissing
 from idemfs.format import keys
 from idemfs.format.tables import Snapshot
 from idemfs.ids import NO_SNAPSHOT, ROOT_FILESET, Guid, Ino, SnapshotId
@@ -84,6 +84,57 @@ def test_the_next_opening_reads_what_was_sealed() -> None:
     assert again.state.pack() == catalog.state.pack()
     assert again.new_snapshot_id() == SnapshotId(1501)
     assert again.by_name(ROOT_FILESET, "snapshot 3").owned_bytes == 4096 + 77
+
+
+def test_one_that_goes_leaves_the_others_to_the_next_opening() -> None:
+    for gone in range(4):
+        kv = new_kv()
+        catalog, small = opened(kv)
+        made = [add(catalog, f"snapshot {number}") for number in range(4)]
+        commit(catalog, small, kv)
+        catalog.remove_snapshot(made.pop(gone))
+        commit(catalog, small, kv)
+        again, _ = opened(kv)
+        assert [each.id for each in again.all_snapshots(ROOT_FILESET)] == [each.id for each in made]
+
+
+def test_a_store_that_was_written_before_the_first_release_is_refused_with_the_way_out() -> None:
+    kv = new_kv()
+    kv.commit({Table.SMALL: {b"S" + bytes(9) + b"\1": bytes(70)}})
+    with pytest.raises(FormatError, match="before idemfs 0.1.0.*; send it with the version that wrote it, and receive"):
+        opened(kv)
+
+
+def test_a_snapshot_without_its_record_is_damage() -> None:
+    kv = new_kv()
+    catalog, small = opened(kv)
+    first = add(catalog, "first")
+    add(catalog, "second")
+    commit(catalog, small, kv)
+    kv.commit({Table.SMALL: {keys.snapshot(ROOT_FILESET, first.id): None}})
+    with pytest.raises(Damaged, match=f"snapshot {first.id} is missing; restore"):
+        opened(kv)[0].snapshots(ROOT_FILESET)
+
+
+@pytest.mark.parametrize("gone", range(3))
+def test_who_reads_without_the_lock_sees_through_what_is_removed_meanwhile(gone: int) -> None:
+    kv = new_kv()
+    catalog, small = opened(kv)
+    made = [add(catalog, name) for name in ("first", "second", "third")]
+    commit(catalog, small, kv)
+    reader, records = opened(kv)
+    get = records.get
+
+    def get_after_a_removal(key: bytes) -> bytes | None:
+        if key == keys.snapshot(ROOT_FILESET, made[gone].id) and catalog.has_snapshot(made[gone]):
+            catalog.remove_snapshot(made[gone])
+            commit(catalog, small, kv)
+        return get(key)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(records), "get", lambda _, key: get_after_a_removal(key))
+        seen = reader.snapshots(ROOT_FILESET)
+    assert [each.id for each in seen] == [each.id for each in made if each is not made[gone]]
 
 
 def test_a_group_that_changes_nothing_writes_nothing() -> None:

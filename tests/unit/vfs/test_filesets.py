@@ -236,7 +236,7 @@ def test_thousands_of_filesets() -> None:
     fs.snapshots.create_all(*(f"f{number}@s" for number in range(0, count, 10)))
     tree = reopened(fs.tree)
     # What opening has read of the snapshots: those of the root fileset alone.
-    assert set(tree.store.catalog._snapshots) <= {FilesetId(0)}
+    assert set(tree.store.catalog._sequences) <= {FilesetId(0)}
     again = FileSystem(tree)
     assert len(again.filesets) == count + 1 and again.filesets["f2999"].path == "/f2999"
     again.write_bytes("/f2999/f", b"1")
