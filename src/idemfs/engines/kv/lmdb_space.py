@@ -119,8 +119,7 @@ class Reservation:
             with suppress(OSError):
                 if os.fstat(self._fd).st_size < end:
                     # crash: the commit syncs the new length with its pages, before the page that counts them.
-                    # For all that is reserved: the host writes a new length to its journal, which each would wait for.
-                    os.ftruncate(self._fd, max(end, self._end))
+                    os.ftruncate(self._fd, end)
             return end
 
     def commit_ended(self, shape: Shape) -> None:
