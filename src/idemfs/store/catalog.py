@@ -17,12 +17,11 @@ from idemfs.errors import Damaged, FormatError, SnapshotMissing
 from idemfs.format import keys, tables
 from idemfs.format.tables import COMPLETE, DELETING, PINNED, SNAPSHOTS_DELETING, Fileset, Snapshot
 from idemfs.ids import NO_SNAPSHOT, ROOT_FILESET, FilesetId, Guid, SnapshotId
+from idemfs.store import upgrade
 from idemfs.store.fileset_table import FilesetTable
 from idemfs.store.records import Records
 
 _ATTEMPT_COUNT_MAX = 10
-_BEFORE_0_1_0 = b"S"
-"""Where versions that were never released kept snapshots."""
 
 
 class _Sequence:
@@ -57,10 +56,10 @@ class Catalog(FilesetTable):
 
     def __init__(self, small: Records) -> None:
         super().__init__(small)
-        if small.first(*keys.prefix_range(_BEFORE_0_1_0)) is not None:
+        if small.first(*keys.prefix_range(upgrade.BEFORE)) is not None:
             raise FormatError(
                 "written before idemfs 0.1.0, when snapshots were kept in another order; "
-                "send it with the version that wrote it, and receive it with this one"
+                "whatever changes the store, as 'idemfs snapshot create', brings it forward"
             )
         self._sequences: dict[FilesetId, _Sequence] = {}
         self._changed_snapshots: dict[SnapshotId, FilesetId] = {}

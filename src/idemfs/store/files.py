@@ -28,6 +28,7 @@ from idemfs.ids import ROOT_FILESET, Guid
 from idemfs.limits import BLOCK_SIZE_DEFAULT, BLOCK_SIZE_MAX, BLOCK_SIZE_MIN, INDIRECT_ENTRY_COUNT, INLINE_SIZE_MAX
 from idemfs.store.peek import lent, read_superblock, refuse_inside
 from idemfs.store.store import Store
+from idemfs.store.upgrade import upgrade
 
 _PARTS = frozenset(("blocks", "lock", "log", "meta", "superblock.new"))
 """What a killed ``init`` may have left."""
@@ -185,6 +186,8 @@ def open_files(path: str, *, readonly: bool = False, background: bool = True, cl
     try:
         kv = LmdbKV(os.path.join(path, "meta"), readonly=readonly, must_exist=True)
         try:
+            if not readonly:
+                upgrade(kv)
             blocks = LocalBlocks(os.path.join(path, "blocks"), readonly=readonly)
             store = Store(
                 block,

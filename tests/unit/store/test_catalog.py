@@ -6,7 +6,7 @@ import pytest
 
 from idemfs.engines.kv.api import Table
 from idemfs.engines.kv.memory import MemoryKV
-from idemfs.errors import Damaged, FormatError, SnapshotMissing
+from idemfs.errors import Damaged, SnapshotMissing
 from idemfs.format import keys
 from idemfs.format.tables import Snapshot
 from idemfs.ids import NO_SNAPSHOT, ROOT_FILESET, Guid, Ino, SnapshotId
@@ -96,13 +96,6 @@ def test_one_that_goes_leaves_the_others_to_the_next_opening() -> None:
         commit(catalog, small, kv)
         again, _ = opened(kv)
         assert [each.id for each in again.all_snapshots(ROOT_FILESET)] == [each.id for each in made]
-
-
-def test_a_store_that_was_written_before_the_first_release_is_refused_with_the_way_out() -> None:
-    kv = new_kv()
-    kv.commit({Table.SMALL: {b"S" + bytes(9) + b"\1": bytes(70)}})
-    with pytest.raises(FormatError, match="send it with the version that wrote it, and receive"):
-        opened(kv)
 
 
 def test_a_snapshot_without_its_record_is_damage() -> None:
