@@ -147,9 +147,15 @@ CANARIES: dict[Callable[[pytest.MonkeyPatch], None], Look] = {
     snapshots_go_from_under_drills: Look(WorldDrills, ("drill", "drop_there")),
 }
 """What is broken, and who looks for it."""
+SLOW = {what_is_kept_is_tidied}
+"""Noticed after many lives only."""
 
 
-@pytest.mark.parametrize("breaks", CANARIES, ids=lambda breaks: breaks.__name__)
+@pytest.mark.parametrize(
+    "breaks",
+    [pytest.param(each, marks=pytest.mark.long if each in SLOW else ()) for each in CANARIES],
+    ids=lambda breaks: breaks.__name__,
+)
 def test_a_canary_dies(
     breaks: Callable[[pytest.MonkeyPatch], None], seed: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:

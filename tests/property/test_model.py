@@ -27,7 +27,7 @@ KINDS = {
     "with a standby": Options(standby="none"),
     "with a compressed standby, small groups": Options(standby="zstd", group_record_count=40),
 }
-RUNS, STEP_COUNT = 8, 150
+RUNS, STEP_COUNT = 3, 150
 LONG_RUNS, LONG_STEP_COUNT = 150, 300
 
 

@@ -90,7 +90,9 @@ def assert_purged(fs: FileSystem, before: States, path: str) -> None:
     assert_clean(fs.tree)
 
 
-@pytest.mark.parametrize("number", range(16))
+@pytest.mark.parametrize(
+    "number", [pytest.param(number, marks=pytest.mark.long if number > 7 else ()) for number in range(16)]
+)
 def test_against_walked_trees(number: int, seed: int) -> None:
     rng = Random(seed * 1000 + number)
     fs = FileSystem(memory_tree(compression="zstd" if number % 2 else "none"))

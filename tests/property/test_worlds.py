@@ -11,7 +11,7 @@ from tests.property.world_drills import WorldDrills
 from tests.property.world_open import WorldOpen
 from tests.property.world_pair import WorldPair
 
-RUNS, STEP_COUNT = 8, 120
+RUNS, STEP_COUNT = 4, 120
 KINDS = {"alone": World, "with a standby": WorldPair, "with open snapshots": WorldOpen}
 
 

@@ -21,7 +21,7 @@ LONG = pytest.mark.long
 @worlds
 @pytest.mark.parametrize("names", ["AB", "ABC"])
 def test_lives_with_a_network(names: str, nested: bool, seed: int) -> None:
-    for offset in range(40 if names == "AB" else 12):
+    for offset in range(15 if names == "AB" else 5):
         print(f"life {offset}")
         live(Nodes(names, seed=seed * 1000 + offset, nested=nested), 20)
 
