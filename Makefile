@@ -8,6 +8,9 @@ CODE := src tests $(if $(wildcard bench/*.py),bench) $(if $(wildcard demo/*.py),
 SEED ?=
 STEPS ?= 2000000
 
+# Set, it would have each of the thousands of processes that tests start compile all of idemfs anew.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
 .PHONY: help demo test check fix test-all crash sim fuzz soak bench docs clean

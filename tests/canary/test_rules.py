@@ -383,7 +383,13 @@ CANARIES: dict[Callable[[pytest.MonkeyPatch], None], str] = {
     blocks_past_the_old_end_are_missing_from_a_difference: "a standby",
 }
 """What is broken, and where to look for it."""
-SLOW = {freed_space_is_reused_at_once, longer_snapshots_are_forgotten, access_time_is_preserved}
+SLOW = {
+    freed_space_is_reused_at_once,
+    longer_snapshots_are_forgotten,
+    longer_snapshots_are_forgotten_by_writers,
+    access_time_is_preserved,
+    absent_is_handed_down_only_to_who_sees_the_inode,
+}
 """Noticed after many runs only; the first is looked for with power cuts by default too."""
 
 

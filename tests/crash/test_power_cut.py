@@ -28,7 +28,7 @@ IMAGE_COUNT = 2
 """What the host may have kept at one cut is drawn this many times."""
 CHECK_EVERY = 20
 """Of this many cuts one is followed by a check of everything."""
-AGAIN_EVERY = 29
+AGAIN_EVERY = 47
 """Of this many cuts one is followed by cuts at every write point of the recovery and of the work after it."""
 
 
