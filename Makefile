@@ -21,7 +21,7 @@ help: ## list these commands
 demo: $(STAMP) ## the whole life of a store and its standby, on real files
 	$(BIN)/python -m demo
 
-test: $(STAMP) ## the default tests, some twelve minutes on 2 cores
+test: $(STAMP) ## the default tests, 12 to 22 minutes on 2 cores
 	$(BIN)/pytest -n 4 --dist worksteal
 
 check: $(STAMP) ## format, lint, types, and the rules in tests/tidy

@@ -98,7 +98,7 @@ for machine, weights in ((OneStore, WEIGHTS), (TwoStores, PAIR_WEIGHTS)):
         setattr(machine, rule_name, made)
 
 # Half of what the profile says: an example has forty steps, each of which is followed by a comparison of everything.
-EXAMPLES = settings(stateful_step_count=40, max_examples=settings.default.max_examples // 2)
+EXAMPLES = settings(stateful_step_count=40, max_examples=settings().max_examples // 2)
 TestOneStore = OneStore.TestCase
 TestOneStore.settings = EXAMPLES
 TestTwoStores = TwoStores.TestCase
